@@ -1,0 +1,39 @@
+"""Errors that a person can act on.
+
+Every message is one sentence (or two) that says what failed, which file or argument, why, and what to do. The command
+line prints it and exits with 2; the window shows it in a bar. Anything else that escapes is a defect of the program.
+"""
+
+from __future__ import annotations
+
+
+class FeatUpError(Exception):
+    """Base of all errors whose message is meant for the person at the keyboard."""
+
+
+class ImageError(FeatUpError):
+    """A picture cannot be opened or is not usable."""
+
+
+class SizeError(FeatUpError):
+    """A size is not understood, or does not fit into the memory that may be used."""
+
+
+class BackboneError(FeatUpError):
+    """A backbone, a layer or its weights are unknown, missing or do not fit."""
+
+
+class UpsamplerError(FeatUpError):
+    """An upsampling method, its options or its weights are unknown or do not fit."""
+
+
+class LensError(FeatUpError):
+    """A lens is asked for something that it cannot show, such as an unknown class."""
+
+
+class ExportError(FeatUpError):
+    """Features or pictures cannot be written, or an export cannot be read back."""
+
+
+class Cancelled(Exception):
+    """The person asked to stop. Never shown as an error."""

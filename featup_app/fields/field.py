@@ -1,0 +1,207 @@
+"""The feature field: features at any size, asked for only as the few linear functionals that a lens needs."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from featup_app.features import FeatureMap, Geometry, Point, Region, Size
+from featup_app.progress import Progress, silent
+
+DEFAULT_TILE_BUDGET = 256 * 2**20
+_NORMS_KEPT = 4
+
+
+class FeatureField(ABC):
+    """Features of one image at any point and any size (DESIGN section 3).
+
+    A field never holds the full map. All outputs cover the whole image; ``size`` is (H, W) and ``region`` a part of it in
+    output pixels (default: all of it). Results are float32 on the field's device.
+    """
+
+    method: str
+    """Registered name of the upsampling method."""
+
+    channels: int
+    """C, the number of feature channels."""
+
+    geometry: Geometry
+    """How the feature grid lies on the image."""
+
+    def __init__(self) -> None:
+        self._norms: OrderedDict[Size, Tensor] = OrderedDict()
+
+    @abstractmethod
+    def project(
+        self,
+        matrix: Tensor,
+        bias: Tensor | None = None,
+        *,
+        size: Size,
+        region: Region | None = None,
+        progress: Progress = silent,
+    ) -> Tensor:
+        """Linear functionals of the upsampled features, at a cost that grows with K and not with C.
+
+        Args:
+            matrix: (K, C).
+            bias: (K), added to the result.
+
+        Returns:
+            (K, H, W): ``matrix @ features + bias`` at each output pixel, up to rounding.
+
+        Raises:
+            ValueError: if the matrix does not have C columns, or the region lies outside of the output.
+        """
+
+    @abstractmethod
+    def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
+        """All C channels of a region: (C, H, W). For exports and norms; a lens asks :meth:`project`."""
+
+    @abstractmethod
+    def bytes_per_pixel(self, channels: int) -> float:
+        """Working memory of an evaluation of so many channels, in bytes per output pixel of the region."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, object]:
+        """The method's parameters, JSON-able, for exports."""
+
+    def fixed_bytes(self, size: Size) -> int:
+        """Memory that the field keeps for this output size whatever is asked of it, in bytes."""
+        return size[0] * size[1] * 4
+
+    def tiles(
+        self, *, size: Size, memory_budget: int = DEFAULT_TILE_BUDGET, progress: Progress = silent
+    ) -> Iterator[tuple[Region, Tensor]]:
+        """The full features, region by region, for exports.
+
+        Args:
+            size: (H, W) of the whole output.
+            memory_budget: bytes that one tile may use while it is computed.
+
+        Yields:
+            (region, (C, region.height, region.width)), regions row by row; together they cover the output once.
+        """
+        regions = list(self.tile_regions(size, memory_budget))
+        for index, region in enumerate(regions):
+            progress("upsampling all channels", index, len(regions))
+            yield region, self.features(size=size, region=region, progress=_quiet(progress, index, len(regions)))
+        progress("upsampling all channels", len(regions), len(regions))
+
+    def tile_regions(self, size: Size, memory_budget: int) -> Iterator[Region]:
+        """How :meth:`tiles` cuts an output of this size."""
+        pixels = max(256.0, memory_budget / self.bytes_per_pixel(self.channels))
+        rows = max(1, math.isqrt(int(pixels)))
+        columns = max(1, int(pixels) // min(rows, size[0]))
+        return Region.split(size, rows, columns)
+
+    def norms(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
+        """Euclidean length of the feature at each output pixel, (H, W). Computed in tiles; whole maps are kept."""
+        region = region or Region.whole(size)
+        region.check_inside(size)
+        known = self._norms.get(size)
+        if known is not None:
+            self._norms.move_to_end(size)
+            return known[region.rows, region.columns]
+        if region != Region.whole(size):
+            return self.features(size=size, region=region, progress=progress).norm(dim=0)
+        norms: Tensor | None = None
+        regions = list(self.tile_regions(size, DEFAULT_TILE_BUDGET // 4))
+        for index, part in enumerate(regions):
+            progress("measuring feature lengths", index, len(regions))
+            values = self.features(size=size, region=part, progress=_quiet(progress, index, len(regions))).norm(dim=0)
+            norms = values.new_empty(size) if norms is None else norms
+            norms[part.rows, part.columns] = values
+        assert norms is not None
+        self._norms[size] = norms
+        while len(self._norms) > _NORMS_KEPT:
+            self._norms.popitem(last=False)
+        return norms
+
+    def sample(self, points: Sequence[Point] | Tensor, *, size: Size | None = None) -> Tensor:
+        """The features under image points.
+
+        Args:
+            points: N points (x, y) in original image pixels; points outside count as the nearest pixel inside.
+            size: output size whose pixels are meant; the size of the image if not given.
+
+        Returns:
+            (N, C): the feature of the output pixel that holds each point.
+        """
+        size = size or self.geometry.image_hw
+        columns = []
+        for x, y in [(float(point[0]), float(point[1])) for point in points]:
+            row, column = self.geometry.pixel_of((x, y), size)
+            columns.append(self.features(size=size, region=Region(row, column, 1, 1))[:, 0, 0])
+        return torch.stack(columns) if columns else torch.zeros(0, self.channels)
+
+
+def _quiet(progress: Progress, index: int, count: int) -> Progress:
+    """Inside a tile the person keeps seeing the tile's number; cancelling still works at every step."""
+    return lambda stage, done, total: progress("upsampling all channels", index, count)
+
+
+class LinearField(FeatureField):
+    """A field that is linear in the low-resolution features, with weights that depend on the image alone.
+
+    Linear maps commute, so a projection is applied to the small map first and only its K channels are upsampled.
+    """
+
+    def __init__(self, features: FeatureMap) -> None:
+        super().__init__()
+        self.source = features
+        self.channels = features.channels
+        self.geometry = features.geometry
+
+    @abstractmethod
+    def _upsample(self, source: Tensor, size: Size, region: Region, progress: Progress) -> Tensor:
+        """(K, h, w) map -> (K, region.height, region.width), the same linear map for every channel."""
+
+    def _fold(self, matrix: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Matrix and bias with any per-pixel affine map of the channels that ends the method folded in."""
+        return matrix, bias
+
+    def _finish(self, features: Tensor) -> Tensor:
+        """Apply that affine map to the full channels (C, H, W)."""
+        return features
+
+    def project(
+        self,
+        matrix: Tensor,
+        bias: Tensor | None = None,
+        *,
+        size: Size,
+        region: Region | None = None,
+        progress: Progress = silent,
+    ) -> Tensor:
+        if matrix.dim() != 2 or matrix.shape[1] != self.channels:
+            raise ValueError(f"matrix has shape {tuple(matrix.shape)}; expected (K, {self.channels})")
+        region = region or Region.whole(size)
+        region.check_inside(size)
+        data = self.source.data
+        matrix = matrix.to(data)
+        bias = data.new_zeros(matrix.shape[0]) if bias is None else bias.to(data)
+        with torch.no_grad():
+            matrix, bias = self._fold(matrix, bias)
+            low = (matrix @ data.flatten(1)).unflatten(1, data.shape[1:])
+            return self._upsample(low, size, region, progress) + bias[:, None, None]
+
+    def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
+        region = region or Region.whole(size)
+        region.check_inside(size)
+        with torch.no_grad():
+            return self._finish(self._upsample(self.source.data, size, region, progress))
+
+
+def output_positions(size: Size, region: Region, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Grid positions (rows, columns), in continuous cells, of the centres of a region's output pixels."""
+    rows = torch.arange(region.top, region.bottom, dtype=torch.float64) + 0.5
+    columns = torch.arange(region.left, region.right, dtype=torch.float64) + 0.5
+    rows = rows * (geometry.grid_hw[0] / size[0]) - geometry.offset_xy[1]
+    columns = columns * (geometry.grid_hw[1] / size[1]) - geometry.offset_xy[0]
+    return rows, columns

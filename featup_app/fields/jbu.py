@@ -1,0 +1,284 @@
+"""Joint bilateral upsampling as a feature field: a chain of guided doublings, any region, any output size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name
+from torch import Tensor
+
+from featup_app.features import FeatureMap, Region, Size
+from featup_app.fields.field import LinearField, output_positions
+from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
+from featup_app.fields.resampling import bicubic_double, bilinear, double_span, linear_span, reflect_indices
+from featup_app.fields.window_kernels import KERNEL_SIZE, RADIUS, BilateralKernel, WindowKernel
+from featup_app.images import Image
+from featup_app.ops import window_sum
+from featup_app.progress import Progress
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SIGMA_SPATIAL = 0.7
+SIGMA_RANGE = 0.08
+MAX_FINAL_ENLARGEMENT = 1.125
+"""A last bilinear enlargement by up to an eighth is not visible and saves a doubling, which costs four times as much."""
+
+WEIGHTS_BUDGET = 2**30
+"""Bytes of window weights that a field keeps for the next lens; finer stages are computed anew each time."""
+
+_STRIP_BYTES = 8 * 2**20
+"""Window weights are made and used in strips of about this size, so that they stay in the processor's cache."""
+
+
+class _Span(NamedTuple):
+    """Rows ``top .. bottom`` and columns ``left .. right`` of one level of the chain."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one doubling reads: the span of the finer level, its window's indices, and the span of the coarser level."""
+
+    level: int
+    span: _Span
+    rows: Tensor
+    columns: Tensor
+    source: _Span
+
+
+@dataclass(frozen=True)
+class _KeptWeights:
+    """Window weights of one level, (1, 49, H, W), and which of its rows have been computed, (H)."""
+
+    planes: Tensor
+    rows_there: Tensor
+
+
+class JBUField(LinearField):
+    """Features upsampled by joint bilateral doublings, guided by the pixels of the original image.
+
+    Level 0 is the feature grid; level ``n`` has ``2 ** n`` times its rows and columns. The finest level is the first that
+    reaches the output size (up to an eighth short of it); one bilinear resize ends the way. Stages beyond the last kernel
+    reuse it. Levels and output cover the image as the grid does, and the guidance of each level is the original image
+    averaged over its cells.
+
+    Args:
+        features: the map to upsample.
+        image: the picture that guides.
+        kernels: the window weights of the first, second, ... doubling.
+        normalise: whether the guidance is normalised with the ImageNet mean and deviation (learned kernels expect that)
+            or left in 0 .. 1.
+        fixup: (C, C) weight and (C) bias of a last 1x1 correction, added with a weight of a tenth; it folds into projections.
+        settings: the method's parameters, for exports.
+    """
+
+    method = "jbu"
+
+    def __init__(
+        self,
+        features: FeatureMap,
+        image: Image,
+        kernels: Sequence[WindowKernel],
+        *,
+        normalise: bool,
+        fixup: tuple[Tensor, Tensor] | None = None,
+        settings: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(features)
+        self._kernels = tuple(kernels)
+        self._fixup = None if fixup is None else (fixup[0].to(features.data), fixup[1].to(features.data))
+        self._settings = settings or {}
+        self._image = image
+        self._normalise = normalise
+        self._guidance: dict[int, Tensor] = {}
+        self._weights: dict[int, _KeptWeights] = {}
+
+    @classmethod
+    def classical(
+        cls, features: FeatureMap, image: Image, *, sigma_spatial: float = SIGMA_SPATIAL, sigma_range: float = SIGMA_RANGE
+    ) -> JBUField:
+        """The untrained form: Gaussian on colour differences (widths as in :class:`BilateralKernel`)."""
+        kernel = BilateralKernel(sigma_spatial=sigma_spatial, sigma_range=sigma_range)
+        settings: dict[str, object] = {"kernel": "classical", "sigma_spatial": sigma_spatial, "sigma_range": sigma_range}
+        return cls(features, image, [kernel], normalise=False, settings=settings)
+
+    @classmethod
+    def learned(cls, features: FeatureMap, image: Image, stack: JBUStack) -> JBUField:
+        """The trained form. The stack is used as it is, in evaluation mode.
+
+        Raises:
+            ValueError: if the stack was made for another number of channels.
+        """
+        if stack.feat_dim != features.channels:
+            raise ValueError(f"the upsampler is for {stack.feat_dim} channels, the features have {features.channels}")
+        stack = stack.to(features.data.device).eval()
+        conv = stack.fixup_proj[1]
+        assert isinstance(conv, torch.nn.Conv2d)
+        assert conv.bias is not None
+        fixup = conv.weight.detach()[:, :, 0, 0], conv.bias.detach()
+        return cls(features, image, stack.kernels, normalise=True, fixup=fixup, settings={"kernel": "learned"})
+
+    def settings(self) -> dict[str, object]:
+        return dict(self._settings)
+
+    def bytes_per_pixel(self, channels: int) -> float:
+        # Result, doubled and padded input, its half-way product, and the coarser levels (a third, more with their margins).
+        return 4.0 * channels * 5.0
+
+    def fixed_bytes(self, size: Size) -> int:
+        levels = [self._level_size(level) for level in range(1, self._levels(size) + 1)]
+        guidance = sum(height * width for height, width in levels) * 3 * 4
+        kept = 0
+        for height, width in levels:
+            needed = height * width * KERNEL_SIZE**2 * 4
+            if kept + needed <= WEIGHTS_BUDGET:
+                kept += needed
+        return guidance + kept + size[0] * size[1] * 4
+
+    # -- the chain -------------------------------------------------------------------------------------------------
+
+    def _level_size(self, level: int) -> Size:
+        rows, columns = self.geometry.grid_hw
+        return rows << level, columns << level
+
+    def _levels(self, size: Size) -> int:
+        rows, columns = self.geometry.grid_hw
+        factor = max(size[0] / rows, size[1] / columns) / MAX_FINAL_ENLARGEMENT
+        return max(0, math.ceil(math.log2(factor))) if factor > 1 else 0
+
+    def _upsample(self, source: Tensor, size: Size, region: Region, progress: Progress) -> Tensor:
+        level = self._levels(size)
+        scale = float(1 << level)
+        rows, columns = (positions * scale for positions in output_positions(size, region, self.geometry))
+        height, width = self._level_size(level)
+        exact = size == (height, width) and self.geometry.offset_xy == (0.0, 0.0)
+        if exact:
+            finest = _Span(region.top, region.bottom, region.left, region.right)
+        else:
+            finest = _Span(*linear_span(rows, height), *linear_span(columns, width))
+        steps = self._plan(level, finest)
+        span = steps[0].source if steps else finest
+        current = source[:, span.top : span.bottom, span.left : span.right]
+        for step in steps:
+            current = self._double(current, step, level, progress)
+        return current if exact else bilinear(current, rows - finest.top, columns - finest.left)
+
+    def _plan(self, level: int, span: _Span) -> list[_Step]:
+        """The doublings that give a span of a level, coarsest first."""
+        steps: list[_Step] = []
+        while level > 0:
+            height, width = self._level_size(level)
+            rows = reflect_indices(span.top - RADIUS, span.bottom + RADIUS, height)
+            columns = reflect_indices(span.left - RADIUS, span.right + RADIUS, width)
+            source = _Span(*double_span(rows, height // 2), *double_span(columns, width // 2))
+            steps.insert(0, _Step(level, span, rows, columns, source))
+            level, span = level - 1, source
+        return steps
+
+    def _double(self, source: Tensor, step: _Step, levels: int, progress: Progress) -> Tensor:
+        """One stage, in strips of rows: weights, doubled and padded source, weighted window sum."""
+        span, width = step.span, step.span.right - step.span.left
+        height = span.bottom - span.top
+        origin = step.source.top, step.source.left
+        result = source.new_empty((source.shape[0], height, width))
+        strip = max(1, _STRIP_BYTES // (width * 4 * max(KERNEL_SIZE**2, source.shape[0])))
+        for top in range(0, height, strip):
+            progress(f"upsampling, stage {step.level} of {levels}", top, height)
+            bottom = min(top + strip, height)
+            part = _Span(span.top + top, span.top + bottom, span.left, span.right)
+            weights = self._window_weights(step.level, part)
+            padded = bicubic_double(
+                source,
+                step.rows[top : bottom + 2 * RADIUS],
+                step.columns,
+                origin=origin,
+                lengths=self._level_size(step.level - 1),
+            )
+            result[:, top:bottom] = window_sum(padded[None], weights)[0]
+        return result
+
+    # -- weights and guidance ----------------------------------------------------------------------------------------
+
+    def _window_weights(self, level: int, span: _Span) -> Tensor:
+        """(1, 49, rows, columns) of a span: remembered rows, or made now, and remembered if the whole level may be."""
+        kept = self._weights.get(level)
+        height, width = self._level_size(level)
+        whole_rows = span.left == 0 and span.right == width
+        if kept is None and whole_rows:
+            room = WEIGHTS_BUDGET - sum(other.planes.nbytes for other in self._weights.values())
+            if height * width * KERNEL_SIZE**2 * 4 <= room:
+                planes = self._guidance_of(level).new_empty((1, KERNEL_SIZE**2, height, width))
+                kept = self._weights[level] = _KeptWeights(planes, torch.zeros(height, dtype=torch.bool))
+        if kept is None:
+            return self._make_weights(level, span)
+        part = kept.planes[:, :, span.top : span.bottom, span.left : span.right]
+        there = kept.rows_there[span.top : span.bottom]
+        if bool(there.all()):
+            return part
+        if not whole_rows:
+            return self._make_weights(level, span)
+        part.copy_(self._make_weights(level, span))
+        there.fill_(True)
+        return part
+
+    def _make_weights(self, level: int, span: _Span) -> Tensor:
+        guidance = self._guidance_of(level)
+        rows = reflect_indices(span.top - RADIUS, span.bottom + RADIUS, guidance.shape[1])
+        columns = reflect_indices(span.left - RADIUS, span.right + RADIUS, guidance.shape[2])
+        padded = guidance.index_select(1, rows.to(guidance.device)).index_select(2, columns.to(guidance.device))
+        kernel = self._kernels[min(level, len(self._kernels)) - 1]
+        return kernel.window_weights(padded[None])
+
+    def _guidance_of(self, level: int) -> Tensor:
+        """(3, rows, columns): the image averaged over the cells of a level (interpolated where they are finer than it)."""
+        known = self._guidance.get(level)
+        if known is None:
+            known = self._guidance[level] = self._pool_image(self._level_size(level))
+        return known
+
+    def _pool_image(self, size: Size) -> Tensor:
+        device = self.source.data.device
+        pixels = torch.from_numpy(self._image.pixels.copy()).to(device).permute(2, 0, 1).to(torch.float32) / 255
+        height, width = pixels.shape[1:]
+        offset_x, offset_y = self.geometry.offset_xy
+        if (offset_x, offset_y) != (0.0, 0.0):
+            # The chain lives where the receptive fields are; the guidance goes there with it, and the last resize back.
+            cell_width, cell_height = self.geometry.cell_size_xy
+            rows = torch.arange(height, dtype=torch.float64) + 0.5 + offset_y * cell_height
+            columns = torch.arange(width, dtype=torch.float64) + 0.5 + offset_x * cell_width
+            pixels = bilinear(pixels, rows, columns)
+        for axis, length in ((0, size[0]), (1, size[1])):
+            shape = (length, pixels.shape[2]) if axis == 0 else (pixels.shape[1], length)
+            if length <= pixels.shape[1 + axis]:
+                pixels = F.adaptive_avg_pool2d(pixels[None], shape)[0]
+            else:
+                pixels = F.interpolate(pixels[None], shape, mode="bilinear", align_corners=False)[0]
+        if self._normalise:
+            mean = pixels.new_tensor(IMAGENET_MEAN)[:, None, None]
+            std = pixels.new_tensor(IMAGENET_STD)[:, None, None]
+            pixels = (pixels - mean) / std
+        return pixels
+
+    # -- the last 1x1 correction of the learned stack ------------------------------------------------------------------
+
+    def _fold(self, matrix: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        if self._fixup is None:
+            return matrix, bias
+        weight, offset = self._fixup
+        return matrix + FIXUP_WEIGHT * (matrix @ weight), bias + FIXUP_WEIGHT * (matrix @ offset)
+
+    def _finish(self, features: Tensor) -> Tensor:
+        if self._fixup is None:
+            return features
+        weight, offset = self._fixup
+        correction = (weight @ features.flatten(1) + offset[:, None]).view_as(features)
+        return features.add_(correction, alpha=FIXUP_WEIGHT)
+

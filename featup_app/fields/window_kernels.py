@@ -1,0 +1,93 @@
+"""How each pixel of a joint bilateral upsampler weighs the 7x7 pixels around it, learned or classical."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from featup_app.ops import range_softmax
+
+RADIUS = 3
+KERNEL_SIZE = 2 * RADIUS + 1
+KEY_CHANNELS = 32
+
+
+class WindowKernel(Protocol):
+    """One stage's weights, a function of the guidance alone."""
+
+    def window_weights(self, padded_guidance: Tensor) -> Tensor:
+        """(B, 3, H + 6, W + 6) guidance, padded by 3 -> (B, 49, H, W) weights, taps row by row."""
+
+
+def spatial_gaussian(sigma: Tensor) -> Tensor:
+    """Gaussian over the window, whose side runs from -1 to 1: (49,) with the value 1 at the centre, not normalised."""
+    line = torch.linspace(-1, 1, KERNEL_SIZE, dtype=sigma.dtype, device=sigma.device)
+    squared = line[:, None] ** 2 + line[None, :] ** 2
+    return torch.exp(-squared / (2 * sigma**2)).flatten()
+
+
+def centre(padded: Tensor) -> Tensor:
+    """The map without its padding."""
+    return padded[..., RADIUS:-RADIUS, RADIUS:-RADIUS]
+
+
+class BilateralKernel:
+    """The classical joint bilateral weights (Kopf et al. 2007): Gaussians of distance and of colour difference.
+
+    Needs no training.
+
+    Args:
+        sigma_spatial: width of the spatial Gaussian, where the window's side runs from -1 to 1.
+        sigma_range: width of the Gaussian on the colour difference, guidance colours in 0 .. 1.
+    """
+
+    def __init__(self, *, sigma_spatial: float, sigma_range: float) -> None:
+        self.sigma_spatial = sigma_spatial
+        self.sigma_range = sigma_range
+
+    def window_weights(self, padded_guidance: Tensor) -> Tensor:
+        middle = centre(padded_guidance)
+        height, width = middle.shape[-2:]
+        spatial = spatial_gaussian(torch.tensor(self.sigma_spatial, dtype=torch.float64)).log()
+        weights = middle.new_empty((middle.shape[0], KERNEL_SIZE**2, height, width))
+        scale = -0.5 / self.sigma_range**2
+        for tap in range(KERNEL_SIZE**2):
+            dy, dx = divmod(tap, KERNEL_SIZE)
+            difference = padded_guidance[..., dy : dy + height, dx : dx + width] - middle
+            distance = difference.square_().sum(dim=1)
+            torch.exp(distance.mul_(scale).add_(float(spatial[tap])), out=weights[:, tap])
+        return weights.div_(weights.sum(dim=1, keepdim=True))
+
+
+class LearnedKernel(nn.Module):
+    """One stage of the published joint bilateral upsampler (FeatUp, section 3.2); parameter names as published.
+
+    Range kernel: softmax over the window of scaled products of 32-channel keys made from the guidance; times a spatial
+    Gaussian of learned width; normalised; plus a tenth of a per-pixel correction made from kernel and guidance.
+    """
+
+    def __init__(self, *, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.range_temp = nn.Parameter(torch.tensor(0.0))
+        self.range_proj = nn.Sequential(
+            nn.Conv2d(3, KEY_CHANNELS, 1), nn.GELU(), nn.Dropout2d(dropout), nn.Conv2d(KEY_CHANNELS, KEY_CHANNELS, 1)
+        )
+        taps = KERNEL_SIZE**2
+        self.fixup_proj = nn.Sequential(
+            nn.Conv2d(3 + taps, taps, 1), nn.GELU(), nn.Dropout2d(dropout), nn.Conv2d(taps, taps, 1)
+        )
+        self.sigma_spatial = nn.Parameter(torch.tensor(1.0))
+
+    def range_kernel(self, padded_guidance: Tensor) -> Tensor:
+        """(B, 3, H + 6, W + 6) -> (B, 49, H, W), summing to one."""
+        temperature = self.range_temp.exp().clamp(1e-4, 1e4)
+        return range_softmax(self.range_proj(padded_guidance), temperature, KERNEL_SIZE)
+
+    def window_weights(self, padded_guidance: Tensor) -> Tensor:
+        spatial = spatial_gaussian(self.sigma_spatial)[None, :, None, None]
+        kernel = self.range_kernel(padded_guidance) * spatial
+        kernel = kernel / kernel.sum(dim=1, keepdim=True).clamp(min=1e-7)
+        correction: Tensor = self.fixup_proj(torch.cat([kernel, centre(padded_guidance)], dim=1))
+        return kernel + 0.1 * correction
