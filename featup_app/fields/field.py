@@ -111,7 +111,7 @@ class FeatureField(ABC):
         if region != Region.whole(size):
             return self.features(size=size, region=region, progress=progress).norm(dim=0)
         norms: Tensor | None = None
-        regions = list(self.tile_regions(size, DEFAULT_TILE_BUDGET // 4))
+        regions = list(self.tile_regions(size, DEFAULT_TILE_BUDGET))
         for index, part in enumerate(regions):
             progress("measuring feature lengths", index, len(regions))
             values = self.features(size=size, region=part, progress=_quiet(progress, index, len(regions))).norm(dim=0)

@@ -280,5 +280,5 @@ class JBUField(LinearField):
             return features
         weight, offset = self._fixup
         correction = (weight @ features.flatten(1) + offset[:, None]).view_as(features)
-        return features.add_(correction, alpha=FIXUP_WEIGHT)
+        return torch.add(features, correction, alpha=FIXUP_WEIGHT)
 

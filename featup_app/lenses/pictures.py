@@ -1,0 +1,65 @@
+"""From numbers to colours: heat pictures and overlays, the same for window, files and command line. Imports no torch."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+COLORMAPS: tuple[str, ...] = ("viridis", "inferno", "magma", "turbo", "grey", "blue-white-red")
+"""Names of the colour maps: perceptually even ones first, then the rainbow, grey, and the diverging one for signed values."""
+
+_DIVERGING = ((24, 60, 140), (120, 170, 215), (247, 247, 247), (236, 150, 115), (140, 20, 38))
+
+
+@lru_cache
+def lookup_table(colormap: str) -> NDArray[np.uint8]:
+    """(256, 3) uint8 RGB colours of a map, from the lowest value to the highest.
+
+    Raises:
+        ValueError: for a name that is not in :data:`COLORMAPS`.
+    """
+    if colormap not in COLORMAPS:
+        raise ValueError(f'there is no colour map "{colormap}"; choose one of: {", ".join(COLORMAPS)}')
+    ramp = np.arange(256, dtype=np.uint8)
+    if colormap == "grey":
+        table = np.repeat(ramp[:, None], 3, axis=1)
+    elif colormap == "blue-white-red":
+        anchors = np.array(_DIVERGING, np.uint8)[None]
+        lab = cv2.cvtColor(anchors.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]
+        places = np.linspace(0, 255, len(_DIVERGING))
+        line = np.stack([np.interp(ramp, places, lab[:, channel]) for channel in range(3)], axis=1)
+        rgb = cv2.cvtColor(line[None].astype(np.float32), cv2.COLOR_Lab2RGB)[0]
+        table = np.clip(np.round(rgb * 255), 0, 255).astype(np.uint8)
+    else:
+        code = getattr(cv2, f"COLORMAP_{colormap.upper()}")
+        table = np.asarray(cv2.applyColorMap(ramp[:, None], code), np.uint8)[:, 0, ::-1]
+    table = np.ascontiguousarray(table)
+    table.setflags(write=False)
+    return table
+
+
+def heat_picture(values: NDArray[np.float32], *, colormap: str, limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """(H, W) values -> (H, W, 3) uint8 RGB; values at or beyond the limits get the first or last colour."""
+    low, high = limits
+    scale = 255 / (high - low) if high > low else 0.0
+    indices = np.clip(np.round((values - low) * scale), 0, 255).astype(np.uint8)
+    return lookup_table(colormap)[indices]
+
+
+def similarity_limits(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Colour limits of a similarity map: from its first percentile to 1, so that contrast suits the image."""
+    return min(float(np.percentile(values, 1)), 0.99), 1.0
+
+
+def evidence_limits(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Colour limits of a class activation map: from 0 (negative evidence is not shown) to its largest value."""
+    return 0.0, max(float(values.max()), 1e-6)
+
+
+def overlay(picture: NDArray[np.uint8], image: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:
+    """Lay a picture over an image of the same size: opacity 0 shows the image alone, 1 the picture alone."""
+    blended = image.astype(np.float32) * (1 - opacity) + picture.astype(np.float32) * opacity
+    return np.round(blended).astype(np.uint8)

@@ -1,0 +1,177 @@
+"""PCA colours: three principal components of the features as red, green and blue."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featup_app.errors import LensError
+from featup_app.features import FeatureMap, Size
+from featup_app.fields.field import FeatureField
+from featup_app.progress import Progress, silent
+
+DEFAULT_COMPONENTS = 9
+FIT_PIXELS = 96 * 96
+"""A field is sampled at about this many pixels to fit its components: far more than there are independent features."""
+
+PERCENTILES = (1.0, 99.0)
+"""Each component's values between these percentiles spread over the whole range of its colour."""
+
+
+@dataclass(frozen=True)
+class PCABasis:
+    """Principal components with the limits of their colours; the same basis on two fields gives comparable colours.
+
+    Attributes:
+        mean: (C) float32.
+        components: (N, C) float32, orthonormal rows, by falling variance. The sign of each is such that the sum of the
+            cubes of its entries is positive, so that colours do not flip from one fit to the next.
+        explained: (N) share of the total variance of each component, 0 .. 1.
+        low, high: (N) values that become colour 0 and 255 (percentiles of the fitted data).
+    """
+
+    mean: Tensor
+    components: Tensor
+    explained: tuple[float, ...]
+    low: Tensor
+    high: Tensor
+
+    def values(
+        self, field: FeatureField, numbers: Sequence[int], *, size: Size, progress: Progress = silent
+    ) -> Tensor:
+        """The chosen components of a field: (len(numbers), H, W).
+
+        Args:
+            numbers: which components, counted from 1.
+
+        Raises:
+            LensError: if there is no such component.
+        """
+        rows = self.components[self._indices(numbers)]
+        return field.project(rows, -(rows @ self.mean), size=size, progress=progress)
+
+    def picture(self, values: Tensor, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """(3, H, W) values of three components -> (H, W, 3) uint8 RGB."""
+        indices = self._indices(numbers)
+        low, high = self.low[indices, None, None].to(values), self.high[indices, None, None].to(values)
+        spread = high - low
+        flat = spread <= 1e-12 * high.abs().clamp(min=1e-6)
+        scaled = torch.where(flat, 0.5, (values - low) / torch.where(flat, 1.0, spread))
+        coloured = (scaled.clamp(0, 1) * 255).round().to(torch.uint8)
+        return np.ascontiguousarray(coloured.permute(1, 2, 0).cpu().numpy())
+
+    def _indices(self, numbers: Sequence[int]) -> list[int]:
+        count = self.components.shape[0]
+        for number in numbers:
+            if not 1 <= number <= count:
+                raise LensError(f"There is no principal component {number}; choose from 1 to {count}.")
+        return [number - 1 for number in numbers]
+
+
+def fit_pca(
+    sources: FeatureField | FeatureMap | Sequence[FeatureField | FeatureMap],
+    *,
+    components: int = DEFAULT_COMPONENTS,
+    progress: Progress = silent,
+) -> PCABasis:
+    """Principal components of one or several fields or low-resolution maps together.
+
+    A field is evaluated at about :data:`FIT_PIXELS` pixels, its aspect kept; a map is taken as it is. Several sources share
+    one basis and one set of colour limits, each weighing as much as the others.
+
+    Args:
+        components: how many to keep (fewer if there are fewer channels).
+
+    Raises:
+        ValueError: if the sources differ in their number of channels.
+    """
+    if isinstance(sources, FeatureField | FeatureMap):
+        sources = [sources]
+    channels = sources[0].channels
+    if any(source.channels != channels for source in sources):
+        raise ValueError(f"all sources of one PCA need the same channels, got {[source.channels for source in sources]}")
+    count = min(components, channels)
+    mean = torch.zeros(channels, dtype=torch.float64)
+    moment = torch.zeros(channels, channels, dtype=torch.float64)
+    for source in sources:
+        source_mean, source_moment = _moments(source, progress)
+        mean += source_mean / len(sources)
+        moment += source_moment / len(sources)
+    covariance = moment - torch.outer(mean, mean)
+    progress("finding principal components", 0, 1)
+    eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
+    rows = eigenvectors.T.flip(0)[:count]
+    signs = torch.where((rows**3).sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
+    rows = rows * signs
+    variance = eigenvalues.flip(0)[:count].clamp(min=0)
+    total = float(eigenvalues.clamp(min=0).sum())
+    explained = tuple(float(value) / total if total > 0 else 0.0 for value in variance)
+    device = sources[0].data.device if isinstance(sources[0], FeatureMap) else None
+    basis = PCABasis(mean.float().to(device), rows.float().to(device), explained, torch.zeros(count), torch.ones(count))
+    low, high = _limits(sources, basis)
+    progress("finding principal components", 1, 1)
+    return PCABasis(basis.mean, basis.components, explained, low, high)
+
+
+def pca(
+    field: FeatureField,
+    *,
+    size: Size,
+    basis: PCABasis | None = None,
+    components: Sequence[int] = (1, 2, 3),
+    progress: Progress = silent,
+) -> NDArray[np.uint8]:
+    """PCA colours of a field: (H, W, 3) uint8 RGB.
+
+    Args:
+        basis: from :func:`fit_pca`; fitted on this field if not given.
+        components: the three components, counted from 1, that become red, green and blue. Fields with fewer than three
+            channels repeat the last.
+
+    Raises:
+        LensError: if there is no such component.
+    """
+    basis = basis or fit_pca(field, progress=progress)
+    return basis.picture(basis.values(field, components, size=size, progress=progress), components)
+
+
+def _fit_size(field: FeatureField) -> Size:
+    height, width = field.geometry.image_hw
+    scale = math.sqrt(FIT_PIXELS / (height * width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _moments(source: FeatureField | FeatureMap, progress: Progress) -> tuple[Tensor, Tensor]:
+    """Mean (C) and mean outer product (C, C) over the positions of a source, float64."""
+    if isinstance(source, FeatureMap):
+        rows = source.data.flatten(1).double().cpu()
+        return rows.mean(dim=1), rows @ rows.T / rows.shape[1]
+    size = _fit_size(source)
+    total = torch.zeros(source.channels, dtype=torch.float64)
+    moment = torch.zeros(source.channels, source.channels, dtype=torch.float64)
+    for _, tile in source.tiles(size=size, progress=progress):
+        rows = tile.flatten(1).double().cpu()
+        total += rows.sum(dim=1)
+        moment += rows @ rows.T
+    count = size[0] * size[1]
+    return total / count, moment / count
+
+
+def _limits(sources: Sequence[FeatureField | FeatureMap], basis: PCABasis) -> tuple[Tensor, Tensor]:
+    """Percentiles of each component over all sources: two (N) tensors."""
+    parts = []
+    for source in sources:
+        if isinstance(source, FeatureMap):
+            parts.append(basis.components @ (source.data.flatten(1) - basis.mean[:, None]))
+        else:
+            numbers = range(1, basis.components.shape[0] + 1)
+            parts.append(basis.values(source, numbers, size=_fit_size(source)).flatten(1))
+    quantiles = torch.tensor([percentile / 100 for percentile in PERCENTILES])
+    low, high = torch.quantile(torch.cat([part.cpu().float() for part in parts], dim=1), quantiles, dim=1)
+    return low, high
