@@ -20,11 +20,13 @@ MAX_SIDE = 32768
 MAX_INPUT_POSITIONS = 20_000
 """Grid cells beyond which a backbone's attention would need more memory than an ordinary computer has."""
 
-_HELP = 'Write HEIGHTxWIDTH (480x640), one number for the shorter side (448), "16x" for times the feature grid, or "image".'
+_HELP = (
+    'Write HEIGHTxWIDTH (480x640), one number for the shorter side (448), "16x" for times the feature grid, or "image".'
+)
 
 
 def _numbers(text: str) -> Size | int | None:
-    match = re.fullmatch(r"(\d{1,6})(?:\s*[xX×]\s*(\d{1,6}))?", text)
+    match = re.fullmatch(r"(\d{1,7})(?:\s*[xX×]\s*(\d{1,7}))?", text)
     if match is None:
         return None
     first = int(match.group(1))
@@ -32,6 +34,9 @@ def _numbers(text: str) -> Size | int | None:
 
 
 def _shorter_side(side: int, image_hw: Size) -> Size:
+    """The size with this shorter side and the image's aspect; a side of zero stays zero, for the caller to refuse."""
+    if side < 1:
+        return 0, 0
     scale = side / min(image_hw)
     return max(1, round(image_hw[0] * scale)), max(1, round(image_hw[1] * scale))
 
@@ -80,18 +85,19 @@ def resolve_input_size(size: str | int | Size | None, *, image_hw: Size, stride:
 
     Args:
         size: text in the grammar of this module (without "16x"), an int (shorter side), (height, width), or None for
-            ``default`` as the shorter side; only for None are extreme aspect ratios and very fine grids reduced silently.
+            ``default`` as the shorter side; only for None are extreme aspect ratios and very fine grids reduced
+            silently.
         image_hw: the original image's size.
         stride: pixels per cell of the backbone.
         default: the shorter side to take when nothing is said.
 
     Raises:
-        SizeError: if it cannot be understood or would give more grid cells than fit into memory; the sentence names a size
-            that works.
+        SizeError: if it cannot be understood or would give more grid cells than fit into memory; the sentence names a
+            size that works.
     """
     if size is None:
         wanted = _shorter_side(default, image_hw)
-        return _fit_positions(_round_to_stride(wanted, stride), stride, 4 * (default // stride) ** 2)
+        return _fit_positions(_round_to_stride(wanted, stride), stride, 4 * max(1, default // stride) ** 2)
     if isinstance(size, tuple):
         wanted = int(size[0]), int(size[1])
     else:
@@ -102,8 +108,8 @@ def resolve_input_size(size: str | int | Size | None, *, image_hw: Size, stride:
             numbers = _numbers(text)
             if numbers is None:
                 raise SizeError(
-                    f'The input size "{size}" is not understood. Write HEIGHTxWIDTH (448x602), one number for the shorter side '
-                    '(448), or "image".'
+                    f'The input size "{size}" is not understood. Write HEIGHTxWIDTH (448x602), one number for the '
+                    'shorter side (448), or "image".'
                 )
             wanted = _shorter_side(numbers, image_hw) if isinstance(numbers, int) else numbers
     if min(wanted) < 1:
@@ -113,8 +119,8 @@ def resolve_input_size(size: str | int | Size | None, *, image_hw: Size, stride:
     if positions > MAX_INPUT_POSITIONS:
         works = _fit_positions(result, stride, MAX_INPUT_POSITIONS)
         raise SizeError(
-            f"The input size {result[0]}x{result[1]} gives {positions:,} grid cells, more than the {MAX_INPUT_POSITIONS:,} that "
-            f"fit into memory; {works[0]}x{works[1]} would work."
+            f"The input size {result[0]}x{result[1]} gives {positions:,} grid cells, more than the "
+            f"{MAX_INPUT_POSITIONS:,} that fit into memory; {works[0]}x{works[1]} would work."
         )
     return result
 
