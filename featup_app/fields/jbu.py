@@ -27,7 +27,7 @@ SIGMA_RANGE = 0.08
 MAX_FINAL_ENLARGEMENT = 1.125
 """A last bilinear enlargement by up to an eighth is not visible and saves a doubling, which costs four times as much."""
 
-WEIGHTS_BUDGET = 2**30
+WEIGHTS_BUDGET = 2**29
 """Bytes of window weights that a field keeps for the next lens; finer stages are computed anew each time."""
 
 _STRIP_BYTES = 8 * 2**20

@@ -1,0 +1,1 @@
+"""The engine behind window and command line: jobs on worker threads, cached computations, memory limits, settings. No Qt."""

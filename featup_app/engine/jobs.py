@@ -1,0 +1,185 @@
+"""Jobs on a worker thread: one at a time, the latest request of a kind wins, cancellable, finished exactly once. No Qt."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from featup_app.errors import Cancelled
+from featup_app.progress import Progress
+
+_PROGRESS_INTERVAL = 0.04
+_ids = count(1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which request an event is about: its number, unique in the process, and its kind."""
+
+    id: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Started:
+    job: Job
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """``done`` of ``total`` steps of a stage; ``total`` 0 means unknown."""
+
+    job: Job
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    job: Job
+    result: Any
+
+
+@dataclass(frozen=True)
+class Failed:
+    job: Job
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The job was cancelled or replaced; not an error."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event of every job that was submitted, whatever became of it."""
+
+    job: Job
+
+
+Event = Started | Progressed | Succeeded | Failed | Stopped | Finished
+
+
+class _Request:
+    def __init__(self, job: Job, work: Callable[[Progress], Any]) -> None:
+        self.job = job
+        self.work = work
+        self.cancelled = threading.Event()
+
+
+class Lane:
+    """One worker thread that does jobs in the order of their submission.
+
+    Args:
+        name: of the thread.
+        listener: is called with every event, mostly on the worker thread; must be quick and must not raise.
+    """
+
+    def __init__(self, name: str, listener: Callable[[Event], None]) -> None:
+        self._listener = listener
+        self._waiting: deque[_Request] = deque()
+        self._running: _Request | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, kind: str, work: Callable[[Progress], Any], *, replace: bool = True) -> Job:
+        """Queue a job.
+
+        Args:
+            kind: what it computes. With ``replace``, a waiting job of the same kind is dropped and a running one cancelled.
+            work: does the job; it is given a progress to call between its steps, which raises ``Cancelled`` to stop it.
+        """
+        request = _Request(Job(next(_ids), kind), work)
+        with self._changed:
+            if self._closing:
+                raise RuntimeError("the lane is closed")
+            dropped = self._take_waiting(kind) if replace else []
+            if replace and self._running is not None and self._running.job.kind == kind:
+                self._running.cancelled.set()
+            self._waiting.append(request)
+            self._changed.notify_all()
+        self._report_stopped(dropped)
+        return request.job
+
+    def cancel(self, kind: str | None = None) -> None:
+        """Cancel the jobs of a kind, or all."""
+        with self._changed:
+            dropped = self._take_waiting(kind)
+            if self._running is not None and kind in (None, self._running.job.kind):
+                self._running.cancelled.set()
+        self._report_stopped(dropped)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs or waits."""
+        with self._changed:
+            return self._running is not None or bool(self._waiting)
+
+    def close(self, timeout: float) -> bool:
+        """Cancel everything and end the thread; whether it ended within ``timeout`` seconds."""
+        self.cancel()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _take_waiting(self, kind: str | None) -> list[_Request]:
+        dropped = [request for request in self._waiting if kind in (None, request.job.kind)]
+        self._waiting = deque(request for request in self._waiting if request not in dropped)
+        return dropped
+
+    def _report_stopped(self, requests: list[_Request]) -> None:
+        for request in requests:
+            self._listener(Stopped(request.job))
+            self._listener(Finished(request.job))
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closing:
+                    self._changed.wait()
+                if self._closing:
+                    return
+                request = self._running = self._waiting.popleft()
+            try:
+                self._do(request)
+            finally:
+                with self._changed:
+                    self._running = None
+                self._listener(Finished(request.job))
+
+    def _do(self, request: _Request) -> None:
+        job = request.job
+        self._listener(Started(job))
+        last = ("", 0.0)
+
+        def progress(stage: str, done: int, total: int) -> None:
+            nonlocal last
+            if request.cancelled.is_set():
+                raise Cancelled
+            now = time.monotonic()
+            if stage != last[0] or now - last[1] > _PROGRESS_INTERVAL:
+                last = (stage, now)
+                self._listener(Progressed(job, stage, done, total))
+
+        try:
+            result = request.work(progress)
+        except Cancelled:
+            self._listener(Stopped(job))
+        except Exception as error:  # noqa: BLE001 - whatever fails in a job is shown in the window, never lost with the thread
+            self._listener(Failed(job, error))
+        else:
+            # A job that was cancelled in its last step must not overwrite what replaced it.
+            self._listener(Stopped(job) if request.cancelled.is_set() else Succeeded(job, result))

@@ -1,0 +1,235 @@
+"""One sitting at the program: loaded backbones, feature maps and fields, remembered while they are likely to be asked again.
+
+Window and command line get every number and picture from here, so that both give the same. Not thread-safe: one thread, the
+engine lane's, owns a session with its models and its device.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from featup_app.backbones import Backbone, load_backbone
+from featup_app.engine import memory
+from featup_app.engine.views import (
+    BackboneFacts,
+    CAMView,
+    ClassChoice,
+    FieldFacts,
+    PCAOptions,
+    PCAView,
+    SimilarityView,
+    ViewSettings,
+)
+from featup_app.features import FeatureMap, Point, Size
+from featup_app.fields import METHODS, FeatureField, upsample
+from featup_app.images import Image
+from featup_app.lenses import PCABasis, cam, find_class, fit_pca, similarity, top_classes
+from featup_app.progress import Progress, silent
+from featup_app.sizes import resolve_output_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CLASSIFIER = "tf_efficientnet_lite0"
+"""The bundled backbone with a head, which explains classes when the chosen one has none."""
+
+_Value = TypeVar("_Value")
+
+
+class _Recent(Generic[_Value]):
+    """The last few results by key."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._items: OrderedDict[Hashable, _Value] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
+        if key not in self._items:
+            self._items[key] = make()
+        self._items.move_to_end(key)
+        while len(self._items) > self._limit:
+            self._items.popitem(last=False)
+        return self._items[key]
+
+
+class Session:
+    """Computes views of images.
+
+    Args:
+        device: torch device; CUDA if there is one, else the CPU.
+        memory_budget: bytes that one view or tile may use; a share of the free memory if not given.
+    """
+
+    def __init__(self, *, device: str | None = None, memory_budget: int | None = None) -> None:
+        self.device = device
+        self._memory_budget = memory_budget
+        self._backbones: _Recent[Backbone] = _Recent(2)
+        self._maps: _Recent[FeatureMap] = _Recent(6)
+        self._fields: _Recent[FeatureField] = _Recent(4)
+        self._bases: _Recent[PCABasis] = _Recent(8)
+        self._logits: _Recent[Tensor] = _Recent(4)
+
+    @property
+    def memory_budget(self) -> float:
+        """Bytes that one view may use now."""
+        return self._memory_budget or memory.available_bytes() * memory.SHARE
+
+    # -- from image to field ---------------------------------------------------------------------------------------
+
+    def backbone(self, settings: ViewSettings, progress: Progress = silent) -> Backbone:
+        """The loaded backbone of these settings. Raises BackboneError."""
+
+        def load() -> Backbone:
+            progress("loading backbone", 0, 0)
+            path = settings.weights_file
+            return load_backbone(settings.backbone, device=self.device, path=path, progress=progress)
+
+        return self._backbones.get((settings.backbone, settings.weights_file), load)
+
+    def backbone_facts(self, settings: ViewSettings, progress: Progress = silent) -> BackboneFacts:
+        """What menus show of a backbone; loads it. Raises BackboneError."""
+        backbone = self.backbone(settings, progress)
+        return BackboneFacts(
+            name=settings.backbone,
+            title=backbone.title,
+            layers=tuple((layer.name, layer.title) for layer in backbone.layers),
+            default_layer=backbone.default_layer,
+            default_size=backbone.default_size,
+            stride=backbone.stride,
+            has_head=backbone.has_head,
+            device=str(backbone.device),
+        )
+
+    def features(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> FeatureMap:
+        """The low-resolution map. Raises BackboneError, SizeError."""
+        backbone = self.backbone(settings, progress)
+
+        def extract() -> FeatureMap:
+            progress("extracting features", 0, 0)
+            return backbone.extract(image, size=settings.input_size, layer=settings.layer, progress=progress)
+
+        return self._maps.get(_map_key(image, settings), extract)
+
+    def field(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> FeatureField:
+        """The features at any size. Raises BackboneError, SizeError, UpsamplerError."""
+        features = self.features(image, settings, progress)
+        key = (_map_key(image, settings), settings.method)
+        return self._fields.get(key, lambda: upsample(features, image, settings.method))
+
+    def output_size(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> Size:
+        """(H, W) of the upsampled maps; raises SizeError if that is not understood or does not fit into memory."""
+        field = self.field(image, settings, progress)
+        size = resolve_output_size(settings.output_size, image_hw=image.size_hw, grid_hw=field.geometry.grid_hw)
+        self._check_memory(field, size)
+        return size
+
+    def _check_memory(self, field: FeatureField, size: Size) -> None:
+        per_pixel = field.bytes_per_pixel(3) + _VIEW_BYTES_PER_PIXEL
+        memory.check_output_fits(
+            size, lambda wanted: field.fixed_bytes(wanted) + wanted[0] * wanted[1] * per_pixel, self.memory_budget
+        )
+
+    def facts(self, image: Image, settings: ViewSettings, size: Size, progress: Progress = silent) -> FieldFacts:
+        """What a person wants to know about the features of a view."""
+        features = self.features(image, settings, progress)
+        title = self.backbone(settings, progress).title
+        return FieldFacts(
+            settings.backbone, title, features.layer, features.channels, features.geometry, settings.method, size
+        )
+
+    # -- lenses ----------------------------------------------------------------------------------------------------
+
+    def pca_view(
+        self, image: Image, settings: ViewSettings, options: PCAOptions | None = None, progress: Progress = silent
+    ) -> PCAView:
+        """PCA colours. Raises LensError for a component that does not exist, and what :meth:`output_size` raises."""
+        options = options or PCAOptions()
+        size = self.output_size(image, settings, progress)
+        field = self.field(image, settings, progress)
+        basis = self._basis(image, settings, options, progress)
+        numbers = tuple(options.numbers)
+        if field.channels < 3:  # a map of one or two channels repeats its last one
+            numbers = tuple(min(number, field.channels) for number in numbers)
+        values = basis.values(field, numbers, size=size, progress=progress)
+        facts = self.facts(image, settings, size, progress)
+        return PCAView(facts, numbers, _array(values), basis.picture(values, numbers), basis.explained)
+
+    def _basis(self, image: Image, settings: ViewSettings, options: PCAOptions, progress: Progress) -> PCABasis:
+        def fit() -> PCABasis:
+            if options.fit == "grid":
+                return fit_pca(self.features(image, settings, progress), progress=progress)
+            if options.fit == "field":
+                return fit_pca(self.field(image, settings, progress), progress=progress)
+            fields = [self.field(image, settings.with_(method=method.name), progress) for method in METHODS]
+            return fit_pca(fields, progress=progress)
+
+        method = settings.method if options.fit == "field" else None
+        return self._bases.get((_map_key(image, settings), options.fit, method), fit)
+
+    def similarity_view(
+        self, image: Image, settings: ViewSettings, point: Point, progress: Progress = silent
+    ) -> SimilarityView:
+        """Cosine to the feature under an image point. Raises what :meth:`output_size` raises."""
+        size = self.output_size(image, settings, progress)
+        values = similarity(self.field(image, settings, progress), point, size=size, progress=progress)
+        return SimilarityView(self.facts(image, settings, size, progress), point, _array(values))
+
+    def cam_view(
+        self, image: Image, settings: ViewSettings, chosen: str | int | None = None, progress: Progress = silent
+    ) -> CAMView:
+        """Evidence for a class: its name or index, or the most probable one if None.
+
+        Explained by the chosen backbone if it has a head, else by the bundled classifier. The map has the size of the other
+        views. Raises LensError for an unknown class, and what :meth:`output_size` raises.
+        """
+        size = self.output_size(image, settings, progress)
+        classifier, note = settings, None
+        if not self.backbone(settings, progress).has_head:
+            title = self.backbone(settings, progress).title
+            classifier = ViewSettings(backbone=CLASSIFIER, method=settings.method)
+            note = f"{title} has no classes; they come from {self.backbone(classifier, progress).title}."
+        backbone = self.backbone(classifier, progress)
+        progress("classifying", 0, 0)
+        logits = self._logits.get(
+            _map_key(image, classifier.with_(layer=None)),
+            lambda: backbone.logits(image, size=classifier.input_size, progress=progress),
+        )
+        names = backbone.class_names
+        best = top_classes(logits, names)
+        index = best[0].index if chosen is None else chosen if isinstance(chosen, int) else find_class(names, chosen)
+        if not 0 <= index < len(names):
+            index = find_class(names, str(index))
+        probability = float(torch.softmax(logits.float(), dim=0)[index])
+        progress("explaining the class", 0, 0)
+        layer, weights = backbone.class_weights(image, [index], size=classifier.input_size, progress=progress)
+        classifier = classifier.with_(layer=layer)
+        field = self.field(image, classifier, progress)
+        self._check_memory(field, size)
+        values = cam(field, weights, size=size, progress=progress)[0]
+        return CAMView(
+            facts=self.facts(image, classifier, size, progress),
+            chosen=ClassChoice(index, names[index], probability),
+            top=tuple(ClassChoice(score.index, score.name, score.probability) for score in best),
+            values=_array(values),
+            kind="CAM" if layer == "head" else "Grad-CAM",
+            note=note,
+            class_names=names,
+        )
+
+
+_VIEW_BYTES_PER_PIXEL = 3 * 4 + 3 + 3 * 4
+"""A view's values, its picture, and the intermediate of making it."""
+
+
+def _map_key(image: Image, settings: ViewSettings) -> Hashable:
+    return image.sha256, settings.backbone, settings.weights_file, settings.layer, settings.input_size
+
+
+def _array(values: Any) -> npt.NDArray[np.float32]:
+    return np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)

@@ -1,0 +1,146 @@
+"""What the engine answers: settled numbers and pictures of one image, in numpy alone, so that readers need no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featup_app.features import Geometry, Point, Size
+from featup_app.lenses.pictures import evidence_limits, heat_picture, similarity_limits
+
+Values = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+PCAFit = Literal["grid", "field", "joint"]
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """What decides the features of an image: everything above the lenses.
+
+    Attributes:
+        backbone: name in the catalogue, or of any timm model.
+        layer: its layer; None for the backbone's default.
+        input_size: what the image is resized to for the backbone (grammar of ``sizes``); None for its default.
+        method: upsampling method.
+        output_size: size of the upsampled maps (grammar of ``sizes``).
+        weights_file: local checkpoint for the backbone, instead of its own weights.
+    """
+
+    backbone: str = "dinov2-s14-imgfocus"
+    layer: str | None = None
+    input_size: str | None = None
+    method: str = "jbu"
+    output_size: str = "16x"
+    weights_file: str | None = None
+
+    def with_(self, **changes: Any) -> ViewSettings:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class PCAOptions:
+    """Which components are shown, counted from 1, and what they are fitted on.
+
+    ``fit``: "grid" fits the low-resolution map, so that colours are the same for every method; "field" the upsampled features
+    alone; "joint" the upsampled features of all methods together.
+    """
+
+    numbers: tuple[int, ...] = (1, 2, 3)
+    fit: PCAFit = "grid"
+
+
+@dataclass(frozen=True)
+class FieldFacts:
+    """What a person wants to know about the features that a view shows."""
+
+    backbone: str
+    backbone_title: str
+    layer: str
+    channels: int
+    geometry: Geometry
+    method: str
+    size: Size
+
+
+@dataclass(frozen=True, eq=False)
+class PCAView:
+    """Three components as colours. ``values`` is (3, H, W); ``explained`` the share of variance of every component."""
+
+    facts: FieldFacts
+    numbers: tuple[int, ...]
+    values: Values
+    pixels: Pixels
+    explained: tuple[float, ...]
+
+    def picture(self) -> Pixels:
+        """(H, W, 3) uint8 RGB."""
+        return self.pixels
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarityView:
+    """Cosine to the feature under ``point``, (H, W) in -1 .. 1."""
+
+    facts: FieldFacts
+    point: Point
+    values: Values
+
+    def limits(self) -> tuple[float, float]:
+        """Values of the first and the last colour that suit this image."""
+        return similarity_limits(self.values)
+
+    def picture(self, colormap: str = "viridis", limits: tuple[float, float] | None = None) -> Pixels:
+        """(H, W, 3) uint8 RGB."""
+        return heat_picture(self.values, colormap=colormap, limits=limits or self.limits())
+
+
+@dataclass(frozen=True)
+class ClassChoice:
+    """A class of the image: its index in the head, name, and probability."""
+
+    index: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class CAMView:
+    """Evidence for one class, (H, W); negative values speak against it.
+
+    ``note`` says so when another backbone than the chosen one had to give the classes. ``kind`` is "CAM" or "Grad-CAM".
+    """
+
+    facts: FieldFacts
+    chosen: ClassChoice
+    top: tuple[ClassChoice, ...]
+    values: Values
+    kind: str
+    note: str | None
+    class_names: Sequence[str]
+
+    def limits(self) -> tuple[float, float]:
+        """Values of the first and the last colour that suit this image."""
+        return evidence_limits(self.values)
+
+    def picture(self, colormap: str = "inferno", limits: tuple[float, float] | None = None) -> Pixels:
+        """(H, W, 3) uint8 RGB."""
+        return heat_picture(self.values, colormap=colormap, limits=limits or self.limits())
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """What a loaded backbone offers, for menus: (name, title) of its layers, and which one is taken by default."""
+
+    name: str
+    title: str
+    layers: tuple[tuple[str, str], ...]
+    default_layer: str
+    default_size: int
+    stride: int
+    has_head: bool
+    device: str
