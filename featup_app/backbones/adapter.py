@@ -1,0 +1,307 @@
+"""One way to run every backbone: the whole image, resized, through timm, to a feature map that knows where it lies."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.data import resolve_model_data_config
+
+from featup_app.backbones import heads
+from featup_app.backbones.catalogue import BackboneInfo
+from featup_app.backbones.layers import Layer, find_layer
+from featup_app.backbones.receptive import receptive_offsets
+from featup_app.errors import BackboneError
+from featup_app.features import FeatureMap, Geometry, Size
+from featup_app.progress import Progress, silent
+from featup_app.sizes import resolve_input_size
+
+if TYPE_CHECKING:
+    from featup_app.images import Image
+
+ATTENTION_INPUT = "attention input"
+HEAD = "head"
+
+
+class Backbone:
+    """A pretrained model that turns images into feature maps.
+
+    Attributes:
+        name, title: as in the catalogue.
+        model: timm's model, in evaluation mode, without gradients for its parameters.
+        device: where it computes.
+        layers: the places at which features can be taken, in the order of computation.
+        default_layer: name of the one that is taken when none is named.
+        stride: what both sides of the resized input are a multiple of.
+        default_size: shorter side of the resized input when no size is given.
+        has_head: whether it tells named classes apart.
+        class_names: their names; empty without a head.
+        class_size: shorter side of the inputs with which the model was trained.
+        provenance: JSON-able facts about the weights and the preprocessing.
+    """
+
+    def __init__(self, model: Any, info: BackboneInfo, *, weights: str = "random", sha256: str = "") -> None:
+        self.model: Any = model.eval().requires_grad_(False)
+        self.name, self.title = info.name, info.title
+        self.device = next(model.parameters()).device
+        if not hasattr(model, "forward_intermediates"):
+            raise BackboneError(f"timm's model {info.name} cannot hand out feature maps; take another backbone.")
+        self.layers = self._find_layers()
+        numbered = [layer for layer in self.layers if layer.numbered]
+        self.default_layer = info.default_layer or numbered[-1].name
+        self.stride = max(layer.stride for layer in self.layers)
+        self.default_size = 224 if self.stride == 8 else max(1, round(448 / self.stride)) * self.stride
+        trained = int(self.model.pretrained_cfg.get("input_size", (3, 224, 224))[1])
+        self.class_size = max(1, round(trained / self.stride)) * self.stride
+        self.class_names = heads.class_names(self.model)
+        self.has_head = bool(self.class_names)
+        config = resolve_model_data_config(self.model)
+        self._interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
+        self._mean = torch.tensor(config["mean"], device=self.device).view(3, 1, 1)
+        self._std = torch.tensor(config["std"], device=self.device).view(3, 1, 1)
+        self._accepts = set(inspect.signature(self.model.forward_intermediates).parameters)
+        offsets = [(0.0, 0.0)] * len(self.layers)
+        if not self.is_transformer:
+            offsets = receptive_offsets(self.model, [layer.stride for layer in self.layers])
+        self._offsets = dict(zip((layer.name for layer in self.layers), offsets, strict=True))
+        self.provenance: dict[str, Any] = {
+            "backbone": info.name,
+            "architecture": info.architecture,
+            "weights": weights,
+            "weights_sha256": sha256,
+            "licence": info.licence,
+            "mean": [float(v) for v in config["mean"]],
+            "std": [float(v) for v in config["std"]],
+            "interpolation": self._interpolation,
+            "timm": timm.__version__,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Backbone {self.name} on {self.device}, {len(self.layers)} layers, stride {self.stride}>"
+
+    @property
+    def is_transformer(self) -> bool:
+        """Whether all its blocks work on one grid of patches."""
+        return hasattr(self.model, "blocks") and len({int(f["reduction"]) for f in self._taps()}) == 1
+
+    def _taps(self) -> list[dict[str, Any]]:
+        info = self.model.feature_info
+        return list(getattr(info, "info", info))
+
+    def _find_layers(self) -> tuple[Layer, ...]:
+        taps = self._taps()
+        if not taps:
+            raise BackboneError("timm does not say which feature maps this model has; take another backbone.")
+        layers = []
+        for i, tap in enumerate(taps):
+            channels, stride = int(tap["num_chs"]), int(tap["reduction"])
+            name = f"block {i}" if self.is_transformer else f"stage {i}"
+            title = name if self.is_transformer else f"{name} (stride {stride})"
+            layers.append(Layer(name, title, channels, stride, i))
+        last = layers[-1]
+        width = int(self.model.num_features)
+        if self.is_transformer:
+            if int(self.model.num_classes) and hasattr(self.model.blocks[-1], "norm1"):
+                layers.append(Layer(ATTENTION_INPUT, "input of the last attention", width, last.stride, len(layers)))
+        elif width != last.channels and hasattr(self.model, "conv_head"):
+            layers.append(Layer(HEAD, f"head (stride {last.stride})", width, last.stride, len(layers)))
+        return tuple(layers)
+
+    def layer(self, wanted: str | int | None = None) -> Layer:
+        """The layer that a name or number means; None for the default.
+
+        Raises:
+            BackboneError: if there is none; the sentence names the valid range.
+        """
+        return find_layer(self.layers, self.default_layer if wanted is None else wanted, self.name)
+
+    def input_size(self, image_hw: Size, size: str | int | Size | None = None) -> Size:
+        """The (height, width) that an image of ``image_hw`` is resized to for an input size as a person writes it."""
+        return resolve_input_size(size, image_hw=image_hw, stride=self.stride, default=self.default_size)
+
+    def resized(self, image: Image, size: str | int | Size | None = None) -> torch.Tensor:
+        """The whole image as (3, H, W) float32 in 0..1 at the input size, on the device of the backbone."""
+        size_hw = self.input_size(image.size_hw, size)
+        if size_hw == image.size_hw:
+            pixels = torch.from_numpy(image.pixels.copy()).to(self.device, torch.float32)
+            return pixels.permute(2, 0, 1).contiguous() / 255
+        result = torch.empty(3, *size_hw, device=self.device)
+        for channel in range(3):  # one at a time: a hundred megapixels in float32 are 1.2 GB
+            plane = torch.from_numpy(image.pixels[:, :, channel].astype("float32"))[None, None].to(self.device)
+            result[channel] = F.interpolate(
+                plane, size=size_hw, mode=self._interpolation, align_corners=False, antialias=True
+            )[0, 0]
+        return result.div_(255).clamp_(0, 1)
+
+    def features(
+        self, batch: torch.Tensor, layer: str | int | None = None, progress: Progress = silent
+    ) -> torch.Tensor:
+        """Feature maps of pictures that already have a usable size.
+
+        Args:
+            batch: (B, 3, H, W) RGB in 0..1, sides multiples of ``stride``.
+            layer: name or number of the layer; None for the default.
+            progress: called between blocks; may cancel.
+
+        Returns:
+            (B, C, h, w) float32 on the device of the backbone.
+
+        Raises:
+            BackboneError: if there is no such layer, or the model cannot work at this size.
+        """
+        found = self.layer(layer)
+        inputs = self.normalised(batch)
+        with torch.no_grad(), self.watched(progress, found), self.explained(inputs):
+            return self._forward(inputs, found).float().contiguous()
+
+    def extract(
+        self,
+        image: Image,
+        *,
+        size: str | int | Size | None = None,
+        layer: str | int | None = None,
+        progress: Progress = silent,
+    ) -> FeatureMap:
+        """The feature map of a whole image.
+
+        Args:
+            image: the picture.
+            size: of the resized input: "HxW", one number for the shorter side, "image", (height, width); None for the
+                default. Sides are rounded to multiples of ``stride``; nothing is cropped.
+            layer: name or number of the layer; None for the default.
+            progress: called between blocks; may cancel.
+
+        Raises:
+            BackboneError: if there is no such layer, or the model cannot work at this size.
+            SizeError: if the size is not understood or too large.
+        """
+        found = self.layer(layer)
+        pixels = self.resized(image, size)
+        data = self.features(pixels[None], found.name, progress)[0]
+        input_hw = int(pixels.shape[1]), int(pixels.shape[2])
+        grid_hw = int(data.shape[1]), int(data.shape[2])
+        return FeatureMap(
+            data=data,
+            geometry=Geometry(image.size_hw, input_hw, grid_hw, self._offsets[found.name]),
+            layer=found.name,
+            image=image,
+            backbone=self,
+            provenance=MappingProxyType({**self.provenance, "layer": found.name, "input_hw": list(input_hw)}),
+        )
+
+    def logits(
+        self, image: Image, *, size: str | int | Size | None = None, progress: Progress = silent
+    ) -> torch.Tensor:
+        """(classes,) scores of the whole image before softmax.
+
+        Args:
+            image: the picture.
+            size: as in :meth:`extract`, except that None is the size at which the head was trained (``class_size``): on
+                larger inputs it is right about as often, but its probabilities fall towards zero.
+            progress: called between blocks; may cancel.
+
+        Raises:
+            BackboneError: if the backbone has no head.
+        """
+        return heads.logits(self, image, size=size, progress=progress)
+
+    def class_weights(
+        self,
+        image: Image,
+        classes: Sequence[int],
+        *,
+        size: str | int | Size | None = None,
+        layer: str | int | None = None,
+        progress: Progress = silent,
+    ) -> tuple[str, torch.Tensor]:
+        """The linear functionals that turn features into class activation maps: (layer name, (K, C) weights).
+
+        They belong to ``extract(image, size=size, layer=<the returned name>)``. See :mod:`featup_app.backbones.heads`.
+
+        Raises:
+            BackboneError: if the backbone has no head, a class is unknown, or the layer does not determine the classes.
+        """
+        return heads.class_weights(self, image, classes, size=size, layer=layer, progress=progress)
+
+    def normalised(self, batch: torch.Tensor) -> torch.Tensor:
+        """Pictures in 0..1 as the model was trained to see them."""
+        return (batch.to(self.device, torch.float32) - self._mean) / self._std
+
+    def _forward(self, inputs: torch.Tensor, layer: Layer) -> torch.Tensor:
+        if layer.name == HEAD:
+            return self.model.forward_features(inputs)  # type: ignore[no-any-return]
+        if layer.name == ATTENTION_INPUT:
+            return self.as_grid(heads.attention_input(self, inputs), inputs)
+        wanted = {"norm": self.is_transformer, "stop_early": True, "output_fmt": "NCHW", "intermediates_only": True}
+        options = {key: value for key, value in wanted.items() if key in self._accepts}
+        (data,) = self.model.forward_intermediates(inputs, indices=[layer.index], **options)
+        return data  # type: ignore[no-any-return]
+
+    def as_grid(self, tokens: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """(B, prefix + h w, C) tokens of a transformer as (B, C, h, w), without the prefix tokens."""
+        rows, columns = inputs.shape[2] // self.stride, inputs.shape[3] // self.stride
+        prefix = int(getattr(self.model, "num_prefix_tokens", 0))
+        return tokens[:, prefix:].transpose(1, 2).reshape(tokens.shape[0], -1, rows, columns)
+
+    @contextlib.contextmanager
+    def explained(self, inputs: torch.Tensor) -> Iterator[None]:
+        """Turns the model's refusal of an input size into a sentence."""
+        try:
+            yield
+        except AssertionError as error:
+            fixed = self.model.pretrained_cfg.get("input_size", (3, 0, 0))
+            raise BackboneError(
+                f"The backbone {self.name} cannot work at {inputs.shape[2]}x{inputs.shape[3]} pixels "
+                f"({str(error).strip() or 'no reason given'}); try {fixed[1]}x{fixed[2]}, for which it was made."
+            ) from error
+
+    @contextlib.contextmanager
+    def watched(self, progress: Progress, layer: Layer | None = None) -> Iterator[None]:
+        """Within this, ``progress("features", i, n)`` is called before each block and each part of a block."""
+        steps = _steps(self.model)
+        if layer is not None and self.is_transformer and layer.numbered:
+            steps = steps[: layer.index + 1]
+        total = len(steps)
+        handles = []
+        try:
+            for i, step in enumerate(steps):
+                for module in (step, *step.children()):
+                    handles.append(module.register_forward_pre_hook(_teller(progress, i, total)))
+            yield
+            progress("features", total, total)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _teller(progress: Progress, done: int, total: int) -> Any:
+    def tell(module: torch.nn.Module, inputs: Any) -> None:
+        progress("features", done, total)
+
+    return tell
+
+
+def _steps(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The blocks of a model, in order."""
+    steps: list[torch.nn.Module] = []
+
+    def walk(module: torch.nn.Module) -> None:
+        inner = getattr(module, "blocks", None)
+        if isinstance(module, torch.nn.Sequential | torch.nn.ModuleList):
+            for child in module:
+                walk(child)
+        elif isinstance(inner, torch.nn.Sequential | torch.nn.ModuleList):
+            walk(inner)
+        else:
+            steps.append(module)
+
+    for name, child in model.named_children():
+        if name in ("blocks", "stages", "layers", "features") or name.startswith(("layer", "stage")):
+            walk(child)
+    return steps
