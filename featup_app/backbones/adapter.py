@@ -16,7 +16,6 @@ from timm.data import resolve_model_data_config
 from featup_app.backbones import heads
 from featup_app.backbones.catalogue import BackboneInfo
 from featup_app.backbones.layers import Layer, find_layer
-from featup_app.backbones.receptive import receptive_offsets
 from featup_app.errors import BackboneError
 from featup_app.features import FeatureMap, Geometry, Size
 from featup_app.progress import Progress, silent
@@ -24,6 +23,14 @@ from featup_app.sizes import resolve_input_size
 
 if TYPE_CHECKING:
     from featup_app.images import Image
+
+OFFSET = (0.0, 0.0)
+"""How far features look beside their cells. By the arithmetic of padding, a strided convolutional network looks up to half
+a cell to one side: at stride 32 EfficientNet with TensorFlow's padding +15.5 px, symmetrically padded ones -15.5 px. With
+random weights that is what one measures. Training undoes it: the bundled EfficientNet-Lite0 looks at most 3.4 px, a tenth
+of a cell, to one side (found by mirroring photos, and by where the gradient reaches), so zero is taken. Other networks may
+differ: a trained MobileNetV2 has -3.5 px horizontally, where pictures were mirrored in training, and -12 px vertically.
+"""
 
 ATTENTION_INPUT = "attention input"
 HEAD = "head"
@@ -66,10 +73,6 @@ class Backbone:
         self._mean = torch.tensor(config["mean"], device=self.device).view(3, 1, 1)
         self._std = torch.tensor(config["std"], device=self.device).view(3, 1, 1)
         self._accepts = set(inspect.signature(self.model.forward_intermediates).parameters)
-        offsets = [(0.0, 0.0)] * len(self.layers)
-        if not self.is_transformer:
-            offsets = receptive_offsets(self.model, [layer.stride for layer in self.layers])
-        self._offsets = dict(zip((layer.name for layer in self.layers), offsets, strict=True))
         self.provenance: dict[str, Any] = {
             "backbone": info.name,
             "architecture": info.architecture,
@@ -188,7 +191,7 @@ class Backbone:
         grid_hw = int(data.shape[1]), int(data.shape[2])
         return FeatureMap(
             data=data,
-            geometry=Geometry(image.size_hw, input_hw, grid_hw, self._offsets[found.name]),
+            geometry=Geometry(image.size_hw, input_hw, grid_hw, OFFSET),
             layer=found.name,
             image=image,
             backbone=self,
