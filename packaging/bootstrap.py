@@ -47,7 +47,6 @@ IS_DEBIAN = Path("/etc/debian_version").exists() and shutil.which("apt-get") is 
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 BREAKING = ("PYTHONHOME", "PYTHONPATH", "__PYVENV_LAUNCHER__", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
 """Environment variables that make a child Python look, or pip install, outside .venv."""
-
 # System libraries and programs, and the Debian packages that bring them. Without the first, nothing of Qt loads;
 # without the second, no window opens on X11; without the third, some tests are skipped.
 QT_LIBRARIES = {
@@ -227,7 +226,8 @@ def advice(output: str) -> str:
                  r"|Network is unreachable|Timeout|timed out|ProxyError|SSLError", output):  # fmt: skip
         return "The package index cannot be reached. Check the network (or the proxy) and run this again."
     if re.search(r"Requires-Python|No matching distribution|Could not find a version", output):
-        return f"A library offers nothing for Python {platform.python_version()} here. Try another Python from 3.10 on."
+        python = f"Python {platform.python_version()}"
+        return f"A library was not found: check the network, or try a Python other than {python} (3.10 or newer)."
     return "The lines above say why. Run this again once that is solved; deleting the folder .venv starts from nothing."
 
 

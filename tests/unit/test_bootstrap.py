@@ -238,7 +238,7 @@ def test_a_failed_installation_leaves_no_stamp_and_says_what_to_do(checkout, ven
     [
         ("OSError: [Errno 28] No space left on device", "disk is full"),
         ("NewConnectionError(...): Failed to establish\nERROR: No matching distribution found for torch", "network"),
-        ("ERROR: No matching distribution found for torch>=2.10", "another Python"),
+        ("ERROR: No matching distribution found for torch>=2.10", "a Python other than"),
         ("error: something new", "lines above"),
     ],
 )
