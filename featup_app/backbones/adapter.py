@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from featup_app.images import Image
 
 OFFSET = (0.0, 0.0)
-"""How far features look beside their cells. By the arithmetic of padding, a strided convolutional network looks up to half
-a cell to one side: at stride 32 EfficientNet with TensorFlow's padding +15.5 px, symmetrically padded ones -15.5 px. With
-random weights that is what one measures. Training undoes it: the bundled EfficientNet-Lite0 looks at most 3.4 px, a tenth
-of a cell, to one side (found by mirroring photos, and by where the gradient reaches), so zero is taken. Other networks may
-differ: a trained MobileNetV2 has -3.5 px horizontally, where pictures were mirrored in training, and -12 px vertically.
+"""How far features look beside their cells. By the arithmetic of padding, a strided convolutional network looks up to
+half a cell to one side: at stride 32 EfficientNet with TensorFlow's padding +15.5 px, symmetrically padded ones -15.5
+px. With random weights that is what one measures. Training undoes it: the bundled EfficientNet-Lite0 looks at most
+3.4 px, a tenth of a cell, to one side (found by mirroring photos, and by where the gradient reaches), so zero is
+taken. Other networks may differ: a trained MobileNetV2 has -3.5 px horizontally and about -12 px vertically, by the
+gradient alone.
 """
 
 ATTENTION_INPUT = "attention input"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.data import infer_imagenet_subset
 
 from featup_app.backbones.adapter import Backbone
@@ -25,7 +27,18 @@ from featup_app.errors import BackboneError
 from featup_app.progress import Progress, silent
 from featup_app.resources import resource
 
-_MISFIT = (RuntimeError, KeyError, ValueError, TypeError, AttributeError, AssertionError, IndexError)
+_MISFIT: tuple[type[Exception], ...] = (
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OSError,
+    EOFError,
+    SafetensorError,
+    UnpicklingError,
+)
 _HEADS = ("head", "fc", "classifier", "head.fc")
 
 
@@ -193,7 +206,8 @@ def _pretrained(info: BackboneInfo, source: Mapping[str, Any], classes: int) -> 
     except _MISFIT as error:
         reason = re.sub(r"\s+", " ", str(error)).strip()[:200]
         raise BackboneError(
-            f"The weight file of {info.name} does not fit the model ({reason}); delete it and download it again."
+            f"The weights of {info.name} cannot be used ({reason}); delete {source.get('file', 'the file')} and "
+            "download it again."
         ) from error
 
 
