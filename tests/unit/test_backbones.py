@@ -396,14 +396,14 @@ WRAPPINGS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-@pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "resnet10t"])
+@pytest.mark.parametrize("architecture", ["test_vit", "resnet10t"])
 def test_local_checkpoint(architecture: str, wrapping: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = timm.create_model(architecture, num_classes=0).eval()
     file = tmp_path / "checkpoint.pth"
     torch.save(WRAPPINGS[wrapping](model.state_dict()), file)
     backbone = load_backbone(architecture, path=file, device="cpu")
-    inputs = torch.rand(1, 3, 224, 224)
+    inputs = torch.rand(1, 3, 160, 160)
     with torch.no_grad():
         wanted = model.forward_features(backbone.normalised(inputs))
         found = backbone.model.forward_features(backbone.normalised(inputs))
@@ -413,10 +413,10 @@ def test_local_checkpoint(architecture: str, wrapping: str, tmp_path: Path) -> N
 
 
 def test_local_safetensors_with_a_head_of_its_own(tmp_path: Path) -> None:
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=7)
+    model = timm.create_model("test_vit", num_classes=7)
     file = tmp_path / "flowers.safetensors"
     save_file(model.state_dict(), file)
-    backbone = load_backbone("vit_tiny_patch16_224", path=file, device="cpu")
+    backbone = load_backbone("test_vit", path=file, device="cpu")
     assert backbone.class_names == tuple(f"class {i}" for i in range(7))
     assert torch.equal(backbone.model.head.weight, model.head.weight)
     assert backbone.provenance["weights_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -428,26 +428,26 @@ class Surprise:
 
 
 def test_unusable_files_get_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def expect(words: str, path: Path, name: str = "vit_tiny_patch16_224") -> None:
+    def expect(words: str, path: Path, name: str = "test_vit") -> None:
         with pytest.raises(BackboneError, match=words) as caught:
             load_backbone(name, path=path, device="cpu")
         assert "\n" not in str(caught.value)
 
-    state = timm.create_model("vit_tiny_patch16_224").state_dict()
+    state = timm.create_model("test_vit").state_dict()
     whole, other = tmp_path / "whole.pth", tmp_path / "other.pth"
     torch.save(state, whole)
     torch.save(timm.create_model("resnet10t").state_dict(), other)
-    expect(r"other.pth does not fit vit_tiny_patch16_224.*0 of the model's \d+ tensors fit; missing: cls_token", other)
+    expect(r"other.pth does not fit test_vit.*0 of the model's \d+ tensors fit; missing: cls_token", other)
     torch.save({k: v for k, v in state.items() if k != "blocks.3.norm1.weight"}, other)
     expect("missing: blocks.3.norm1.weight. Give", other)
-    expect("of another shape: .*head.weight|of another shape", whole, "vit_small_patch16_224")
+    expect("of another shape: ", whole, "vit_tiny_patch16_224")
     for suffix in (".pth", ".safetensors"):
         cut = tmp_path / f"cut{suffix}"
         if suffix == ".pth":
-            cut.write_bytes(whole.read_bytes()[:100_000])
+            cut.write_bytes(whole.read_bytes()[:50_000])
         else:
             save_file(state, cut)
-            cut.write_bytes(cut.read_bytes()[:100_000])
+            cut.write_bytes(cut.read_bytes()[:50_000])
         expect("copy or download it again", cut)
         cut.write_bytes(b"")
         expect("copy or download it again", cut)
