@@ -109,12 +109,12 @@ class FeatureField(ABC):
             self._norms.move_to_end(size)
             return known[region.rows, region.columns]
         if region != Region.whole(size):
-            return self.features(size=size, region=region, progress=progress).norm(dim=0)
+            return _lengths(self.features(size=size, region=region, progress=progress))
         norms: Tensor | None = None
         regions = list(self.tile_regions(size, DEFAULT_TILE_BUDGET))
         for index, part in enumerate(regions):
             progress("measuring feature lengths", index, len(regions))
-            values = self.features(size=size, region=part, progress=_quiet(progress, index, len(regions))).norm(dim=0)
+            values = _lengths(self.features(size=size, region=part, progress=_quiet(progress, index, len(regions))))
             norms = values.new_empty(size) if norms is None else norms
             norms[part.rows, part.columns] = values
         assert norms is not None
@@ -139,6 +139,10 @@ class FeatureField(ABC):
             row, column = self.geometry.pixel_of((x, y), size)
             columns.append(self.features(size=size, region=Region(row, column, 1, 1))[:, 0, 0])
         return torch.stack(columns) if columns else torch.zeros(0, self.channels)
+
+
+def _lengths(features: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(features, dim=0)
 
 
 def _quiet(progress: Progress, index: int, count: int) -> Progress:
@@ -188,7 +192,7 @@ class LinearField(FeatureField):
         bias = data.new_zeros(matrix.shape[0]) if bias is None else bias.to(data)
         with torch.no_grad():
             matrix, bias = self._fold(matrix, bias)
-            low = (matrix @ data.flatten(1)).unflatten(1, data.shape[1:])
+            low = (matrix @ data.flatten(1)).view(matrix.shape[0], *data.shape[1:])
             return self._upsample(low, size, region, progress) + bias[:, None, None]
 
     def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name
+import torch.nn.functional as F
 from torch import Tensor
 
 from featup_app.features import FeatureMap, Region, Size
@@ -103,11 +103,20 @@ class JBUField(LinearField):
 
     @classmethod
     def classical(
-        cls, features: FeatureMap, image: Image, *, sigma_spatial: float = SIGMA_SPATIAL, sigma_range: float = SIGMA_RANGE
+        cls,
+        features: FeatureMap,
+        image: Image,
+        *,
+        sigma_spatial: float = SIGMA_SPATIAL,
+        sigma_range: float = SIGMA_RANGE,
     ) -> JBUField:
         """The untrained form: Gaussian on colour differences (widths as in :class:`BilateralKernel`)."""
         kernel = BilateralKernel(sigma_spatial=sigma_spatial, sigma_range=sigma_range)
-        settings: dict[str, object] = {"kernel": "classical", "sigma_spatial": sigma_spatial, "sigma_range": sigma_range}
+        settings: dict[str, object] = {
+            "kernel": "classical",
+            "sigma_spatial": sigma_spatial,
+            "sigma_range": sigma_range,
+        }
         return cls(features, image, [kernel], normalise=False, settings=settings)
 
     @classmethod
@@ -281,4 +290,3 @@ class JBUField(LinearField):
         weight, offset = self._fixup
         correction = (weight @ features.flatten(1) + offset[:, None]).view_as(features)
         return torch.add(features, correction, alpha=FIXUP_WEIGHT)
-

@@ -73,7 +73,9 @@ def double_span(indices: Tensor, length: int) -> tuple[int, int]:
     return int(cells.min()), int(cells.max()) + 1
 
 
-def bicubic_double(source: Tensor, rows: Tensor, columns: Tensor, *, origin: tuple[int, int], lengths: tuple[int, int]) -> Tensor:
+def bicubic_double(
+    source: Tensor, rows: Tensor, columns: Tensor, *, origin: tuple[int, int], lengths: tuple[int, int]
+) -> Tensor:
     """Rows and columns of the bicubic doubling of a map of which only a part is at hand.
 
     Args:

@@ -42,9 +42,7 @@ class PCABasis:
     low: Tensor
     high: Tensor
 
-    def values(
-        self, field: FeatureField, numbers: Sequence[int], *, size: Size, progress: Progress = silent
-    ) -> Tensor:
+    def values(self, field: FeatureField, numbers: Sequence[int], *, size: Size, progress: Progress = silent) -> Tensor:
         """The chosen components of a field: (len(numbers), H, W).
 
         Args:
@@ -95,7 +93,9 @@ def fit_pca(
         sources = [sources]
     channels = sources[0].channels
     if any(source.channels != channels for source in sources):
-        raise ValueError(f"all sources of one PCA need the same channels, got {[source.channels for source in sources]}")
+        raise ValueError(
+            f"all sources of one PCA need the same channels, got {[source.channels for source in sources]}"
+        )
     count = min(components, channels)
     mean = torch.zeros(channels, dtype=torch.float64)
     moment = torch.zeros(channels, channels, dtype=torch.float64)

@@ -40,14 +40,16 @@ def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
         raise RuntimeError(f"weights has {taps} taps; expected the square of an odd kernel size")
     expected = (batch, padded.shape[1], height + kernel_size - 1, width + kernel_size - 1)
     if tuple(padded.shape) != expected:
-        raise RuntimeError(f"padded has shape {tuple(padded.shape)}; the weights {tuple(weights.shape)} need {expected}")
+        raise RuntimeError(
+            f"padded has shape {tuple(padded.shape)}; the weights {tuple(weights.shape)} need {expected}"
+        )
     total = padded.new_zeros((batch, padded.shape[1], height, width))
     for tap, view in enumerate(_taps(padded, kernel_size, height, width)):
         total.addcmul_(view, weights[:, tap : tap + 1])
     return total
 
 
-def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:  # noqa: A002 - the published name of the argument
+def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
     """Convolution with a filter of its own for each pixel, without padding.
 
     Args:

@@ -15,4 +15,6 @@ class NativeStatus:
 
 def native_status() -> NativeStatus:
     """What computes the window sums of the joint bilateral upsampler in this process."""
-    return NativeStatus("torch", "The upsampling operators run as plain torch code; no compiled library is part of this version.")
+    return NativeStatus(
+        "torch", "The upsampling operators run as plain torch code; no compiled library is part of this version."
+    )

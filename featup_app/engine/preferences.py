@@ -1,0 +1,84 @@
+"""What the program remembers from one start to the next: a small readable file, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from featup_app.engine.views import ViewSettings
+
+RECENT_LIMIT = 10
+FILE_NAME = "preferences.json"
+
+
+@dataclass
+class Preferences:
+    """Remembered choices. Unknown or damaged entries of the file are ignored, never an error at start-up.
+
+    Attributes:
+        recent: paths of images, newest first, at most ten, only those that still exist.
+        settings: the last settings of the views.
+        export_folder: where the last export went.
+        export_format, export_dtype: of the last export.
+        window: geometry and dock layout as the window system packs them (base64).
+    """
+
+    recent: list[str] = field(default_factory=list)
+    settings: ViewSettings = field(default_factory=ViewSettings)
+    export_folder: str = ""
+    export_format: str = "npz"
+    export_dtype: str = "float32"
+    window: dict[str, str] = field(default_factory=dict)
+
+    def add_recent(self, path: Path) -> None:
+        """Put a file at the head of the recent ones."""
+        text = str(path.resolve())
+        self.recent = [text, *(other for other in self.recent if other != text)][:RECENT_LIMIT]
+
+
+def config_folder() -> Path:
+    """Where the preferences lie; the variable FEATUP_CONFIG_DIR moves it."""
+    chosen = os.environ.get("FEATUP_CONFIG_DIR")
+    return Path(chosen) if chosen else Path(platformdirs.user_config_dir("featup-app", appauthor=False))
+
+
+def load_preferences() -> Preferences:
+    """The remembered choices, or the defaults."""
+    preferences = Preferences()
+    try:
+        stored: Any = json.loads((config_folder() / FILE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return preferences
+    if not isinstance(stored, dict):
+        return preferences
+    recent = stored.get("recent")
+    if isinstance(recent, list):
+        preferences.recent = [path for path in recent if isinstance(path, str) and Path(path).is_file()][:RECENT_LIMIT]
+    settings = stored.get("settings")
+    if isinstance(settings, dict):
+        names = {entry.name for entry in fields(ViewSettings)}
+        known = {name: value for name, value in settings.items() if name in names and isinstance(value, str)}
+        preferences.settings = ViewSettings(**known)
+    for name in ("export_folder", "export_format", "export_dtype"):
+        if isinstance(stored.get(name), str):
+            setattr(preferences, name, stored[name])
+    window = stored.get("window")
+    if isinstance(window, dict):
+        preferences.window = {str(key): value for key, value in window.items() if isinstance(value, str)}
+    return preferences
+
+
+def save_preferences(preferences: Preferences) -> None:
+    """Write the choices; a folder that cannot be written to is no reason to disturb anyone."""
+    with contextlib.suppress(OSError):
+        folder = config_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{FILE_NAME}.{os.getpid()}.part"
+        part.write_text(json.dumps(asdict(preferences), indent=1), encoding="utf-8")
+        os.replace(part, folder / FILE_NAME)

@@ -1,0 +1,79 @@
+"""Every command of the window in one table: menus, tool bar, shortcuts and the help sheet are made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from PySide6.QtGui import QAction, QKeySequence
+from PySide6.QtWidgets import QWidget
+
+from featup_app.gui import style
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its name in code, the menu it stands in, title, shortcuts, one sentence, and perhaps an icon."""
+
+    name: str
+    menu: str
+    title: str
+    shortcuts: tuple[str, ...]
+    tip: str
+    icon: str = ""
+    separated: bool = False
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command("open", "&File", "&Open image…", ("Ctrl+O",), "Open a picture", "open"),
+    Command("paste", "&File", "&Paste image", ("Ctrl+V",), "Open the picture on the clipboard"),
+    Command("export", "&File", "&Export…", ("Ctrl+E",), "Save features and pictures to files", "export", True),
+    Command("copy", "&File", "&Copy view", ("Ctrl+C",), "Copy the picture of the view in hand to the clipboard"),
+    Command("quit", "&File", "&Quit", ("Ctrl+Q",), "Close the program", "", True),
+    Command(
+        "compute", "&Compute", "&Compute", ("F5", "Ctrl+Return"), "Compute all views with these settings", "compute"
+    ),
+    Command("cancel", "&Compute", "C&ancel", ("Esc",), "Stop computing; the pictures that are there stay", "cancel"),
+    Command("fit", "&View", "&Fit image", ("Home", "0"), "Show the whole image in all views", "fit"),
+    Command("zoom_in", "&View", "Zoom &in", ("+", "="), "Enlarge"),
+    Command("zoom_out", "&View", "Zoom &out", ("-",), "Reduce"),
+    Command("view_image", "&View", "&Image alone", ("1",), "Show the image alone, or all four views", "", True),
+    Command("view_pca", "&View", "&PCA alone", ("2",), "Show PCA alone, or all four views"),
+    Command("view_similarity", "&View", "&Similarity alone", ("3",), "Show similarity alone, or all four views"),
+    Command("view_cam", "&View", "&CAM alone", ("4",), "Show CAM alone, or all four views"),
+    Command("keys", "&Help", "&Keys and mouse", ("F1",), "What the keys and the mouse do"),
+    Command("about", "&Help", "&About", (), "Version, models and what computes"),
+)
+
+MOUSE_AND_KEYS: tuple[tuple[str, str], ...] = (
+    ("Click", "Compare every pixel with this one"),
+    ("Arrow keys", "Move the query by one output pixel (Shift: ten)"),
+    ("Wheel", "Zoom at the pointer, in all views"),
+    ("Drag", "Move the image, in all views"),
+    ("Double click", "One view alone, or all four"),
+    ("Tab", "Go from control to control and from view to view"),
+    ("Drop a file", "Open it"),
+)
+"""What can be done in a view without a menu, for the help sheet."""
+
+
+def make_actions(parent: QWidget, handlers: Mapping[str, Callable[[], object]]) -> dict[str, QAction]:
+    """The commands as actions of a window, each calling its handler."""
+    actions = {}
+    for command in COMMANDS:
+        action = QAction(command.title, parent)
+        action.setShortcuts([QKeySequence(keys) for keys in command.shortcuts])
+        keys = (
+            f" ({QKeySequence(command.shortcuts[0]).toString(QKeySequence.SequenceFormat.NativeText)})"
+            if command.shortcuts
+            else ""
+        )
+        action.setToolTip(command.tip + keys)
+        action.setStatusTip(command.tip)
+        if command.icon:
+            action.setIcon(style.icon(command.icon))
+        handler = handlers[command.name]
+        action.triggered.connect(lambda _=False, call=handler: call())
+        parent.addAction(action)
+        actions[command.name] = action
+    return actions

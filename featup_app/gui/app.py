@@ -1,0 +1,54 @@
+"""Starting the window."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import pyqtgraph as pg
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QApplication
+
+from featup_app.engine.preferences import Preferences, load_preferences
+from featup_app.gui.style import apply_style
+from featup_app.gui.window import MainWindow
+from featup_app.images import sample_images
+
+
+def make_application(arguments: list[str]) -> QApplication:
+    """The one application object of the process, styled."""
+    existing = QApplication.instance()
+    app = existing if isinstance(existing, QApplication) else QApplication(arguments)
+    app.setApplicationName("featup-app")
+    app.setApplicationDisplayName("FeatUp")
+    app.setDesktopFileName("featup-app")
+    # Rows first, as everywhere in this program; OpenGL brings nothing for a few still pictures.
+    pg.setConfigOptions(imageAxisOrder="row-major", useOpenGL=False, antialias=True)
+    apply_style(app)
+    return app
+
+
+def open_window(image: Path | None, *, fresh: bool = False) -> MainWindow:
+    """Show the main window and begin to open a picture: the given one, or a sample.
+
+    Args:
+        fresh: start with default settings instead of the remembered ones.
+    """
+    window = MainWindow(Preferences() if fresh else load_preferences())
+    window.show()
+    chosen = image or sample_images()[1]
+    QTimer.singleShot(0, lambda: window.studio.open(chosen))
+    return window
+
+
+def main(image: str | Path | None = None, *, fresh: bool = False) -> int:
+    """Run the window until it is closed; the exit code of the process."""
+    app = make_application(sys.argv[:1])
+    window = open_window(Path(image) if image is not None else None, fresh=fresh)
+    # Python sees Ctrl+C only when it runs; this wakes it now and then.
+    signal.signal(signal.SIGINT, lambda *_: window.close())
+    awake = QTimer(interval=300)
+    awake.timeout.connect(lambda: None)
+    awake.start()
+    return app.exec()

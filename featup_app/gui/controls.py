@@ -1,0 +1,208 @@
+"""The tool bar: what the features are made of, at which size, and the buttons to compute and to stop."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QSignalBlocker, Qt, Signal
+from PySide6.QtGui import QStandardItem, QStandardItemModel
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
+
+from featup_app.backbones import BackboneInfo
+from featup_app.engine.views import BackboneFacts, ViewSettings
+from featup_app.fields import METHODS
+from featup_app.gui import style
+
+INPUT_SIZES = ("224", "336", "448", "560", "672", "image")
+OUTPUT_SIZES = ("grid", "2x", "4x", "8x", "16x", "32x", "image")
+_OUTPUT_TITLES = {"grid": "feature grid", "image": "image size"}
+_STATUS_TITLES = {"bundled": "bundled", "cached": "on this computer", "download": "needs a download"}
+OTHER_MODEL = "\0other"
+
+_BACKBONE_TIP = "The pretrained model that sees the image. Bundled ones work offline; others are downloaded once."
+_LAYER_TIP = (
+    "Which depth of the backbone the features come from: early layers see edges and texture, late ones see things."
+)
+_INPUT_TIP = (
+    "What the image is resized to for the backbone (shorter side, or HEIGHTxWIDTH). Larger gives a finer feature grid and "
+    "takes longer."
+)
+_OUTPUT_TIP = (
+    "Size of the upsampled features: times the feature grid (16x), the image's own size, the shorter side (1024), or "
+    "HEIGHTxWIDTH."
+)
+
+
+class Controls(QWidget):
+    """Chooses :class:`ViewSettings`. Signals ``chosen(ViewSettings)`` and ``other_model_asked()``."""
+
+    chosen = Signal(object)
+    other_model_asked = Signal()
+
+    def __init__(self, settings: ViewSettings, catalogue: list[BackboneInfo]) -> None:
+        super().__init__()
+        self._settings = settings
+        self._catalogue = catalogue
+        self._statuses = {info.name: "bundled" for info in catalogue if info.bundled}
+
+        self.backbone = _box("Backbone", _BACKBONE_TIP, width=190)
+        self.layer = _box("Layer", _LAYER_TIP, width=120)
+        self.input = _box("Input", _INPUT_TIP, width=100, editable=True)
+        self.method = _box("Method", "How the coarse features are brought to the output size.", width=100)
+        self.output = _box("Output", _OUTPUT_TIP, width=100, editable=True)
+
+        for method in METHODS:
+            self.method.addItem(method.title, method.name)
+            self.method.setItemData(self.method.count() - 1, method.description, Qt.ItemDataRole.ToolTipRole)
+        self.input.addItem("default", "")
+        for size in INPUT_SIZES:
+            self.input.addItem("image size" if size == "image" else size, size)
+        for size in OUTPUT_SIZES:
+            self.output.addItem(_OUTPUT_TITLES.get(size, size), size)
+
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(style.SPACING)
+        for box in (self.backbone, self.layer, self.input, self.method, self.output):
+            label = QLabel(box.accessibleName(), objectName="caption")
+            label.setToolTip(box.toolTip())
+            label.setBuddy(box)
+            column = QVBoxLayout()
+            column.setSpacing(2)
+            column.addWidget(label)
+            column.addWidget(box)
+            layout.addLayout(column, 3 if box is self.backbone else 1)
+
+        self._fill_backbones()
+        self.show_settings(settings)
+        for box in (self.layer, self.method, self.input, self.output):
+            box.activated.connect(self._choose)
+        self.backbone.activated.connect(self._backbone_activated)
+
+    # -- shown -----------------------------------------------------------------------------------------------------
+
+    def show_settings(self, settings: ViewSettings) -> None:
+        """Set every box to these settings, without telling anyone."""
+        if (settings.backbone, settings.weights_file) != (self._settings.backbone, self._settings.weights_file):
+            self._set_layers(())
+        self._settings = settings
+        if self.layer.count() == 0:
+            self._set_layers(())
+        if self.backbone.findData(settings.backbone) < 0:
+            self._add_backbone(settings.backbone)
+        _select(self.backbone, settings.backbone)
+        _select(self.layer, settings.layer or "")
+        _select(self.input, settings.input_size or "")
+        _select(self.method, settings.method)
+        _select(self.output, settings.output_size)
+
+    def show_backbone(self, facts: BackboneFacts) -> None:
+        """Offer the layers of the backbone that was loaded."""
+        if facts.name != self._settings.backbone:
+            return
+        self._set_layers(facts.layers, facts.default_layer)
+        self.input.setItemText(0, f"default ({facts.default_size})")
+        _select(self.layer, self._settings.layer or "")
+        _select(self.input, self._settings.input_size or "")
+        self._statuses.setdefault(facts.name, "cached")
+
+    def show_statuses(self, statuses: dict[str, str]) -> None:
+        """Say of each backbone whether it is bundled, on this computer, or needs a download."""
+        self._statuses.update(statuses)
+        self._fill_backbones()
+        self.show_settings(self._settings)
+
+    def _set_layers(self, layers: tuple[tuple[str, str], ...], default: str = "") -> None:
+        with QSignalBlocker(self.layer):
+            self.layer.clear()
+            self.layer.addItem(f"{default} (default)" if default else "default", "")
+            for name, title in layers:
+                if name != default:
+                    self.layer.addItem(title, name)
+
+    def _fill_backbones(self) -> None:
+        model = QStandardItemModel(self.backbone)
+        family = ""
+        for info in self._catalogue:
+            if info.family != family:
+                family = info.family
+                heading = QStandardItem(family)
+                heading.setFlags(Qt.ItemFlag.NoItemFlags)
+                model.appendRow(heading)
+            status = _STATUS_TITLES.get(self._statuses.get(info.name, ""), "")
+            item = QStandardItem(info.title if info.bundled or not status else f"{info.title} · {status}")
+            item.setData(info.name, Qt.ItemDataRole.UserRole)
+            item.setToolTip(
+                f"{info.description}\n{info.name} · licence: {info.licence}" + (f" · {status}" if status else "")
+            )
+            model.appendRow(item)
+        other = QStandardItem("Other model or file…")
+        other.setData(OTHER_MODEL, Qt.ItemDataRole.UserRole)
+        other.setToolTip("Any model name of timm, or a checkpoint on this computer")
+        model.appendRow(other)
+        with QSignalBlocker(self.backbone):
+            self.backbone.setModel(model)
+            self.backbone.view().setMinimumWidth(430)
+
+    def _add_backbone(self, name: str) -> None:
+        """A model that is not in the catalogue, such as a local file's."""
+        item = QStandardItem(name)
+        item.setData(name, Qt.ItemDataRole.UserRole)
+        model = self.backbone.model()
+        assert isinstance(model, QStandardItemModel)
+        model.insertRow(model.rowCount() - 1, item)
+
+    # -- chosen ----------------------------------------------------------------------------------------------------
+
+    def _backbone_activated(self) -> None:
+        if self.backbone.currentData() == OTHER_MODEL:
+            _select(self.backbone, self._settings.backbone)
+            self.other_model_asked.emit()
+        elif self.backbone.currentData() != self._settings.backbone or self._settings.weights_file is not None:
+            name = self.backbone.currentData()
+            self.chosen.emit(self._settings.with_(backbone=name, layer=None, input_size=None, weights_file=None))
+
+    def _choose(self) -> None:
+        settings = self._settings.with_(
+            layer=self.layer.currentData() or None,
+            input_size=_typed(self.input) or None,
+            method=self.method.currentData(),
+            output_size=_typed(self.output) or "16x",
+        )
+        if settings != self._settings:
+            self.chosen.emit(settings)
+
+    def commit_typed(self) -> None:
+        """Take over sizes that were typed but not confirmed with Return."""
+        self._choose()
+
+
+def _box(name: str, tooltip: str, *, width: int, editable: bool = False) -> QComboBox:
+    box = QComboBox()
+    box.setAccessibleName(name)
+    box.setToolTip(tooltip)
+    box.setMinimumWidth(width)
+    box.setMaximumWidth(2 * width)
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    box.setEditable(editable)
+    box.setMaxVisibleItems(24)
+    if editable:
+        box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        edit = box.lineEdit()
+        assert isinstance(edit, QLineEdit)
+        edit.setCompleter(None)  # type: ignore[arg-type]  # Qt takes None to mean no completion
+        edit.returnPressed.connect(lambda: box.activated.emit(box.currentIndex()))
+    return box
+
+
+def _select(box: QComboBox, data: str) -> None:
+    with QSignalBlocker(box):
+        index = box.findData(data)
+        box.setCurrentIndex(index)
+        if index < 0 and box.isEditable():
+            box.setEditText(data)
+
+
+def _typed(box: QComboBox) -> str:
+    """The data of the entry whose text is shown, or what was typed."""
+    text = box.currentText().strip()
+    index = box.findText(text)
+    return str(box.itemData(index)) if index >= 0 else text

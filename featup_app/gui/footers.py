@@ -1,0 +1,96 @@
+"""The lines under the views: colour bars with their numbers, and the shares of the components."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QRectF, Qt
+from PySide6.QtGui import QColor, QLinearGradient, QPainter, QPaintEvent
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QWidget
+
+from featup_app.gui import style
+from featup_app.lenses.pictures import lookup_table
+
+
+class _Gradient(QWidget):
+    def __init__(self) -> None:
+        super().__init__()
+        self._colormap = "viridis"
+        self.setFixedHeight(10)
+        self.setMinimumWidth(60)
+        self.setMaximumWidth(260)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+    def set_colormap(self, name: str) -> None:
+        self._colormap = name
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        gradient = QLinearGradient(0, 0, self.width(), 0)
+        for place, (red, green, blue) in enumerate(lookup_table(self._colormap)[::15]):
+            gradient.setColorAt(place / 17, QColor(int(red), int(green), int(blue)))
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(gradient)
+        painter.drawRoundedRect(QRectF(self.rect()), 3, 3)
+
+
+class ColorBar(QWidget):
+    """Colours of a map from its low to its high value, with a sentence beside it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._low, self._high = QLabel("", objectName="muted"), QLabel("", objectName="muted")
+        self._gradient = _Gradient()
+        self._text = QLabel("", objectName="muted")
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(10, 0, 10, 0)
+        layout.setSpacing(6)
+        layout.addWidget(self._low)
+        layout.addWidget(self._gradient, 1)
+        layout.addWidget(self._high)
+        layout.addSpacing(12)
+        layout.addWidget(self._text, 1)
+        self.setToolTip(what)
+        self._set_shown(False)
+
+    def show_range(self, colormap: str, limits: tuple[float, float], text: str = "") -> None:
+        """Show the colours of a map, the values of its ends, and a sentence."""
+        self._gradient.set_colormap(colormap)
+        self._low.setText(_number(limits[0]))
+        self._high.setText(_number(limits[1]))
+        self._text.setText(text)
+        self._text.setToolTip(text)
+        self._set_shown(True)
+
+    def _set_shown(self, shown: bool) -> None:
+        for widget in (self._low, self._gradient, self._high):
+            widget.setVisible(shown)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+class ComponentBar(QWidget):
+    """Which component is red, green and blue, and its share of the variance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(10, 0, 10, 0)
+        layout.setSpacing(14)
+        self._labels = [QLabel("", objectName="muted") for _ in range(3)]
+        for label in self._labels:
+            layout.addWidget(label)
+        layout.addStretch(1)
+        self.setToolTip("The three principal components that are shown as red, green and blue, and how much of the "
+                        "variation in the features each explains")  # fmt: skip
+
+    def show_components(self, numbers: tuple[int, ...], explained: tuple[float, ...]) -> None:
+        """Numbers count from 1; ``explained`` holds the shares of all components."""
+        for label, colour, number in zip(self._labels, ("#ff6b6b", "#5fd37a", "#6aa8ff"), numbers, strict=True):
+            share = explained[number - 1]
+            label.setText(
+                f'<span style="color:{colour}">■</span> component {number}'
+                f'<span style="color:{style.MUTED}"> · {100 * share:.1f} %</span>'
+            )

@@ -1,0 +1,93 @@
+"""Messages that appear in the window: one sentence, details on demand, gone when read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPlainTextEdit, QPushButton, QToolButton, QVBoxLayout
+
+from featup_app.gui import style
+
+_ICONS = {
+    "error": ("warning", style.ERROR),
+    "warning": ("warning", style.WARNING),
+    "information": ("information", style.ACCENT),
+}
+
+
+class NoticeBar(QFrame):
+    """One message at a time at the head of the views; never blocks, never covers a picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setObjectName("notice")
+        self._icon = QLabel()
+        self.text = QLabel("")
+        self.text.setWordWrap(True)
+        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.action = QPushButton("")
+        self.details_button = QPushButton("Details")
+        self.details_button.setCheckable(True)
+        self.details_button.setToolTip("What a developer would want to know about this")
+        close = QToolButton()
+        close.setIcon(style.icon("close", style.MUTED))
+        close.setAutoRaise(True)
+        close.setAccessibleName("Dismiss message")
+        close.setToolTip("Dismiss this message")
+        self.details = QPlainTextEdit()
+        self.details.setReadOnly(True)
+        self.details.setFixedHeight(150)
+        self.details.setAccessibleName("Details of the message")
+
+        line = QHBoxLayout()
+        line.setSpacing(style.SPACING)
+        line.addWidget(self._icon)
+        line.addWidget(self.text, 1)
+        line.addWidget(self.action)
+        line.addWidget(self.details_button)
+        line.addWidget(close)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(10, 6, 6, 6)
+        layout.addLayout(line)
+        layout.addWidget(self.details)
+
+        self._do: Callable[[], object] | None = None
+        close.clicked.connect(self.hide)
+        self.details_button.toggled.connect(self.details.setVisible)
+        self.action.clicked.connect(self._act)
+        self.hide()
+
+    def tell(
+        self,
+        severity: str,
+        sentence: str,
+        *,
+        details: str = "",
+        action: tuple[str, Callable[[], object]] | None = None,
+    ) -> None:
+        """Show a message.
+
+        Args:
+            severity: "error", "warning" or "information".
+            details: text for developers, shown on demand.
+            action: title of a button and what it does.
+        """
+        name, colour = _ICONS[severity]
+        self._icon.setPixmap(style.icon(name, colour).pixmap(18, 18))
+        self.text.setText(sentence)
+        self.details.setPlainText(details)
+        self.details_button.setVisible(bool(details))
+        self.details_button.setChecked(False)
+        self.details.hide()
+        self._do = action[1] if action else None
+        self.action.setVisible(action is not None)
+        self.action.setText(action[0] if action else "")
+        self.setProperty("severity", severity)
+        self.style().unpolish(self)
+        self.style().polish(self)
+        self.show()
+
+    def _act(self) -> None:
+        if self._do is not None:
+            self._do()

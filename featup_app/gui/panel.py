@@ -1,0 +1,257 @@
+"""One linked view: the image, a lens's picture over it, crosshair, query mark, opacity and footer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyqtgraph as pg
+from numpy.typing import NDArray
+from PySide6.QtCore import QEvent, QObject, QPointF, QRectF, Qt, Signal
+from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSlider, QToolButton, QVBoxLayout, QWidget
+
+from featup_app.features import Point, Size
+from featup_app.gui import style
+
+DIMMED = 0.3
+"""How much of its opacity a picture keeps while a newer one is being computed."""
+
+_ARROWS = {
+    Qt.Key.Key_Left: (-1, 0),
+    Qt.Key.Key_Right: (1, 0),
+    Qt.Key.Key_Up: (0, -1),
+    Qt.Key.Key_Down: (0, 1),
+}
+
+
+class Panel(QFrame):
+    """A view of the image. All its coordinates are original image pixels, whatever the size of the picture shown.
+
+    Signals:
+        hovered(x, y): the mouse is over this image point.
+        left(): the mouse went away.
+        clicked(x, y): a click without dragging.
+        moved(dx, dy): an arrow key asks to move the query by so many output pixels.
+        maximise_asked(): button or double click.
+        picked(): the panel got the attention (focus or click on its header).
+    """
+
+    hovered = Signal(float, float)
+    left = Signal()
+    clicked = Signal(float, float)
+    moved = Signal(int, int)
+    maximise_asked = Signal()
+    picked = Signal()
+
+    def __init__(self, title: str, *, tooltip: str, with_lens: bool = True, footer: QWidget | None = None) -> None:
+        super().__init__()
+        self.setObjectName("panel")
+        self.setAccessibleName(f"{title} view")
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._image_size: Size = (1, 1)
+        self._stale = False
+
+        self.title = QLabel(title, objectName="panelTitle")
+        self.title.setToolTip(tooltip)
+        self.subtitle = QLabel("", objectName="muted")
+        self.subtitle.setToolTip(tooltip)
+        self.opacity = QSlider(Qt.Orientation.Horizontal)
+        self.opacity.setRange(0, 100)
+        self.opacity.setValue(100)
+        self.opacity.setFixedWidth(84)
+        self.opacity.setAccessibleName(f"{title} opacity")
+        self.opacity.setToolTip("Opacity of the lens over the image: left shows the image, right the lens alone")
+        self.opacity.setVisible(with_lens)
+        self.maximise = QToolButton()
+        self.maximise.setIcon(style.icon("maximise", style.MUTED))
+        self.maximise.setAutoRaise(True)
+        self.maximise.setAccessibleName(f"Maximise {title}")
+        self.maximise.setToolTip("Show this view alone, or all four again (double click)")
+
+        header = QHBoxLayout()
+        header.setContentsMargins(10, 4, 4, 4)
+        header.setSpacing(style.SPACING)
+        header.addWidget(self.title)
+        header.addWidget(self.subtitle, 1)
+        header.addWidget(self.opacity)
+        header.addWidget(self.maximise)
+
+        self._scene = pg.GraphicsView(background=style.CANVAS)
+        self._scene.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.box = pg.ViewBox(lockAspect=True, invertY=True, enableMenu=False, defaultPadding=0.02)
+        self._scene.setCentralItem(self.box)
+        self._base = pg.ImageItem(axisOrder="row-major")
+        self._lens = pg.ImageItem(axisOrder="row-major")
+        pen = pg.mkPen("#ffffff90", width=1)
+        self._crosshair = [pg.InfiniteLine(angle=angle, pen=pen, movable=False) for angle in (90, 0)]
+        # A ring with a dot, white on black, stays visible on any picture.
+        shadow, ring = pg.mkPen("#000000b0", width=4), pg.mkPen("w", width=1.6)
+        self._query = [
+            pg.ScatterPlotItem(size=size, symbol="o", pen=pen, brush=pg.mkBrush(brush), hoverable=False)
+            for size, pen, brush in ((14, shadow, None), (14, ring, None), (3, None, "w"))
+        ]
+        for item in (self._base, self._lens, *self._query):
+            self.box.addItem(item)
+        for line in self._crosshair:
+            line.setVisible(False)
+            self.box.addItem(line, ignoreBounds=True)
+
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(1, 1, 1, 1)
+        layout.setSpacing(0)
+        layout.addLayout(header)
+        layout.addWidget(self._scene, 1)
+        self.footer = footer or QLabel("")
+        self.footer.setFixedHeight(26)
+        self.footer.setContentsMargins(10, 0, 10, 0)
+        layout.addWidget(self.footer)
+
+        self.opacity.valueChanged.connect(self._update_opacity)
+        self.maximise.clicked.connect(self.maximise_asked)
+        self._scene.scene().sigMouseMoved.connect(self._mouse_moved)
+        self._scene.scene().sigMouseClicked.connect(self._mouse_clicked)
+        self._scene.viewport().installEventFilter(self)
+
+    # -- pictures --------------------------------------------------------------------------------------------------
+
+    def show_image(self, pixels: NDArray[np.uint8]) -> None:
+        """Show another image, without a lens, all of it."""
+        self._image_size = pixels.shape[0], pixels.shape[1]
+        self._base.setImage(pixels, levels=None, autoLevels=False)
+        self._base.setRect(self._rectangle())
+        self._lens.clear()
+        self.box.setLimits(
+            minXRange=2,
+            minYRange=2,
+            maxXRange=40 * max(self._image_size),
+            maxYRange=40 * max(self._image_size),
+        )
+        self.fit()
+
+    def show_lens(self, pixels: NDArray[np.uint8]) -> None:
+        """Lay a picture of any size over the whole image."""
+        self._lens.setImage(pixels, levels=None, autoLevels=False)
+        self._lens.setRect(self._rectangle())
+        self.set_stale(False)
+
+    def clear_lens(self) -> None:
+        """Take the lens's picture away."""
+        self._lens.clear()
+
+    @property
+    def has_lens(self) -> bool:
+        """Whether a lens's picture is shown."""
+        return self._lens.image is not None
+
+    def lens_pixels(self) -> NDArray[np.uint8] | None:
+        """The picture of the lens as it is shown now, (H, W, 3)."""
+        return self._lens.image
+
+    def set_stale(self, stale: bool) -> None:
+        """Dim the lens's picture while a newer one is computed."""
+        self._stale = stale
+        self._update_opacity()
+
+    @property
+    def stale(self) -> bool:
+        """Whether the picture is dimmed."""
+        return self._stale
+
+    def _update_opacity(self) -> None:
+        opacity = self.opacity.value() / 100
+        self._lens.setOpacity(opacity * DIMMED if self._stale else opacity)
+
+    def _rectangle(self) -> QRectF:
+        height, width = self._image_size
+        return QRectF(0, 0, width, height)
+
+    # -- view ------------------------------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Show the whole image."""
+        self.box.setRange(self._rectangle(), padding=0.02)
+
+    def zoom(self, factor: float) -> None:
+        """Enlarge around the middle of the view."""
+        self.box.scaleBy((1 / factor, 1 / factor))
+
+    def link(self, other: Panel) -> None:
+        """Zoom and pan together with another panel."""
+        self.box.setXLink(other.box)
+        self.box.setYLink(other.box)
+
+    def show_crosshair(self, point: Point | None) -> None:
+        """Lines through an image point, or none."""
+        for line, place in zip(self._crosshair, point or (None, None), strict=True):
+            line.setVisible(place is not None)
+            if place is not None:
+                line.setPos(place)
+
+    def show_query(self, point: Point | None) -> None:
+        """The mark of the pixel that everything is compared with."""
+        places = [] if point is None else [{"pos": point}]
+        for item in self._query:
+            item.setData(places)
+
+    def to_widget(self, point: Point) -> QPointF:
+        """Where an image point lies on :attr:`canvas`, in its pixels (for tests and tooltips)."""
+        return QPointF(self._scene.mapFromScene(self.box.mapViewToScene(QPointF(*point))))
+
+    @property
+    def canvas(self) -> QWidget:
+        """The widget that gets the mouse events of the picture."""
+        return self._scene.viewport()
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def _image_point(self, scene_position: QPointF) -> Point | None:
+        place = self.box.mapSceneToView(scene_position)
+        inside = self._rectangle().contains(place) and self._base.image is not None
+        return (place.x(), place.y()) if inside else None
+
+    def _mouse_moved(self, scene_position: QPointF) -> None:
+        point = self._image_point(scene_position)
+        if point is None:
+            self.left.emit()
+        else:
+            self.hovered.emit(*point)
+
+    def _mouse_clicked(self, event: pg.GraphicsScene.mouseEvents.MouseClickEvent) -> None:
+        self.setFocus(Qt.FocusReason.MouseFocusReason)
+        if event.button() != Qt.MouseButton.LeftButton:
+            return
+        point = self._image_point(event.scenePos())
+        if event.double():
+            self.maximise_asked.emit()
+        elif point is not None:
+            self.clicked.emit(*point)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.Leave:
+            self.left.emit()
+        return super().eventFilter(watched, event)
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        self.picked.emit()
+        super().mousePressEvent(event)
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        self._show_focus(True)
+        self.picked.emit()
+        super().focusInEvent(event)
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:
+        self._show_focus(False)
+        super().focusOutEvent(event)
+
+    def _show_focus(self, focused: bool) -> None:
+        self.setProperty("focused", focused)
+        self.style().unpolish(self)
+        self.style().polish(self)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        step = _ARROWS.get(Qt.Key(event.key()))
+        if step is None:
+            super().keyPressEvent(event)
+            return
+        factor = 10 if event.modifiers() & Qt.KeyboardModifier.ShiftModifier else 1
+        self.moved.emit(step[0] * factor, step[1] * factor)

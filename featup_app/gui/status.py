@@ -1,0 +1,88 @@
+"""The status bar: the point under the mouse, what is being computed, who computes, and memory."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar
+
+from featup_app.engine.jobs import Progressed
+from featup_app.engine.memory import human_bytes, process_bytes
+from featup_app.features import Point
+from featup_app.gui.studio import Studio
+from featup_app.ops.status import native_status
+
+_SHOW_AFTER = 250
+"""Milliseconds of work before the progress appears, so that quick answers do not make it flicker."""
+
+
+class StatusBar(QStatusBar):
+    """Left: the point and the values there. Right: stage, progress, backend, memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setSizeGripEnabled(False)
+        self.point = QLabel("")
+        self.point.setMinimumWidth(520)
+        self.point.setToolTip(
+            "The image point under the mouse, in pixels of the original, and the values of the views there"
+        )
+        self.stage = QLabel("")
+        self.bar = QProgressBar()
+        self.bar.setFixedWidth(130)
+        self.bar.setTextVisible(False)
+        self.percent = QLabel("")
+        self.percent.setMinimumWidth(44)
+        state = native_status()
+        self.backend = QLabel(state.backend)
+        self.backend.setToolTip(state.detail)
+        self.memory = QLabel("")
+        self.memory.setToolTip("Memory that the program holds now")
+        self.addWidget(self.point)
+        for widget in (self.stage, self.bar, self.percent, self.backend, self.memory):
+            self.addPermanentWidget(widget)
+        self._appear = QTimer(self, singleShot=True, interval=_SHOW_AFTER)
+        self._appear.timeout.connect(lambda: self._set_shown(True))
+        self._watch = QTimer(self, interval=1000)
+        self._watch.timeout.connect(self._show_memory)
+        self._watch.start()
+        self._show_memory()
+        self._set_shown(False)
+
+    def show_busy(self, busy: bool) -> None:
+        """Something computes, or nothing does any more."""
+        if not busy:
+            self._appear.stop()
+            self._set_shown(False)
+        elif not self._appear.isActive() and not self.bar.isVisible():
+            self._appear.start()
+
+    def show_progress(self, event: Progressed) -> None:
+        """``done`` of ``total`` steps of a stage; a total of 0 shows a bar that only moves."""
+        self.stage.setText(event.stage)
+        self.bar.setRange(0, event.total)
+        self.bar.setValue(event.done)
+        self.percent.setText(f"{100 * event.done // event.total} %" if event.total else "")
+
+    def show_point(self, point: Point | None, studio: Studio) -> None:
+        """Coordinates and values of the views at an image point."""
+        if point is None:
+            self.point.setText("")
+            return
+        parts = [f"x {point[0]:.1f}  y {point[1]:.1f}"]
+        for title, view in (("cos", studio.similarity), ("evidence", studio.cam)):
+            if view is not None:
+                row, column = view.facts.geometry.pixel_of(point, view.facts.size)
+                parts.append(f"{title} {view.values[row, column]:+.2f}".replace("-", "−"))
+        if studio.pca is not None:
+            row, column = studio.pca.facts.geometry.pixel_of(point, studio.pca.facts.size)
+            values = "  ".join(f"{value:+.1f}" for value in studio.pca.values[:, row, column])
+            parts.insert(1, f"PCA {values}".replace("-", "−"))
+        self.point.setText("   │   ".join(parts))
+
+    def _set_shown(self, shown: bool) -> None:
+        for widget in (self.stage, self.bar, self.percent):
+            widget.setVisible(shown)
+
+    def _show_memory(self) -> None:
+        used = process_bytes()
+        self.memory.setText("" if used is None else human_bytes(used))

@@ -1,0 +1,220 @@
+"""What the window shows and asks for: the current image, settings and queries, and the requests that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from featup_app.engine.jobs import Job
+from featup_app.engine.views import CAMView, PCAOptions, PCAView, SimilarityView, ViewSettings
+from featup_app.features import Point
+from featup_app.gui.engine_bridge import EngineBridge
+from featup_app.images import Image, image_from_array, image_from_bytes, load_image
+from featup_app.progress import Progress
+
+VIEWS = ("pca", "cam", "similarity")
+"""Kinds of the three computed views, in the order in which they are computed: the quickest first."""
+
+
+class Studio(QObject):
+    """Keeps the person's choices and turns each change into requests to the engine; late answers are dropped.
+
+    Signals:
+        image_changed(Image): another image is open.
+        settings_changed(ViewSettings): another backbone, layer, size or method is chosen.
+        query_changed((x, y)): another pixel is compared with.
+        pca_ready(PCAView), similarity_ready(SimilarityView), cam_ready(CAMView): new pictures.
+        backbone_ready(BackboneFacts): the chosen backbone is loaded.
+        stale(kind, bool): the picture of this kind no longer answers the current question, or does again.
+        failed(sentence, details): something did not work; the last good state is kept.
+    """
+
+    image_changed = Signal(object)
+    settings_changed = Signal(object)
+    query_changed = Signal(object)
+    pca_ready = Signal(object)
+    similarity_ready = Signal(object)
+    cam_ready = Signal(object)
+    backbone_ready = Signal(object)
+    stale = Signal(str, bool)
+    failed = Signal(str, str)
+
+    def __init__(self, engine: EngineBridge, settings: ViewSettings) -> None:
+        super().__init__()
+        self.engine = engine
+        self.settings = settings
+        self.image: Image | None = None
+        self.pca_options = PCAOptions()
+        self.query: Point | None = None
+        self.chosen_class: str | int | None = None
+        self.pca: PCAView | None = None
+        self.similarity: SimilarityView | None = None
+        self.cam: CAMView | None = None
+        self._current: dict[str, int] = {}
+        self._answers: dict[str, Callable[[Any], None]] = {
+            "open": self._opened,
+            "backbone": self.backbone_ready.emit,
+            "pca": self._pca_answered,
+            "similarity": self._similarity_answered,
+            "cam": self._cam_answered,
+        }
+        self._good = ViewSettings()
+        self._reported = ""
+        engine.succeeded.connect(self._succeeded)
+        engine.failed.connect(self._failed)
+        engine.finished.connect(self._finished)
+
+    # -- what the person does -----------------------------------------------------------------------------------------
+
+    def open(self, path: Path | str) -> None:
+        """Open a file; the current image stays until the new one is there."""
+        self._request_file(lambda progress: load_image(path))
+
+    def open_bytes(self, data: bytes, name: str) -> None:
+        """Open an encoded picture that is in memory."""
+        self._request_file(lambda progress: image_from_bytes(data, name=name))
+
+    def open_pixels(self, pixels: Any, name: str) -> None:
+        """Open pixels, such as those of the clipboard."""
+        self._request_file(lambda progress: image_from_array(pixels, name=name))
+
+    def choose(self, settings: ViewSettings) -> None:
+        """Other settings; everything is computed anew."""
+        if settings == self.settings:
+            return
+        self.settings = settings
+        self.settings_changed.emit(settings)
+        self.compute()
+
+    def choose_pca(self, options: PCAOptions) -> None:
+        """Other components."""
+        if options != self.pca_options:
+            self.pca_options = options
+            self._request_pca()
+
+    def choose_query(self, point: Point) -> None:
+        """Compare everything with another pixel."""
+        if self.image is None:
+            return
+        height, width = self.image.size_hw
+        self.query = min(max(point[0], 0.0), width - 1e-3), min(max(point[1], 0.0), height - 1e-3)
+        self.query_changed.emit(self.query)
+        self._request_similarity()
+
+    def move_query(self, columns: int, rows: int) -> None:
+        """Move the query by output pixels."""
+        if self.image is None or self.query is None:
+            return
+        size = self.similarity.facts.size if self.similarity is not None else self.image.size_hw
+        height, width = self.image.size_hw
+        self.choose_query((self.query[0] + columns * width / size[1], self.query[1] + rows * height / size[0]))
+
+    def choose_class(self, chosen: str | int | None) -> None:
+        """Explain another class; None for the most probable one."""
+        if chosen != self.chosen_class:
+            self.chosen_class = chosen
+            self._request_cam()
+
+    def compute(self) -> None:
+        """Compute all views with the current settings."""
+        if self.image is None:
+            return
+        self._reported = ""
+        settings = self.settings
+        self._submit("backbone", lambda session, progress: session.backbone_facts(settings, progress))
+        self._request_pca()
+        self._request_cam()
+        self._request_similarity()
+
+    def cancel(self) -> None:
+        """Stop everything that computes; the pictures that are there stay."""
+        self.engine.cancel()
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def _request_file(self, work: Callable[[Progress], Image]) -> None:
+        self._reported = ""
+        self._current["open"] = self.engine.files("open", work).id
+
+    def _submit(self, kind: str, work: Callable[[Any, Progress], Any]) -> None:
+        self._current[kind] = self.engine.compute(kind, work).id
+
+    def _request_view(self, kind: str, work: Callable[[Any, Progress], Any]) -> None:
+        self.stale.emit(kind, True)
+        self._submit(kind, work)
+
+    def _request_pca(self) -> None:
+        image, settings, options = self.image, self.settings, self.pca_options
+        if image is not None:
+            self._request_view("pca", lambda session, progress: session.pca_view(image, settings, options, progress))
+
+    def _request_similarity(self) -> None:
+        image, settings, query = self.image, self.settings, self.query
+        if image is not None and query is not None:
+            self._request_view(
+                "similarity", lambda session, progress: session.similarity_view(image, settings, query, progress)
+            )
+
+    def _request_cam(self) -> None:
+        image, settings, chosen = self.image, self.settings, self.chosen_class
+        if image is not None:
+            self._request_view("cam", lambda session, progress: session.cam_view(image, settings, chosen, progress))
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def _is_current(self, job: Job) -> bool:
+        return self._current.get(job.kind) == job.id
+
+    def _succeeded(self, job: Job, result: Any) -> None:
+        if job.kind in self._answers and self._is_current(job):
+            self._answers[job.kind](result)
+
+    def _failed(self, job: Job, sentence: str, details: str) -> None:
+        # The same cause fails all three views; it is told once.
+        if (job.kind not in self._answers or self._is_current(job)) and sentence != self._reported:
+            self._reported = sentence
+            self.failed.emit(sentence, details)
+        if job.kind in ("backbone", "pca") and self._is_current(job) and self.settings != self._good:
+            self._go_back()
+
+    def _go_back(self) -> None:
+        """Settings that do not work are given up for the last that did, so that the pictures stay true to them."""
+        self.engine.cancel()
+        reported = self._reported
+        self.settings = self._good
+        self.settings_changed.emit(self.settings)
+        self.compute()
+        self._reported = reported
+
+    def _finished(self, job: Job) -> None:
+        """A view whose job ended without an answer shows its last good picture again, undimmed."""
+        if job.kind in VIEWS and self._is_current(job):
+            self.stale.emit(job.kind, False)
+
+    def _opened(self, image: Image) -> None:
+        self.engine.cancel()
+        self.image = image
+        self.pca = self.similarity = self.cam = None
+        self.chosen_class = None
+        height, width = image.size_hw
+        self.query = width / 2, height / 2
+        self.image_changed.emit(image)
+        self.query_changed.emit(self.query)
+        # The window draws the image first; features follow.
+        QTimer.singleShot(0, self.compute)
+
+    def _pca_answered(self, view: PCAView) -> None:
+        self._good = self.settings
+        self.pca = view
+        self.pca_ready.emit(view)
+
+    def _similarity_answered(self, view: SimilarityView) -> None:
+        self.similarity = view
+        self.similarity_ready.emit(view)
+
+    def _cam_answered(self, view: CAMView) -> None:
+        self.cam = view
+        self.cam_ready.emit(view)

@@ -1,0 +1,372 @@
+"""The main window. It only wires: choices go to the studio, answers come back to the views."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PySide6.QtCore import QByteArray, QMimeData, Qt, QTimer
+from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QGuiApplication, QImage
+from PySide6.QtWidgets import (
+    QApplication,
+    QDockWidget,
+    QFileDialog,
+    QMainWindow,
+    QMenu,
+    QMessageBox,
+    QPushButton,
+    QToolBar,
+    QVBoxLayout,
+    QWidget,
+)
+
+from featup_app.backbones import list_backbones, status
+from featup_app.engine.exporting import export_image
+from featup_app.engine.jobs import Job
+from featup_app.engine.preferences import Preferences, save_preferences
+from featup_app.engine.views import CAMView, PCAView, SimilarityView
+from featup_app.features import Point
+from featup_app.gui import style
+from featup_app.gui.actions import COMMANDS, make_actions
+from featup_app.gui.controls import Controls
+from featup_app.gui.dialogs import OtherModelDialog, about_text, keys_text
+from featup_app.gui.engine_bridge import EngineBridge
+from featup_app.gui.export_dialog import ExportDialog
+from featup_app.gui.inspector import Inspector
+from featup_app.gui.notices import NoticeBar
+from featup_app.gui.status import StatusBar
+from featup_app.gui.studio import Studio
+from featup_app.gui.view_grid import ViewGrid
+from featup_app.images import IMAGE_SUFFIXES, Image
+from featup_app.progress import Progress
+
+_TABS = {"pca": 0, "similarity": 1, "cam": 2, "image": 3}
+
+
+class MainWindow(QMainWindow):
+    """The program's window.
+
+    Args:
+        preferences: remembered choices; written back when the window closes.
+    """
+
+    def __init__(self, preferences: Preferences) -> None:
+        super().__init__()
+        self.preferences = preferences
+        self.setWindowTitle("FeatUp")
+        self.setWindowIcon(style.icon("featup-app"))
+        self.setAcceptDrops(True)
+        self.resize(1440, 900)
+
+        self.engine = EngineBridge(self)
+        self.studio = Studio(self.engine, preferences.settings)
+        self.views = ViewGrid()
+        self.notice = NoticeBar()
+        self.controls = Controls(preferences.settings, list_backbones())
+        self.inspector = Inspector()
+        self.status = StatusBar()
+        self.actions_by_name = make_actions(self, self._handlers())
+        self.compute_button = QPushButton(style.icon("compute", "white"), "Compute")
+        self.cancel_button = QPushButton(style.icon("cancel"), "Cancel")
+        self.export_button = QPushButton(style.icon("export"), "Export…")
+
+        self._lay_out()
+        self._make_menus()
+        self._wire()
+        self._restore_layout()
+        self._show_busy(False)
+        QTimer.singleShot(0, self._look_up_statuses)
+
+    # -- building --------------------------------------------------------------------------------------------------
+
+    def _handlers(self) -> dict[str, Callable[[], object]]:
+        return {
+            "open": self.ask_for_image,
+            "paste": self.paste,
+            "export": self.ask_for_export,
+            "copy": self.copy_view,
+            "quit": self.close,
+            "compute": self._compute,
+            "cancel": self.studio.cancel,
+            "fit": self.views.fit,
+            "zoom_in": lambda: self.views.zoom(1.25),
+            "zoom_out": lambda: self.views.zoom(0.8),
+            **{f"view_{name}": lambda name=name: self.views.toggle_alone(name) for name in self.views.panels},
+            "keys": lambda: QMessageBox.information(self, "Keys and mouse", keys_text()),
+            "about": lambda: QMessageBox.about(self, "About FeatUp", about_text()),
+        }
+
+    def _lay_out(self) -> None:
+        centre = QWidget()
+        column = QVBoxLayout(centre)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        holder = QVBoxLayout()
+        holder.setContentsMargins(style.SPACING, style.SPACING, style.SPACING, 0)
+        holder.addWidget(self.notice)
+        column.addLayout(holder)
+        column.addWidget(self.views, 1)
+        self.setCentralWidget(centre)
+
+        bar = QToolBar("Settings")
+        bar.setObjectName("settings bar")
+        bar.setMovable(False)
+        open_button = QPushButton(style.icon("open"), "Open…")
+        open_button.setToolTip(self.actions_by_name["open"].toolTip())
+        open_button.clicked.connect(self.ask_for_image)
+        recent = QMenu(self)
+        recent.aboutToShow.connect(lambda: self._fill_recent(recent))
+        self.recent_menu = recent
+        bar.addWidget(open_button)
+        bar.addSeparator()
+        bar.addWidget(self.controls)
+        bar.addSeparator()
+        self.compute_button.setProperty("primary", True)
+        for button, name in (
+            (self.compute_button, "compute"),
+            (self.cancel_button, "cancel"),
+            (self.export_button, "export"),
+        ):
+            button.setToolTip(self.actions_by_name[name].toolTip())
+            button.clicked.connect(self.actions_by_name[name].trigger)
+            bar.addWidget(button)
+        self.addToolBar(bar)
+
+        dock = QDockWidget("Inspector")
+        dock.setObjectName("inspector")
+        dock.setWidget(self.inspector)
+        self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
+        self.inspector_dock = dock
+        self.setStatusBar(self.status)
+
+    def _make_menus(self) -> None:
+        menus: dict[str, QMenu] = {}
+        for command in COMMANDS:
+            menu = menus.get(command.menu)
+            if menu is None:
+                menu = menus[command.menu] = self.menuBar().addMenu(command.menu)
+            if command.separated:
+                menu.addSeparator()
+            menu.addAction(self.actions_by_name[command.name])
+            if command.name == "paste":
+                self.recent_menu.setTitle("Open &recent")
+                menu.addMenu(self.recent_menu)
+            if command.name == "view_cam":
+                menu.addSeparator()
+                menu.addAction(self.inspector_dock.toggleViewAction())
+
+    def _wire(self) -> None:
+        studio, engine, views, inspector = self.studio, self.engine, self.views, self.inspector
+        self.controls.chosen.connect(studio.choose)
+        self.controls.other_model_asked.connect(self._ask_for_model)
+        studio.settings_changed.connect(self.controls.show_settings)
+        studio.backbone_ready.connect(self.controls.show_backbone)
+        studio.image_changed.connect(self._show_image)
+        studio.query_changed.connect(views.show_query)
+        studio.query_changed.connect(inspector.similarity.show_query)
+        studio.pca_ready.connect(self._show_pca)
+        studio.similarity_ready.connect(self._show_similarity)
+        studio.cam_ready.connect(self._show_cam)
+        studio.stale.connect(lambda kind, stale: views.panels[kind].set_stale(stale))
+        studio.failed.connect(lambda sentence, details: self.notice.tell("error", sentence, details=details))
+        views.hovered.connect(self._hover)
+        views.clicked.connect(studio.choose_query)
+        views.moved.connect(studio.move_query)
+        views.picked.connect(lambda name: inspector.setCurrentIndex(_TABS[name]))
+        inspector.pca.chosen.connect(studio.choose_pca)
+        inspector.similarity.query_chosen.connect(studio.choose_query)
+        inspector.similarity.colours_changed.connect(self._recolour)
+        inspector.cam.class_chosen.connect(studio.choose_class)
+        inspector.cam.colours_changed.connect(self._recolour)
+        engine.started.connect(lambda job: self._show_busy(True))
+        engine.progressed.connect(self.status.show_progress)
+        engine.finished.connect(lambda job: self._show_busy(engine.busy))
+        engine.succeeded.connect(self._other_answer)
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    def ask_for_image(self) -> None:
+        """The open dialog."""
+        patterns = " ".join(f"*{suffix}" for suffix in IMAGE_SUFFIXES)
+        folder = str(Path(self.preferences.recent[0]).parent) if self.preferences.recent else str(Path.home())
+        path, _ = QFileDialog.getOpenFileName(self, "Open image", folder, f"Pictures ({patterns});;All files (*)")
+        if path:
+            self.studio.open(path)
+
+    def paste(self) -> None:
+        """Open what is on the clipboard: a picture, or a copied file."""
+        if not self._take(QGuiApplication.clipboard().mimeData()):
+            self.notice.tell("warning", "There is no picture on the clipboard; copy one first.")
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if event.mimeData().hasUrls() or event.mimeData().hasImage():
+            event.acceptProposedAction()
+            self.status.showMessage("Drop to open this picture")
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        self.status.clearMessage()
+        if self._take(event.mimeData()):
+            event.acceptProposedAction()
+
+    def _take(self, data: QMimeData) -> bool:
+        files = [url.toLocalFile() for url in data.urls() if url.isLocalFile()]
+        if files:
+            self.studio.open(files[0])
+            if len(files) > 1:
+                self.notice.tell(
+                    "information", f"Opened the first of {len(files)} files; the window shows one at a time."
+                )
+            return True
+        if data.hasImage():
+            self.studio.open_pixels(_pixels(QImage(data.imageData())), "pasted image")
+            return True
+        return False
+
+    def _fill_recent(self, menu: QMenu) -> None:
+        menu.clear()
+        for path in [path for path in self.preferences.recent if Path(path).is_file()]:
+            menu.addAction(path, lambda path=path: self.studio.open(path))
+        menu.setEnabled(True)
+        if menu.isEmpty():
+            menu.addAction("No pictures yet").setEnabled(False)
+
+    def _show_image(self, image: Image) -> None:
+        self.notice.hide()
+        self.views.show_image(image)
+        self.inspector.similarity.show_image(image)
+        self.inspector.facts.show_image(image)
+        self.setWindowTitle(f"{image.name} – FeatUp")
+        if image.path is not None and "resources" not in image.path.parts:
+            self.preferences.add_recent(image.path)
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def _show_pca(self, view: PCAView) -> None:
+        panel = self.views.panels["pca"]
+        panel.show_lens(view.picture())
+        share = sum(view.explained[number - 1] for number in set(view.numbers))
+        panel.subtitle.setText(f"{100 * share:.0f} % of the variance")
+        self.views.component_bar.show_components(view.numbers, view.explained)
+        self.inspector.pca.show_view(view)
+        self.inspector.facts.show_facts(view.facts)
+
+    def _show_similarity(self, view: SimilarityView) -> None:
+        tab = self.inspector.similarity
+        limits, colormap = tab.limits(view), tab.colormap.currentText()
+        panel = self.views.panels["similarity"]
+        panel.show_lens(view.picture(colormap, limits))
+        panel.subtitle.setText(f"to x {view.point[0]:.1f}, y {view.point[1]:.1f}")
+        self.views.similarity_bar.show_range(colormap, limits, "cosine")
+
+    def _show_cam(self, view: CAMView) -> None:
+        colormap = self.inspector.cam.colormap.currentText()
+        panel = self.views.panels["cam"]
+        panel.show_lens(view.picture(colormap))
+        panel.subtitle.setText(f"{view.chosen.name}, {100 * view.chosen.probability:.0f} %")
+        self.views.cam_bar.show_range(colormap, view.limits(), f"{view.kind} · {view.facts.backbone_title}")
+        self.views.cam_bar.setToolTip(view.note or "Evidence for the class; negative evidence has the lowest colour")
+        self.inspector.cam.show_view(view)
+
+    def _recolour(self) -> None:
+        """Other colours for the numbers that are there; a picture that waits for newer ones stays dimmed."""
+        waiting = {name: panel.stale for name, panel in self.views.panels.items()}
+        if self.studio.similarity is not None:
+            self._show_similarity(self.studio.similarity)
+        if self.studio.cam is not None:
+            self._show_cam(self.studio.cam)
+        for name, panel in self.views.panels.items():
+            panel.set_stale(waiting[name])
+
+    def _hover(self, point: Point | None) -> None:
+        self.status.show_point(point, self.studio)
+
+    def _show_busy(self, busy: bool) -> None:
+        self.status.show_busy(busy)
+        self.cancel_button.setEnabled(busy)
+        self.actions_by_name["cancel"].setEnabled(busy)
+
+    def _look_up_statuses(self) -> None:
+        def look_up(progress: Progress) -> dict[str, str]:
+            return {info.name: status(info) for info in list_backbones()}
+
+        self.engine.files("statuses", look_up)
+
+    def _other_answer(self, job: Job, result: Any) -> None:
+        if job.kind == "statuses":
+            self.controls.show_statuses(result)
+        elif job.kind == "export":
+            folder = result[0].parent
+            count = f"{len(result)} files" if len(result) > 1 else result[0].name
+            self.notice.tell("information", f"Saved {count} in {folder}.")
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def _compute(self) -> None:
+        self.controls.commit_typed()
+        self.studio.compute()
+
+    def _ask_for_model(self) -> None:
+        dialog = OtherModelDialog(self)
+        if dialog.exec():
+            name, path = dialog.answer()
+            settings = self.studio.settings.with_(backbone=name, weights_file=path, layer=None, input_size=None)
+            self.studio.choose(settings)
+
+    def ask_for_export(self) -> None:
+        """The export dialog; the export itself runs on the engine's thread."""
+        image = self.studio.image
+        if image is None:
+            self.notice.tell("warning", "There is nothing to export yet; open a picture first.")
+            return
+        dialog = ExportDialog(self, self.studio, self.inspector, self.preferences)
+        if dialog.exec():
+            options, folder, settings = dialog.options(), dialog.folder(), self.studio.settings
+            self.engine.compute(
+                "export",
+                lambda session, progress: export_image(session, image, settings, options, folder, progress=progress),
+                replace=False,
+            )
+
+    def copy_view(self) -> None:
+        """Put the picture of the view in hand on the clipboard."""
+        name = self.views.focused()
+        pixels = (
+            self.studio.image.pixels if name == "image" and self.studio.image else self.views.panels[name].lens_pixels()
+        )
+        if pixels is None:
+            self.notice.tell("warning", "This view has no picture yet.")
+            return
+        height, width, _ = pixels.shape
+        image = QImage(np.ascontiguousarray(pixels).tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
+        QGuiApplication.clipboard().setImage(image.copy())
+        self.status.showMessage(f"Copied the {name} picture, {width} × {height} pixels", 4000)
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def _restore_layout(self) -> None:
+        stored = self.preferences.window
+        if "geometry" in stored:
+            self.restoreGeometry(QByteArray(base64.b64decode(stored["geometry"])))
+        if "state" in stored:
+            self.restoreState(QByteArray(base64.b64decode(stored["state"])))
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        self.preferences.settings = self.studio.settings
+        self.preferences.window = {
+            "geometry": base64.b64encode(bytes(self.saveGeometry().data())).decode(),
+            "state": base64.b64encode(bytes(self.saveState().data())).decode(),
+        }
+        save_preferences(self.preferences)
+        self.engine.close()
+        super().closeEvent(event)
+        QApplication.quit()
+
+
+def _pixels(image: QImage) -> np.ndarray:
+    """A QImage as (H, W, 4) uint8 RGBA."""
+    image = image.convertToFormat(QImage.Format.Format_RGBA8888)
+    rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), image.bytesPerLine())
+    return rows[:, : image.width() * 4].reshape(image.height(), image.width(), 4).copy()
