@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featup_app.features import FeatureMap, Geometry, Size
-from featup_app.ops.status import native_status
+from featup_app.ops import native_status
 
 if TYPE_CHECKING:
     from featup_app.fields import FeatureField
@@ -47,13 +47,13 @@ def build_provenance(
         view: of a picture: which lens, with all of its settings.
         seed: of random numbers that had a part in it; None if there were none.
     """
-    image, facts = features.image, features.provenance
+    image, facts, native = features.image, features.provenance, native_status()
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "version": VERSION,
         "created": _now(),
         "software": versions(),
-        "native": {"backend": native_status().backend, "detail": native_status().detail},
+        "native": {"backend": native.backend, "detail": native.detail},
         "device": _device(features),
         "precision": str(features.data.dtype).removeprefix("torch."),
         "seed": seed,

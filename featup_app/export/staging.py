@@ -54,6 +54,15 @@ class Staging:
             ExportError: if the file is there already and may not be replaced, is asked for twice, or its folder cannot
                 be made.
         """
+        self.check(target)
+        with explained(target):
+            self._make_folder(target.parent)
+        part = target.parent / f".{target.name[:40]}.{os.getpid()}-{next(_numbers)}.part"
+        self._parts[target] = part
+        return part
+
+    def check(self, target: Path) -> None:
+        """Raises ExportError if the file is there and may not be replaced, or is a part of this export already."""
         if target in self._parts:
             raise ExportError(f'Two files of this export would have the name "{target}"; ask for each view once.')
         with explained(target):
@@ -63,10 +72,6 @@ class Staging:
                 raise ExportError(
                     f'"{target}" is already there; choose another folder or name, or say that it may be overwritten.'
                 )
-            self._make_folder(target.parent)
-        part = target.parent / f".{target.name[:40]}.{os.getpid()}-{next(_numbers)}.part"
-        self._parts[target] = part
-        return part
 
     def need_space(self, target: Path, needed: int) -> None:
         """Check the free space of the disk that a file goes to.
