@@ -142,7 +142,8 @@ class FeatureField(ABC):
 
 
 def _lengths(features: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(features, dim=0)
+    lengths: Tensor = torch.linalg.vector_norm(features, dim=0)
+    return lengths
 
 
 def _quiet(progress: Progress, index: int, count: int) -> Progress:

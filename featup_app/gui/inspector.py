@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import QRectF, QSignalBlocker, QStringListModel, Qt, Signal
+from PySide6.QtCore import QRectF, QSignalBlocker, QSize, QStringListModel, Qt, Signal
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import (
     QComboBox,
@@ -337,6 +337,10 @@ class Inspector(QTabWidget):
             self.setTabToolTip(self.indexOf(tab), tooltip)
         self.setDocumentMode(True)
         self.setMinimumWidth(270)
+
+    def sizeHint(self) -> QSize:
+        """The same whatever the texts say, so that the views keep their size when a tab or an answer changes."""
+        return QSize(300, 520)
 
 
 def _column(parent: QWidget) -> QVBoxLayout:

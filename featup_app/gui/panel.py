@@ -33,6 +33,8 @@ class Panel(QFrame):
         moved(dx, dy): an arrow key asks to move the query by so many output pixels.
         maximise_asked(): button or double click.
         picked(): the panel got the attention (focus or click on its header).
+        looked(x, y, scale): the person zoomed or moved this view; its middle in image pixels, screen pixels per image pixel.
+        resized(): the picture's part of the panel has another size.
     """
 
     hovered = Signal(float, float)
@@ -41,6 +43,8 @@ class Panel(QFrame):
     moved = Signal(int, int)
     maximise_asked = Signal()
     picked = Signal()
+    looked = Signal(float, float, float)
+    resized = Signal()
 
     def __init__(self, title: str, *, tooltip: str, with_lens: bool = True, footer: QWidget | None = None) -> None:
         super().__init__()
@@ -110,11 +114,13 @@ class Panel(QFrame):
         self._scene.scene().sigMouseMoved.connect(self._mouse_moved)
         self._scene.scene().sigMouseClicked.connect(self._mouse_clicked)
         self._scene.viewport().installEventFilter(self)
+        self.box.sigRangeChangedManually.connect(self._looked)
+        self.box.sigResized.connect(lambda: self.resized.emit())
 
     # -- pictures --------------------------------------------------------------------------------------------------
 
     def show_image(self, pixels: NDArray[np.uint8]) -> None:
-        """Show another image, without a lens, all of it."""
+        """Show another image, without a lens."""
         self._image_size = pixels.shape[0], pixels.shape[1]
         self._base.setImage(pixels, levels=None, autoLevels=False)
         self._base.setRect(self._rectangle())
@@ -125,7 +131,6 @@ class Panel(QFrame):
             maxXRange=40 * max(self._image_size),
             maxYRange=40 * max(self._image_size),
         )
-        self.fit()
 
     def show_lens(self, pixels: NDArray[np.uint8]) -> None:
         """Lay a picture of any size over the whole image."""
@@ -166,18 +171,20 @@ class Panel(QFrame):
 
     # -- view ------------------------------------------------------------------------------------------------------
 
-    def fit(self) -> None:
-        """Show the whole image."""
-        self.box.setRange(self._rectangle(), padding=0.02)
+    def look_at(self, middle: Point, scale: float) -> None:
+        """Show the part of the image around a point, at so many screen pixels per image pixel."""
+        width, height = self.box.width() / scale, self.box.height() / scale
+        self.box.setRange(QRectF(middle[0] - width / 2, middle[1] - height / 2, width, height), padding=0)
 
-    def zoom(self, factor: float) -> None:
-        """Enlarge around the middle of the view."""
-        self.box.scaleBy((1 / factor, 1 / factor))
+    def fitting_scale(self) -> float:
+        """Screen pixels per image pixel at which the whole image just fits."""
+        height, width = self._image_size
+        return 0.96 * max(1e-6, min(self.box.width() / width, self.box.height() / height))
 
-    def link(self, other: Panel) -> None:
-        """Zoom and pan together with another panel."""
-        self.box.setXLink(other.box)
-        self.box.setYLink(other.box)
+    def _looked(self) -> None:
+        shown = self.box.viewRect()
+        middle = shown.center()
+        self.looked.emit(middle.x(), middle.y(), self.box.width() / max(shown.width(), 1e-9))
 
     def show_crosshair(self, point: Point | None) -> None:
         """Lines through an image point, or none."""

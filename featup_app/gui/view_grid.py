@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
-from featup_app.features import Point
+from featup_app.features import Point, Size
 from featup_app.gui import style
 from featup_app.gui.footers import ColorBar, ComponentBar
 from featup_app.gui.panel import Panel
@@ -46,16 +46,17 @@ class ViewGrid(QWidget):
             ),
         }  # fmt: skip
         self._alone: str | None = None
+        self._image_hw: Size = (1, 1)
+        self._look: tuple[Point, float] | None = None  # middle and scale; None shows the whole image, whatever the window
         layout = QGridLayout(self)
         layout.setContentsMargins(style.SPACING, style.SPACING, style.SPACING, style.SPACING)
         layout.setSpacing(style.SPACING)
-        first = self.panels["image"]
         for index, (name, panel) in enumerate(self.panels.items()):
             layout.addWidget(panel, index // 2, index % 2)
             layout.setRowStretch(index // 2, 1)
             layout.setColumnStretch(index % 2, 1)
-            if panel is not first:
-                panel.link(first)
+            panel.looked.connect(lambda x, y, scale: self._look_at((x, y), scale))
+            panel.resized.connect(self._arrange)
             panel.hovered.connect(lambda x, y: self._hover((x, y)))
             panel.left.connect(lambda: self._hover(None))
             panel.clicked.connect(lambda x, y: self.clicked.emit((x, y)))
@@ -68,7 +69,8 @@ class ViewGrid(QWidget):
         for panel in self.panels.values():
             panel.show_image(image.pixels)
             panel.show_crosshair(None)
-        height, width = image.size_hw
+        height, width = self._image_hw = image.size_hw
+        self.fit()
         self.image_footer.setText(f"{width} × {height} px · {image.mode}")
         self.image_footer.setToolTip(
             "\n".join(image.notes) or "Width and height of the original, and what its file holds"
@@ -103,18 +105,38 @@ class ViewGrid(QWidget):
             shown = int(self._alone in (None, other))
             layout.setRowStretch(index // 2, shown or layout.rowStretch(index // 2) * (index % 2))
             layout.setColumnStretch(index % 2, shown or layout.columnStretch(index % 2) * (index // 2))
+        self._arrange()
         if self._alone is not None:
             self.panels[self._alone].setFocus()
 
     def fit(self) -> None:
-        """Show the whole image in all views."""
-        for panel in self.panels.values():
-            if panel.isVisible():
-                panel.fit()
+        """Show the whole image in all views, also when their size changes."""
+        self._look = None
+        self._arrange()
 
     def zoom(self, factor: float) -> None:
         """Enlarge all views around their middle."""
-        self.panels[self._alone or "image"].zoom(factor)
+        middle, scale = self._seen()
+        self._look_at(middle, scale * factor)
+
+    def _look_at(self, middle: Point, scale: float) -> None:
+        self._look = middle, scale
+        self._arrange()
+
+    def _seen(self) -> tuple[Point, float]:
+        """Middle and scale that all views show."""
+        if self._look is not None:
+            return self._look
+        height, width = self._image_hw
+        shown = [panel for panel in self.panels.values() if not panel.isHidden()]
+        return (width / 2, height / 2), min(panel.fitting_scale() for panel in shown)
+
+    def _arrange(self) -> None:
+        """Give every view the same middle and scale, so that the same image point lies at the same place in each."""
+        middle, scale = self._seen()
+        for panel in self.panels.values():
+            if not panel.isHidden():
+                panel.look_at(middle, scale)
 
     def focused(self) -> str:
         """Name of the view that has the keyboard, else of the one alone, else the PCA."""
