@@ -1,0 +1,159 @@
+"""``featup-app export``: features and pictures of images as files."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from featup_app.cli.terminal import complain, progress_bar, say, say_json
+from featup_app.engine.exporting import ExportOptions, export_image, parse_views, unique_stems
+from featup_app.engine.views import ViewSettings
+from featup_app.errors import FeatUpError
+from featup_app.progress import Progress
+
+BAD_INPUT = 2
+_DEFAULT = ViewSettings()
+_OPTIONS = ExportOptions()
+
+
+def export(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="The images.")],
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the files; made if there is none.")
+    ] = Path(),
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
+    ] = _DEFAULT.backbone,
+    layer: Annotated[
+        str | None, typer.Option(metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".')
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Size that the image is resized to for the backbone: 448 (shorter side), 448x602 (height x width) "
+            "or image.",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="Upsampling method: lowres, bilinear or jbu.")
+    ] = _DEFAULT.method,
+    output_size: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="Size of the features: 16x (times the feature grid), image (that of the image), 1024 (shorter side), "
+            "480x640 (height x width) or grid.",
+        ),
+    ] = _DEFAULT.output_size,
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="Features as npz, npy or safetensors.")
+    ] = _OPTIONS.format,
+    dtype: Annotated[
+        str, typer.Option(metavar="TYPE", help="Values as float32, float16 or (safetensors only) bfloat16.")
+    ] = _OPTIONS.dtype,
+    views: Annotated[
+        str,
+        typer.Option(
+            metavar="VIEWS",
+            help="Pictures to write as PNG, separated by commas: pca, pca:4-6, similarity@X,Y (a point in pixels of "
+            "the image), cam (most probable class), cam:CLASS (by name or number).",
+        ),
+    ] = "",
+    features: Annotated[
+        bool, typer.Option("--features/--no-features", help="Whether the features are written.")
+    ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:1; CUDA if there is one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Write the upsampled features of images, and pictures of them, to files.
+
+    Each file carries where it comes from: image, backbone, sizes, method, versions. The paths are printed, one on a
+    line. The files of an image appear when all of them are complete; a cancelled or failed export leaves nothing
+    behind.
+    """
+    settings = ViewSettings(backbone=backbone, layer=layer, input_size=size, method=method, output_size=output_size)
+    options = ExportOptions(format, dtype, features, parse_views(views), overwrite)
+    options.check()
+    results: list[dict[str, Any]] = []
+    try:
+        with _stopped_by_signals():
+            _export_all(images, settings, options, folder, device, as_json, results)
+    except KeyboardInterrupt:
+        done = sum(result["error"] is None for result in results)
+        kept = f"the files of {done} of {len(images)} images were written before" if done else "nothing was written"
+        complain(f"Cancelled; {kept}.")
+        raise typer.Exit(130) from None
+    if as_json:
+        say_json({"exports": results})
+    if any(result["error"] for result in results):
+        raise typer.Exit(BAD_INPUT)
+
+
+def _export_all(
+    images: list[Path],
+    settings: ViewSettings,
+    options: ExportOptions,
+    folder: Path,
+    device: str | None,
+    as_json: bool,
+    results: list[dict[str, Any]],
+) -> None:
+    """Export one image after the other; one that fails does not keep the others from being exported."""
+    with progress_bar() as progress:
+        progress("starting", 0, 0)
+        from featup_app.engine.session import Session
+        from featup_app.images import load_image
+
+        session = Session(device=device)
+        for path, stem in zip(images, unique_stems(images), strict=True):
+            place = f"{path.name}: " if len(images) > 1 else ""
+            try:
+                files = export_image(
+                    session,
+                    load_image(path),
+                    settings,
+                    options,
+                    folder,
+                    stem=stem,
+                    progress=_at(place, progress),
+                )
+            except FeatUpError as error:
+                complain(error)
+                results.append({"image": str(path), "files": [], "error": str(error)})
+                continue
+            results.append({"image": str(path), "files": [str(file) for file in files], "error": None})
+            if not as_json:
+                for file in files:
+                    say(str(file))
+
+
+def _at(place: str, progress: Progress) -> Progress:
+    return lambda stage, done, total: progress(f"{place}{stage}", done, total)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """A polite request of the system to end (SIGTERM) cleans up like Ctrl-C."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread, where signals do not arrive
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

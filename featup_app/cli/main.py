@@ -1,0 +1,103 @@
+"""The command ``featup-app``: which word means which command, and how errors end."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from featup_app.cli.export import export
+from featup_app.cli.facts import backbones, info
+from featup_app.cli.terminal import complain, say
+from featup_app.errors import FeatUpError
+
+BAD_INPUT = 2
+DEFECT = 1
+WINDOW = "open"
+"""The command that is meant when none is named."""
+
+_HELP = """
+See the deep features of an image at the resolution of the image.
+
+`featup-app` opens the window, `featup-app photo.jpg` opens it with a photo. The commands below work without a window.
+"""
+
+
+class _Group(TyperGroup):
+    """Commands, and the window for everything that does not begin with one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        if first not in self.commands and first not in ("--help", "--version"):
+            _refuse_mistyped(first, sorted(self.commands))
+            args = [WINDOW, *args]
+        return super().parse_args(ctx, args)
+
+
+def _refuse_mistyped(word: str, commands: list[str]) -> None:
+    """An unknown word that cannot be a file is a command written wrong, more likely than an image to open."""
+    if not word or word.startswith("-") or Path(word).suffix or "/" in word or "\\" in word or Path(word).exists():
+        return
+    close = difflib.get_close_matches(word, commands, n=1, cutoff=0.5)
+    hint = f'Did you mean "{close[0]}"?' if close else f"The commands are: {', '.join(commands)}."
+    raise FeatUpError(f'There is no command and no image "{word}". {hint}')
+
+
+app = typer.Typer(cls=_Group, help=_HELP, add_completion=False, rich_markup_mode="markdown")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import featup_app
+
+        say(f"featup-app {featup_app.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+@app.command(WINDOW)
+def open_window(
+    image: Annotated[Path | None, typer.Argument(help="Image to show; a sample photo if none is given.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget remembered settings and window layout.")] = False,
+) -> None:
+    """Open the window. The same as `featup-app [IMAGE]` without a command."""
+    from featup_app.gui.app import main
+
+    raise typer.Exit(main(image, fresh=fresh))
+
+
+app.command()(export)
+app.command()(info)
+app.command()(backbones)
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the command. Exit codes: 0 done, 1 a defect of the program, 2 bad input, 130 cancelled.
+
+    Args:
+        arguments: what follows the program's name; from the command line if not given.
+    """
+    command = typer.main.get_command(app)
+    try:
+        command.main(args=None if arguments is None else list(arguments), prog_name="featup-app")
+    except FeatUpError as error:
+        complain(error)
+        sys.exit(BAD_INPUT)
+    except Exception as error:  # noqa: BLE001 - the last place where a defect can be shown with everything known about it
+        traceback.print_exc()
+        complain(f"This is a defect of the program ({type(error).__name__}); please report it with the lines above.")
+        sys.exit(DEFECT)

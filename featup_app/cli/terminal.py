@@ -1,0 +1,48 @@
+"""What the person at the terminal sees: results on stdout, everything else on stderr, progress only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from featup_app.progress import Progress, silent
+
+
+def say(text: str) -> None:
+    """A line of results."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def say_json(value: Any) -> None:
+    """Results for another program: one JSON document."""
+    say(json.dumps(value, indent=2, sort_keys=True))
+
+
+def complain(text: object) -> None:
+    """A sentence about what went wrong."""
+    sys.stderr.write(f"featup-app: {text}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress that draws a bar on stderr while it lasts; silent where stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("starting", total=None)
+
+        def show(stage: str, done: int, total: int) -> None:
+            bars.update(task, description=stage, completed=done, total=total or None)
+
+        yield show
