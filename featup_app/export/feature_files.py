@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from featup_app.errors import ExportError
 from featup_app.export import containers
+from featup_app.export.array_file import TileWriter, as_array
 from featup_app.export.provenance import array_facts, as_json, build_provenance
 from featup_app.export.staging import Staging, explained
-from featup_app.features import FeatureMap, Region, Size
+from featup_app.features import FeatureMap, Size
 from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from featup_app.fields import FeatureField
 
 FORMATS = ("npz", "npy", "safetensors")
@@ -61,7 +56,8 @@ def export_features(
         format: one of :data:`FORMATS`; from the suffix of ``path`` if not given.
         dtype: one of :data:`DTYPES`; bfloat16 in safetensors only.
         provenance: from :func:`~featup_app.export.build_provenance`; made of the field if not given.
-        memory_budget: bytes that one tile may use while it is computed.
+        memory_budget: bytes that finished tiles may take until they are written; the one that is being computed may
+            use half as many.
         overwrite: whether a file of that name may be replaced.
         progress: may cancel; then, as after any failure, nothing is left behind.
 
@@ -127,8 +123,9 @@ def stage_features(
     with explained(target), part.open("w+b", buffering=0) as stream:
         stream.write(prefix)
         stream.truncate(len(prefix) + byte_count)
-        for region, tile in field.tiles(size=size, memory_budget=memory_budget, progress=progress):
-            _write_tile(stream, len(prefix), size, region, _as_array(tile, dtype))
+        writer = TileWriter(stream, len(prefix), size, memory_budget)
+        for region, tile in field.tiles(size=size, memory_budget=memory_budget // 2, progress=progress):
+            writer.write(region, as_array(tile, dtype))
         if format == "npz":
             inner = len(containers.npy_prefix(shape, dtype))
             containers.finish_npz(stream, inner + byte_count, text, progress)
@@ -190,51 +187,6 @@ def _default_provenance(field: FeatureField, size: Size) -> dict[str, Any]:
             "This field does not say where its features come from; pass provenance=build_provenance(...)."
         )
     return build_provenance(features=source, field=field, size=size)
-
-
-def _as_array(tile: Tensor, dtype: str) -> NDArray[Any]:
-    """A tile in the type of the file, as numpy can hold it (bfloat16 as the 16 bit integers of its bytes).
-
-    Raises:
-        ExportError: if a finite value would become infinite.
-    """
-    import torch
-
-    values = tile.detach().to(getattr(torch, dtype))
-    if bool((values.isinf() & tile.isfinite()).any()):
-        largest = float(tile[tile.isfinite()].abs().max())
-        raise ExportError(
-            f"The features reach {largest:.4g}, but {dtype} ends at {torch.finfo(values.dtype).max:.4g}; "
-            "choose the type float32."
-        )
-    values = values.contiguous().cpu()
-    array: NDArray[Any] = (values.view(torch.int16) if dtype == "bfloat16" else values).numpy()
-    return array.astype(array.dtype.newbyteorder("<"), copy=False)
-
-
-def _write_tile(stream: BinaryIO, start: int, size: Size, region: Region, tile: NDArray[Any]) -> None:
-    """Put (C, h, w) values where they belong in a (C, H, W) array that begins at byte ``start``."""
-    item = tile.itemsize
-    data = np.ascontiguousarray(tile).reshape(-1).view(np.uint8).data
-    whole_rows = region.width == size[1]
-    rows, run = (1, region.height) if whole_rows else (region.height, 1)
-    length = run * region.width * item
-    position = 0
-    for channel in range(tile.shape[0]):
-        for row in range(rows):
-            offset = start + ((channel * size[0] + region.top + row) * size[1] + region.left) * item
-            _write_at(stream, offset, data[position : position + length])
-            position += length
-
-
-def _write_at(stream: BinaryIO, offset: int, data: memoryview) -> None:
-    while data:
-        if hasattr(os, "pwrite"):
-            written = os.pwrite(stream.fileno(), data, offset)
-        else:  # Windows
-            stream.seek(offset)
-            written = stream.write(data)
-        data, offset = data[written:], offset + written
 
 
 def read_json(text: str) -> dict[str, Any]:

@@ -24,10 +24,10 @@ from PIL import Image as pillow
 from featup_app.errors import Cancelled, ExportError
 from featup_app.export import (
     Staging,
+    array_file,
     build_provenance,
     estimated_bytes,
     export_features,
-    feature_files,
     load_export,
     picture_provenance,
     write_picture,
@@ -108,9 +108,9 @@ def test_round_trip(tmp_path, field, expected, kind, dtype):
     assert names(tmp_path) == sorted([f"cat.features.{kind}", *beside])
 
 
-@pytest.mark.parametrize("budget", [1, 5_000, 2**28])
+@pytest.mark.parametrize("budget", [1, 5_000, 16_000, 40_000, 2**28])
 def test_the_file_is_the_same_whatever_the_tiles(tmp_path, field, budget):
-    # One square of the smallest tiles, tiles in between, and all at once: the values land in the right places.
+    # The smallest tiles, each on its own; tiles put together to whole rows; and all at once: the values land in the right places.
     lowres = make_field(method="lowres")
     path = export_features(lowres, tmp_path / "a.npy", size=SIZE, memory_budget=budget)
     assert np.array_equal(np.load(path), lowres.features(size=SIZE).numpy())
@@ -297,7 +297,7 @@ def test_a_disk_that_fills_up(tmp_path, field, kind, monkeypatch):
         if count > 4:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(feature_files, "_write_at", full)
+    monkeypatch.setattr(array_file, "write_at", full)
     with pytest.raises(ExportError, match=rf'Cannot write ".*a\.{kind}": no space left on device\.'):
         export_features(field, tmp_path / "out" / f"a.{kind}", size=SIZE)
     assert names(tmp_path) == []
