@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("npz", "npy", "safetensors")
 DTYPES = ("float32", "float16", "bfloat16")
-MEMORY_BUDGET = 256 * 2**20
+MEMORY_BUDGET = 192 * 2**20
 
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _OVERHEAD = 1 << 20
