@@ -34,6 +34,10 @@ def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
     Raises:
         RuntimeError: if the shapes do not fit each other, naming the argument.
     """
+    if weights.dim() != 4:
+        raise RuntimeError(f"weights has shape {tuple(weights.shape)}; expected (B, k * k, H, W)")
+    if padded.dim() != 4:
+        raise RuntimeError(f"padded has shape {tuple(padded.shape)}; expected (B, C, H + k - 1, W + k - 1)")
     batch, taps, height, width = weights.shape
     kernel_size = math.isqrt(taps)
     if kernel_size * kernel_size != taps or kernel_size % 2 == 0:
@@ -62,10 +66,14 @@ def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
     Raises:
         RuntimeError: if the shapes do not fit each other, naming the argument.
     """
-    if filters.dim() != 5 or filters.shape[3] != filters.shape[4]:
-        raise RuntimeError(f"filters has shape {tuple(filters.shape)}; expected (B, H, W, k, k)")
+    if filters.dim() != 5 or filters.shape[3] != filters.shape[4] or filters.shape[3] % 2 == 0:
+        raise RuntimeError(f"filters has shape {tuple(filters.shape)}; expected (B, H, W, k, k) with an odd k")
     if input.dim() != 4:
         raise RuntimeError(f"input has shape {tuple(input.shape)}; expected (B, C, H + k - 1, W + k - 1)")
+    batch, height, width, kernel_size, _ = filters.shape
+    expected = (batch, input.shape[1], height + kernel_size - 1, width + kernel_size - 1)
+    if tuple(input.shape) != expected:
+        raise RuntimeError(f"input has shape {tuple(input.shape)}; the filters {tuple(filters.shape)} need {expected}")
     return window_sum(input, filters.flatten(3).permute(0, 3, 1, 2))
 
 
@@ -79,7 +87,16 @@ def range_softmax(keys: Tensor, temperature: Tensor | float, kernel_size: int) -
 
     Returns:
         (B, k * k, H, W), positive, summing to one over the taps; taps row by row.
+
+    Raises:
+        RuntimeError: if the kernel size is even or the keys are smaller than the window, naming the argument.
     """
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise RuntimeError(f"kernel_size is {kernel_size}; expected an odd number")
+    if keys.dim() != 4 or min(keys.shape[2:]) < kernel_size:
+        raise RuntimeError(
+            f"keys has shape {tuple(keys.shape)}; expected (B, D, H + {kernel_size - 1}, W + {kernel_size - 1})"
+        )
     radius = kernel_size // 2
     height, width = keys.shape[2] - 2 * radius, keys.shape[3] - 2 * radius
     centre = keys[..., radius : radius + height, radius : radius + width]
