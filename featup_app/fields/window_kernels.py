@@ -36,7 +36,8 @@ def centre(padded: Tensor) -> Tensor:
 class BilateralKernel:
     """The classical joint bilateral weights (Kopf et al. 2007): Gaussians of distance and of colour difference.
 
-    Needs no training.
+    Needs no training. Every sum is taken plane by plane, so that a pixel's weights are the same to the last bit in whatever
+    strip they are computed: torch's own reductions add in another order at the end of a row.
 
     Args:
         sigma_spatial: width of the spatial Gaussian, where the window's side runs from -1 to 1.
@@ -52,13 +53,16 @@ class BilateralKernel:
         height, width = middle.shape[-2:]
         spatial = spatial_gaussian(torch.tensor(self.sigma_spatial, dtype=torch.float64)).log()
         weights = middle.new_empty((middle.shape[0], KERNEL_SIZE**2, height, width))
+        total = middle.new_zeros((middle.shape[0], 1, height, width))
         scale = -0.5 / self.sigma_range**2
         for tap in range(KERNEL_SIZE**2):
             dy, dx = divmod(tap, KERNEL_SIZE)
             difference = padded_guidance[..., dy : dy + height, dx : dx + width] - middle
-            distance = difference.square_().sum(dim=1)
+            red, green, blue = difference.square_().unbind(dim=1)
+            distance = red.add_(green).add_(blue)
             torch.exp(distance.mul_(scale).add_(float(spatial[tap])), out=weights[:, tap])
-        return weights.div_(weights.sum(dim=1, keepdim=True))
+            total.add_(weights[:, tap : tap + 1])
+        return weights.div_(total)
 
 
 class LearnedKernel(nn.Module):
