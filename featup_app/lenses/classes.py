@@ -23,7 +23,7 @@ def find_class(names: Sequence[str], text: str) -> int:
         LensError: if there is none, or there are several; the sentence names candidates.
     """
     text = text.strip()
-    if text.isdigit():
+    if text.isdecimal():
         index = int(text)
         if index < len(names):
             return index

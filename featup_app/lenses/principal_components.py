@@ -23,6 +23,9 @@ FIT_PIXELS = 96 * 96
 PERCENTILES = (1.0, 99.0)
 """Each component's values between these percentiles spread over the whole range of its colour."""
 
+_NOISE = 1e-12
+"""Variance, as a share of the mean squared feature length, that is only the rounding of float32."""
+
 
 @dataclass(frozen=True)
 class PCABasis:
@@ -33,7 +36,8 @@ class PCABasis:
         components: (N, C) float32, orthonormal rows, by falling variance. The sign of each is such that the sum of the
             cubes of its entries is positive, so that colours do not flip from one fit to the next.
         explained: (N) share of the total variance of each component, 0 .. 1.
-        low, high: (N) values that become colour 0 and 255 (percentiles of the fitted data).
+        low, high: (N) values that become colour 0 and 255 (percentiles of the fitted data); equal where a component has no
+            variance but rounding, which is shown as grey.
     """
 
     mean: Tensor
@@ -109,12 +113,15 @@ def fit_pca(
     rows = eigenvectors.T.flip(0)[:count]
     signs = torch.where((rows**3).sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
     rows = rows * signs
-    variance = eigenvalues.flip(0)[:count].clamp(min=0)
-    total = float(eigenvalues.clamp(min=0).sum())
+    eigenvalues = torch.where(eigenvalues > _NOISE * moment.trace(), eigenvalues, 0.0)
+    variance = eigenvalues.flip(0)[:count]
+    total = float(eigenvalues.sum())
     explained = tuple(float(value) / total if total > 0 else 0.0 for value in variance)
     device = sources[0].data.device if isinstance(sources[0], FeatureMap) else None
     basis = PCABasis(mean.float().to(device), rows.float().to(device), explained, torch.zeros(count), torch.ones(count))
     low, high = _limits(sources, basis)
+    flat = variance == 0
+    low, high = low.masked_fill(flat, 0.0), high.masked_fill(flat, 0.0)
     progress("finding principal components", 1, 1)
     return PCABasis(basis.mean, basis.components, explained, low, high)
 
@@ -138,6 +145,8 @@ def pca(
         LensError: if there is no such component.
     """
     basis = basis or fit_pca(field, progress=progress)
+    if field.channels < 3:
+        components = [min(number, field.channels) for number in components]
     return basis.picture(basis.values(field, components, size=size, progress=progress), components)
 
 
