@@ -128,10 +128,13 @@ class Lane:
 
     def close(self, timeout: float) -> bool:
         """Cancel everything and end the thread; whether it ended within ``timeout`` seconds."""
-        self.cancel()
-        with self._changed:
+        with self._changed:  # at once, lest a request slip in that nobody would ever answer
             self._closing = True
+            dropped = self._take_waiting(None)
+            if self._running is not None:
+                self._running.cancelled.set()
             self._changed.notify_all()
+        self._report_stopped(dropped)
         self._thread.join(timeout)
         return not self._thread.is_alive()
 

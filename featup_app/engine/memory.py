@@ -54,11 +54,12 @@ def _windows_available_bytes() -> int:
 
 def human_bytes(count: float) -> str:
     """1536 -> "1.5 kB"; never shows four digits before the unit."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while round(count) >= 1000 and len(units) > 1:
         count /= 1000
-    return f"{count:.1f} TB"
+        units.pop(0)
+    unit = units[0]
+    return f"{count:.0f} {unit}" if unit == "B" or round(count, 1) >= 100 else f"{count:.1f} {unit}"
 
 
 def check_output_fits(size: Size, needed: Callable[[Size], float], budget: float) -> None:
@@ -75,9 +76,10 @@ def check_output_fits(size: Size, needed: Callable[[Size], float], budget: float
         middle = (low + high) / 2
         low, high = (middle, high) if needed(_scaled(size, middle)) <= budget else (low, middle)
     works = _scaled(size, low)
+    advice = f"{works[0]}x{works[1]} would work" if needed(works) <= budget else "close other programs to free some"
     raise SizeError(
         f"An output of {size[0]}x{size[1]} pixels needs about {human_bytes(needed(size))} of memory, "
-        f"and {human_bytes(budget)} may be used; {works[0]}x{works[1]} would work."
+        f"and {human_bytes(budget)} may be used; {advice}."
     )
 
 

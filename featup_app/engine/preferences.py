@@ -53,13 +53,13 @@ def load_preferences() -> Preferences:
     preferences = Preferences()
     try:
         stored: Any = json.loads((config_folder() / FILE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return preferences
     if not isinstance(stored, dict):
         return preferences
     recent = stored.get("recent")
     if isinstance(recent, list):
-        preferences.recent = [path for path in recent if isinstance(path, str) and Path(path).is_file()][:RECENT_LIMIT]
+        preferences.recent = [path for path in recent if isinstance(path, str) and os.path.isfile(path)][:RECENT_LIMIT]
     settings = stored.get("settings")
     if isinstance(settings, dict):
         names = {entry.name for entry in fields(ViewSettings)}
@@ -80,5 +80,8 @@ def save_preferences(preferences: Preferences) -> None:
         folder = config_folder()
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{FILE_NAME}.{os.getpid()}.part"
-        part.write_text(json.dumps(asdict(preferences), indent=1), encoding="utf-8")
-        os.replace(part, folder / FILE_NAME)
+        try:
+            part.write_text(json.dumps(asdict(preferences), indent=1), encoding="utf-8")
+            os.replace(part, folder / FILE_NAME)
+        finally:
+            part.unlink(missing_ok=True)
