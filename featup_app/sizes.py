@@ -96,7 +96,8 @@ def resolve_input_size(size: str | int | Size | None, *, image_hw: Size, stride:
             size that works.
     """
     if size is None:
-        wanted = _shorter_side(default, image_hw)
+        # A strip of pixels is not made finer than it is long: the longer side gets at most four times the default.
+        wanted = _shorter_side(min(default, max(1, 4 * default * min(image_hw) // max(image_hw))), image_hw)
         return _fit_positions(_round_to_stride(wanted, stride), stride, 4 * max(1, default // stride) ** 2)
     if isinstance(size, tuple):
         wanted = int(size[0]), int(size[1])

@@ -125,13 +125,19 @@ class Backbone:
         """
         return find_layer(self.layers, self.default_layer if wanted is None else wanted, self.name)
 
-    def input_size(self, image_hw: Size, size: str | int | Size | None = None) -> Size:
-        """The (height, width) that an image of ``image_hw`` is resized to for an input size as a person writes it."""
-        return resolve_input_size(size, image_hw=image_hw, stride=self.stride, default=self.default_size)
+    def input_size(self, image_hw: Size, size: str | int | Size | None = None, *, default: int | None = None) -> Size:
+        """The (height, width) that an image of ``image_hw`` is resized to for an input size as a person writes it.
 
-    def resized(self, image: Image, size: str | int | Size | None = None) -> torch.Tensor:
+        Args:
+            default: shorter side when the size is None; ``default_size`` if not given.
+        """
+        return resolve_input_size(size, image_hw=image_hw, stride=self.stride, default=default or self.default_size)
+
+    def resized(
+        self, image: Image, size: str | int | Size | None = None, *, default: int | None = None
+    ) -> torch.Tensor:
         """The whole image as (3, H, W) float32 in 0..1 at the input size, on the device of the backbone."""
-        size_hw = self.input_size(image.size_hw, size)
+        size_hw = self.input_size(image.size_hw, size, default=default)
         if size_hw == image.size_hw:
             pixels = torch.from_numpy(image.pixels.copy()).to(self.device, torch.float32)
             return pixels.permute(2, 0, 1).contiguous() / 255

@@ -54,7 +54,7 @@ def logits(
 ) -> torch.Tensor:
     """(classes,) scores of the whole image; see ``Backbone.logits``."""
     _need_head(backbone)
-    pixels = backbone.resized(image, backbone.class_size if size is None else size)
+    pixels = backbone.resized(image, size, default=backbone.class_size)
     inputs = backbone.normalised(pixels[None])
     with torch.no_grad(), backbone.watched(progress), backbone.explained(inputs):
         return backbone.model(inputs)[0].float()  # type: ignore[no-any-return]

@@ -149,7 +149,7 @@ def unique_stems(paths: Sequence[Path]) -> list[str]:
 
 def planned_bytes(session: Session, image: Image, settings: ViewSettings, options: ExportOptions) -> int:
     """About how large the features of an export will be, for telling it before; computes the feature map if need be."""
-    size = session.output_size(image, settings)
+    size = session.output_size(image, settings, streamed=True)
     return estimated_bytes(session.field(image, settings).channels, size, options.dtype) if options.features else 0
 
 
@@ -195,7 +195,7 @@ def export_image(
             files.check(features_file)
             if options.format == "npy":
                 files.check(json_beside(features_file))
-        size = session.output_size(image, settings, progress)
+        size = session.output_size(image, settings, progress, streamed=True)
         pictures = [
             _stage_view(files, session, image, settings, request, folder, stem, progress) for request in options.views
         ]
@@ -283,7 +283,7 @@ def _pca_facts(
     """Everything that turns features into these colours."""
     from featup_app.lenses.principal_components import PERCENTILES
 
-    basis = session._basis(image, settings, request.options, silent)
+    basis = session.pca_basis(image, settings, request.options, silent)
     rows = [number - 1 for number in view.numbers]
     return {
         "lens": "pca",

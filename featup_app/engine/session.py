@@ -122,15 +122,23 @@ class Session:
         key = (_map_key(image, settings), settings.method)
         return self._fields.get(key, lambda: upsample(features, image, settings.method))
 
-    def output_size(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> Size:
-        """(H, W) of the upsampled maps; raises SizeError if that is not understood or does not fit into memory."""
+    def output_size(
+        self, image: Image, settings: ViewSettings, progress: Progress = silent, *, streamed: bool = False
+    ) -> Size:
+        """(H, W) of the upsampled maps.
+
+        Args:
+            streamed: the maps go to a file tile by tile, so that none of them has to fit into memory as a whole.
+
+        Raises:
+            SizeError: if the size is not understood, or does not fit into memory.
+        """
         field = self.field(image, settings, progress)
         size = resolve_output_size(settings.output_size, image_hw=image.size_hw, grid_hw=field.geometry.grid_hw)
-        self._check_memory(field, size)
+        self._check_memory(field, size, 0 if streamed else field.bytes_per_pixel(3) + _VIEW_BYTES_PER_PIXEL)
         return size
 
-    def _check_memory(self, field: FeatureField, size: Size) -> None:
-        per_pixel = field.bytes_per_pixel(3) + _VIEW_BYTES_PER_PIXEL
+    def _check_memory(self, field: FeatureField, size: Size, per_pixel: float) -> None:
         memory.check_output_fits(
             size, lambda wanted: field.fixed_bytes(wanted) + wanted[0] * wanted[1] * per_pixel, self.memory_budget
         )
@@ -152,7 +160,7 @@ class Session:
         options = options or PCAOptions()
         size = self.output_size(image, settings, progress)
         field = self.field(image, settings, progress)
-        basis = self._basis(image, settings, options, progress)
+        basis = self.pca_basis(image, settings, options, progress)
         numbers = tuple(options.numbers)
         if field.channels < 3:  # a map of one or two channels repeats its last one
             numbers = tuple(min(number, field.channels) for number in numbers)
@@ -160,7 +168,11 @@ class Session:
         facts = self.facts(image, settings, size, progress)
         return PCAView(facts, numbers, _array(values), basis.picture(values, numbers), basis.explained)
 
-    def _basis(self, image: Image, settings: ViewSettings, options: PCAOptions, progress: Progress) -> PCABasis:
+    def pca_basis(
+        self, image: Image, settings: ViewSettings, options: PCAOptions, progress: Progress = silent
+    ) -> PCABasis:
+        """The principal components that a PCA view of these settings shows."""
+
         def fit() -> PCABasis:
             if options.fit == "grid":
                 return fit_pca(self.features(image, settings, progress), progress=progress)
@@ -210,7 +222,7 @@ class Session:
         layer, weights = backbone.class_weights(image, [index], size=classifier.input_size, progress=progress)
         classifier = classifier.with_(layer=layer)
         field = self.field(image, classifier, progress)
-        self._check_memory(field, size)
+        self._check_memory(field, size, field.bytes_per_pixel(1) + _VIEW_BYTES_PER_PIXEL)
         values = cam(field, weights, size=size, progress=progress)[0]
         return CAMView(
             facts=self.facts(image, classifier, size, progress),

@@ -165,4 +165,5 @@ def test_a_typed_input_fits_or_the_size_named_instead_works(size, image_hw, stri
 def test_strips_get_one_row_of_cells_by_default(image_hw):
     height, width = typed(None, image_hw)
     assert min(height, width) == 14
-    assert max(height, width) == 14 * 4 * 32**2
+    # Cells finer than the pixels would show nothing more.
+    assert 448 < max(height, width) <= 5000

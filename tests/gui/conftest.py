@@ -1,0 +1,127 @@
+"""Drives the window as a person would: started through ``main()``, real mouse and key events, real photo, bundled weights."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
+from PySide6.QtGui import QWheelEvent
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication
+
+from featup_app.engine.preferences import FILE_NAME
+from featup_app.gui import app as gui_app
+from featup_app.gui.panel import Panel
+from featup_app.gui.window import MainWindow
+
+QUICK = {"input_size": "112", "output_size": "4x"}
+"""Settings under which everything is computed within a second."""
+
+TIMEOUT = 30_000
+
+
+class Driver:
+    """The window with the verbs of a person."""
+
+    def __init__(self, window: MainWindow, qtbot) -> None:
+        self.window = window
+        self.studio = window.studio
+        self.panels = window.views.panels
+        self.qtbot = qtbot
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        self.qtbot.waitUntil(condition, timeout=TIMEOUT)
+
+    def wait_until_idle(self) -> None:
+        """All requests that were made are answered, and the answers are shown."""
+
+        def idle() -> bool:
+            QApplication.processEvents()
+            return not self.window.engine.busy and not any(panel.stale for panel in self.panels.values())
+
+        self.wait_for(lambda: self.studio.image is not None or self.window.notice.isVisible())
+        QTest.qWait(20)
+        self.wait_for(idle)
+        QTest.qWait(20)
+
+    def place(self, panel: str, x: float, y: float) -> QPoint:
+        return self.panels[panel].to_widget((x, y)).toPoint()
+
+    def click(self, panel: str, x: float, y: float) -> None:
+        QTest.mouseClick(self.panels[panel].canvas, Qt.MouseButton.LeftButton, pos=self.place(panel, x, y))
+
+    def hover(self, panel: str, x: float, y: float) -> None:
+        QTest.mouseMove(self.panels[panel].canvas, self.place(panel, x, y) + QPoint(3, 3))
+        QTest.qWait(30)
+        QTest.mouseMove(self.panels[panel].canvas, self.place(panel, x, y))
+        QTest.qWait(60)
+
+    def wheel(self, panel: str, x: float, y: float, steps: int) -> None:
+        canvas, place = self.panels[panel].canvas, self.panels[panel].to_widget((x, y))
+        event = QWheelEvent(
+            place,
+            QPointF(canvas.mapToGlobal(place.toPoint())),
+            QPoint(),
+            QPoint(0, 120 * steps),
+            Qt.MouseButton.NoButton,
+            Qt.KeyboardModifier.NoModifier,
+            Qt.ScrollPhase.NoScrollPhase,
+            False,
+        )
+        QApplication.sendEvent(canvas, event)
+
+    def drag(self, panel: str, start: tuple[float, float], by: QPoint) -> None:
+        canvas, place = self.panels[panel].canvas, self.place(panel, *start)
+        QTest.mousePress(canvas, Qt.MouseButton.LeftButton, pos=place)
+        for step in range(1, 6):
+            QTest.mouseMove(canvas, place + by * step / 5)
+            QTest.qWait(20)
+        QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=place + by)
+
+    def seen(self, panel: str) -> tuple[float, float, float]:
+        """Middle (x, y) in image pixels, and screen pixels per image pixel."""
+        shown: Panel = self.panels[panel]
+        area = shown.box.viewRect()
+        return area.center().x(), area.center().y(), shown.box.width() / area.width()
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """Preferences of this test's own; ``config(**settings)`` writes them before the window starts."""
+    folder = tmp_path / "config"
+    folder.mkdir()
+    monkeypatch.setenv("FEATUP_CONFIG_DIR", str(folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def write(**settings: str) -> None:
+        (folder / FILE_NAME).write_text(json.dumps({"settings": settings}))
+
+    write(**QUICK)
+    return write
+
+
+@pytest.fixture
+def start(config, qtbot, qapp, monkeypatch) -> Iterator[Callable[..., Driver]]:
+    """Start the program through ``main()``; only the endless loop of events is left to the test."""
+    opened: list[MainWindow] = []
+
+    def run_no_loop(*_: object) -> int:
+        opened.append(next(w for w in QApplication.topLevelWidgets() if isinstance(w, MainWindow) and w.isVisible()))
+        return 0
+
+    monkeypatch.setattr(gui_app.QApplication, "exec", run_no_loop)
+
+    def begin(image: object = None, **options: object) -> Driver:
+        assert gui_app.main(image, **options) == 0
+        return Driver(opened[-1], qtbot)
+
+    yield begin
+    for window in opened:
+        window.close()
+        window.deleteLater()
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    alive = [thread.name for thread in threading.enumerate() if thread.name.startswith("featup-")]
+    assert not alive, f"threads left alive: {alive}"

@@ -1,0 +1,179 @@
+"""Settings, failures and cancelling: the last good picture stays until there is a better one."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
+
+from featup_app.engine.session import Session
+from featup_app.images import sample_images
+
+
+@pytest.fixture
+def driver(start):
+    driver = start(sample_images()[0])
+    driver.wait_until_idle()
+    return driver
+
+
+def type_into(box, text: str) -> None:
+    edit = box.lineEdit()
+    edit.selectAll()
+    QTest.keyClicks(edit, text)
+    QTest.keyClick(edit, Qt.Key.Key_Return)
+
+
+def test_sizes_typed_by_hand(driver):
+    controls, studio = driver.window.controls, driver.studio
+    type_into(controls.output, "90x120")
+    driver.wait_for(lambda: studio.pca.facts.size == (90, 120))
+    type_into(controls.output, "150")
+    driver.wait_for(lambda: studio.pca.facts.size == (150, 226))
+    type_into(controls.input, "84")
+    driver.wait_for(lambda: studio.pca.facts.geometry.input_hw == (84, 126))
+    driver.wait_until_idle()
+    assert studio.similarity.values.shape == (150, 226)
+    assert studio.cam.values.shape == (150, 226)
+
+
+@pytest.mark.parametrize(
+    ("box", "text", "part"),
+    [
+        ("output", "huge", "not understood"),
+        ("output", "30000x30000", "would work"),
+        ("input", "9000", "would work"),
+        ("input", "0", ""),
+    ],
+)
+def test_a_setting_that_fails_is_told_and_given_up(driver, box, text, part):
+    controls, studio = driver.window.controls, driver.studio
+    good, picture = studio.settings, studio.pca
+    type_into(getattr(controls, box), text)
+    driver.wait_for(driver.window.notice.isVisible)
+    assert part in driver.window.notice.text.text()
+    driver.wait_until_idle()
+    assert studio.settings == good
+    assert getattr(controls, box).currentText() == {"output": "4x", "input": "112"}[box]
+    assert (studio.pca.pixels == picture.pixels).all()
+    driver.click("pca", 100, 100)
+    driver.wait_until_idle()
+    assert studio.similarity.point == pytest.approx((100, 100), abs=1)
+
+
+def test_a_backbone_that_cannot_be_had_offline(driver):
+    controls, studio = driver.window.controls, driver.studio
+    box = controls.backbone
+    index = box.findData("vit_small_patch16_224.dino")
+    assert "needs a download" in box.itemText(index)
+    box.setCurrentIndex(index)
+    box.activated.emit(index)
+    driver.wait_for(driver.window.notice.isVisible)
+    sentence = driver.window.notice.text.text()
+    assert "vit_small_patch16_224.dino" in sentence
+    driver.wait_until_idle()
+    assert studio.settings.backbone == "dinov2-s14-imgfocus"
+    assert box.currentData() == "dinov2-s14-imgfocus"
+
+
+def test_the_other_bundled_backbone_and_its_layers(driver):
+    controls, studio = driver.window.controls, driver.studio
+    box = controls.backbone
+    index = box.findData("tf_efficientnet_lite0")
+    box.setCurrentIndex(index)
+    box.activated.emit(index)
+    driver.wait_for(lambda: studio.pca.facts.backbone == "tf_efficientnet_lite0")
+    driver.wait_until_idle()
+    assert studio.cam.note is None
+    layers = [controls.layer.itemText(i) for i in range(controls.layer.count())]
+    assert any("head" in title for title in layers)
+    chosen = next(i for i, title in enumerate(layers) if "stage 2" in title)
+    controls.layer.setCurrentIndex(chosen)
+    controls.layer.activated.emit(chosen)
+    driver.wait_for(lambda: studio.pca.facts.layer == "stage 2")
+
+
+def test_cancel_keeps_the_picture_and_answers_within_half_a_second(driver, monkeypatch):
+    studio, before = driver.studio, driver.studio.pca
+    running = threading.Event()
+
+    def endless(self, image, settings, options=None, progress=None):
+        step = 0
+        while True:
+            running.set()
+            progress("working", step, 1000)
+            step += 1
+            time.sleep(0.01)
+
+    monkeypatch.setattr(Session, "pca_view", endless)
+    QTest.keyClick(driver.window, Qt.Key.Key_F5)
+    driver.wait_for(running.is_set)
+    QTest.qWait(400)
+    assert driver.panels["pca"].stale, "dimmed while a newer one is computed"
+    assert driver.panels["pca"].has_lens
+    assert driver.window.status.bar.isVisible()
+    assert "working" in driver.window.status.stage.text()
+    clicked = time.monotonic()
+    QTest.mouseClick(driver.window.cancel_button, Qt.MouseButton.LeftButton)
+    driver.wait_for(lambda: not driver.window.engine.busy)
+    assert time.monotonic() - clicked < 0.5
+    QTest.qWait(50)
+    assert studio.pca is before
+    assert not driver.panels["pca"].stale
+    assert not driver.window.notice.isVisible(), "cancelling is not an error"
+    assert not driver.window.cancel_button.isEnabled()
+    assert not driver.window.status.bar.isVisible()
+
+
+def test_a_real_long_computation_can_be_cancelled(driver):
+    studio = driver.studio
+    studio.choose(studio.settings.with_(output_size="700x1000"))
+    driver.wait_for(lambda: driver.window.engine.busy and "measuring" in driver.window.status.stage.text()
+                    or "all channels" in driver.window.status.stage.text())  # fmt: skip
+    clicked = time.monotonic()
+    studio.cancel()
+    driver.wait_for(lambda: not driver.window.engine.busy)
+    # The bar is half a second on a free machine; this machine may be shared, and speed is not what tests are for.
+    assert time.monotonic() - clicked < 5
+    studio.choose(studio.settings.with_(output_size="4x"))
+    driver.wait_until_idle()
+    assert studio.similarity.values.shape == studio.pca.values.shape[1:]
+
+
+def test_an_unexpected_error_is_shown_with_details(driver, monkeypatch):
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("something impossible")
+
+    monkeypatch.setattr(Session, "similarity_view", broken)
+    driver.click("pca", 100, 100)
+    driver.wait_for(driver.window.notice.isVisible)
+    assert "unexpected" in driver.window.notice.text.text()
+    assert "ZeroDivisionError" in driver.window.notice.details.toPlainText()
+    driver.wait_until_idle()
+    assert driver.panels["similarity"].has_lens
+    monkeypatch.undo()
+
+
+def test_late_answers_are_dropped(driver):
+    studio = driver.studio
+    for x in range(20, 200, 20):
+        studio.choose_query((float(x), 50.0))
+    driver.wait_until_idle()
+    assert studio.similarity.point == (180.0, 50.0)
+
+
+def test_the_window_stays_alive_while_the_engine_works(driver):
+    """Ticks of a timer on the window's thread go on during a long computation (no bound on speed: only not frozen)."""
+    studio, gaps, last = driver.studio, [], [time.monotonic()]
+    studio.choose(studio.settings.with_(output_size="700x1000"))
+    for _ in range(60):
+        QTest.qWait(5)
+        now = time.monotonic()
+        gaps.append(now - last[0])
+        last[0] = now
+    assert driver.window.engine.busy or studio.similarity.values.shape == (700, 1000)
+    assert max(gaps) < 2
+    studio.cancel()

@@ -1,0 +1,129 @@
+"""File > Export: the same bytes as the command line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PySide6.QtWidgets import QDialog
+
+from featup_app.engine.session import Session
+from featup_app.errors import Cancelled
+from featup_app.export import load_export
+from featup_app.gui import window as window_module
+from featup_app.gui.export_dialog import ExportDialog
+from featup_app.images import sample_images
+
+
+@pytest.fixture
+def driver(start, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    driver = start(sample_images()[1])
+    driver.wait_until_idle()
+    return driver
+
+
+def export(driver, monkeypatch, folder, change=lambda dialog: None) -> None:
+    """Choose File > Export, fill in the dialog, accept it, and wait for the message."""
+
+    class Accepted(ExportDialog):
+        def exec(self) -> int:
+            self.folder_edit.setText(str(folder))
+            change(self)
+            self.accept()
+            return QDialog.DialogCode.Accepted
+
+    monkeypatch.setattr(window_module, "ExportDialog", Accepted)
+    driver.window.notice.hide()
+    driver.window.actions_by_name["export"].trigger()
+    driver.wait_for(driver.window.notice.isVisible)
+    driver.wait_until_idle()
+
+
+def test_window_and_command_line_write_the_same_bytes(driver, monkeypatch, tmp_path):
+    from featup_app.cli.main import run
+
+    driver.click("pca", 300, 120)
+    driver.wait_until_idle()
+    x, y = driver.studio.query
+    export(driver, monkeypatch, tmp_path / "window")
+    assert "Saved 4 files" in driver.window.notice.text.text()
+    arguments = ["export", str(sample_images()[1]), "-o", str(tmp_path / "line"), "--size", "112", "--output-size", "4x"]
+    views = f"pca,similarity@{x!r},{y!r},cam:{driver.studio.cam.chosen.index}"
+    monkeypatch.setattr("sys.argv", ["featup-app", *arguments, "--views", views])
+    with pytest.raises(SystemExit) as stopped:
+        run()
+    assert stopped.value.code in (0, None)
+    names = sorted(path.name for path in (tmp_path / "window").iterdir())
+    assert len(names) == 4
+    for name in names:
+        assert (tmp_path / "window" / name).read_bytes() == (tmp_path / "line" / name).read_bytes(), name
+
+
+def test_what_is_exported_is_what_is_seen(driver, monkeypatch, tmp_path):
+    def only_half_precision(dialog) -> None:
+        dialog.format.setCurrentIndex(dialog.format.findData("safetensors"))
+        dialog.dtype.setCurrentIndex(dialog.dtype.findData("float16"))
+        assert "MB" in dialog.estimate.text()
+
+    export(driver, monkeypatch, tmp_path, only_half_precision)
+    loaded = load_export(next(tmp_path.glob("*.safetensors")))
+    view = driver.studio.similarity
+    features = np.asarray(loaded.features, np.float32)
+    assert features.shape[1:] == view.values.shape
+    row, column = view.facts.geometry.pixel_of(view.point, view.facts.size)
+    query = features[:, row, column]
+    cosine = np.tensordot(query, features, 1) / np.linalg.norm(features, axis=0) / np.linalg.norm(query)
+    assert np.abs(cosine - view.values).max() < 2e-3
+    assert json.dumps(dict(loaded.provenance))
+    from PIL import Image as Picture
+
+    assert (np.asarray(Picture.open(next(tmp_path.glob("*.pca.png")))) == driver.studio.pca.pixels).all()
+
+
+def test_bfloat16_needs_safetensors_and_the_dialog_says_so(driver, monkeypatch, tmp_path):
+    seen = []
+
+    def ask(dialog) -> None:
+        dialog.dtype.setCurrentIndex(dialog.dtype.findData("bfloat16"))
+        seen.append((dialog.problem.text(), dialog._save.isEnabled()))
+        dialog.format.setCurrentIndex(dialog.format.findData("safetensors"))
+        seen.append((dialog.problem.text(), dialog._save.isEnabled()))
+
+    export(driver, monkeypatch, tmp_path, ask)
+    assert "safetensors" in seen[0][0]
+    assert not seen[0][1]
+    assert seen[1] == ("", True)
+
+
+def test_nothing_is_replaced_unasked_and_a_cancelled_export_leaves_nothing(driver, monkeypatch, tmp_path):
+    first = tmp_path / "first"
+    export(driver, monkeypatch, first)
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    export(driver, monkeypatch, first)
+    assert "already" in driver.window.notice.text.text()
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+    export(driver, monkeypatch, first, lambda dialog: dialog.overwrite.setChecked(True))
+    assert "Saved" in driver.window.notice.text.text()
+
+    def cancelled(*args, **kwargs):
+        raise Cancelled
+
+    monkeypatch.setattr(Session, "similarity_view", cancelled)
+    driver.window.notice.hide()
+    folder = tmp_path / "new"
+    driver.window.notice.tell("information", "waiting")
+    export_without_message(driver, monkeypatch, folder)
+    assert not folder.exists()
+
+
+def export_without_message(driver, monkeypatch, folder) -> None:
+    class Accepted(ExportDialog):
+        def exec(self) -> int:
+            self.folder_edit.setText(str(folder))
+            return QDialog.DialogCode.Accepted
+
+    monkeypatch.setattr(window_module, "ExportDialog", Accepted)
+    driver.window.actions_by_name["export"].trigger()
+    driver.wait_until_idle()
