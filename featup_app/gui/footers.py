@@ -43,7 +43,7 @@ class ColorBar(QWidget):
         self._gradient = _Gradient()
         self._text = QLabel("", objectName="muted")
         layout = QHBoxLayout(self)
-        layout.setContentsMargins(10, 0, 10, 0)
+        layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(6)
         layout.addWidget(self._low)
         layout.addWidget(self._gradient, 1)
@@ -77,7 +77,7 @@ class ComponentBar(QWidget):
     def __init__(self) -> None:
         super().__init__()
         layout = QHBoxLayout(self)
-        layout.setContentsMargins(10, 0, 10, 0)
+        layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(14)
         self._labels = [QLabel("", objectName="muted") for _ in range(3)]
         for label in self._labels:
