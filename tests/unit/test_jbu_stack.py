@@ -21,6 +21,15 @@ GRADIENT = {"atol": 1e-6, "rtol": 1e-3}
 STAGES = ("up1", "up2", "up3", "up4")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A second thread brings nothing at these sizes, and beside other programs it costs much."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def shared(name: str) -> Path:
     if not (SHARED / name).is_file():
         pytest.skip(f"needs {name} of the complete reference tensors in ../shared/golden, which is not there")

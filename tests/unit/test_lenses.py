@@ -20,6 +20,15 @@ ALL_METHODS = [method.name for method in METHODS]
 IMAGE_HW = (60, 90)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A second thread brings nothing at these sizes, and beside other programs it costs much."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -98,6 +107,11 @@ def test_a_joint_basis_gives_equal_colours_to_equal_features():
     pictures = [lenses.pca(upsample(each, method="lowres"), size=(8, 12), basis=basis) for each in (first, second)]
     assert np.array_equal(pictures[0][2:5, 3:7], pictures[1][2:5, 3:7])
     assert not np.array_equal(pictures[0], pictures[1])
+    together = lenses.fit_pca(feature_map(torch.cat([first.data, second.data], dim=1)))
+    torch.testing.assert_close(basis.components, together.components, atol=1e-4, rtol=1e-4)
+    assert basis.explained == pytest.approx(together.explained)
+    torch.testing.assert_close(basis.low, together.low, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(basis.high, together.high, atol=1e-4, rtol=1e-4)
     # Both weigh the same, whatever their number of cells.
     torch.testing.assert_close(
         lenses.fit_pca([first, random_map(8, (3, 4), seed=2)]).mean,
