@@ -264,6 +264,9 @@ def main() -> None:
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as folder:
         states = {s.name: convert(s, options.wheels, Path(folder), options.output) for s in SOURCES}
+    files = sorted(options.output.glob("*.safetensors"))
+    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    (options.output / "SHA256SUMS").write_text("".join(sums), encoding="ascii")
     if options.record:
         record(states, ROOT / "tests" / "unit" / "data" / "backbone_features.npz")
 

@@ -202,7 +202,14 @@ class Backbone:
             layer=found.name,
             image=image,
             backbone=self,
-            provenance=MappingProxyType({**self.provenance, "layer": found.name, "input_hw": list(input_hw)}),
+            provenance=MappingProxyType(
+                {
+                    **self.provenance,
+                    "layer": found.name,
+                    "final_norm": self.is_transformer and found.numbered,
+                    "input_hw": list(input_hw),
+                }
+            ),
         )
 
     def logits(

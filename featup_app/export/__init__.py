@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from featup_app.lazily import lazy_names
 
 if TYPE_CHECKING:
     from featup_app.export.feature_files import DTYPES, FORMATS, estimated_bytes, export_features, stage_features
@@ -28,24 +29,21 @@ __all__ = [
     "write_picture",
 ]
 
-_HOMES = {
-    "DTYPES": "feature_files",
-    "FORMATS": "feature_files",
-    "estimated_bytes": "feature_files",
-    "export_features": "feature_files",
-    "stage_features": "feature_files",
-    "picture_provenance": "pictures",
-    "stage_picture": "pictures",
-    "write_picture": "pictures",
-    "SCHEMA": "provenance",
-    "build_provenance": "provenance",
-    "LoadedExport": "reading",
-    "load_export": "reading",
-    "Staging": "staging",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "DTYPES": "feature_files",
+        "FORMATS": "feature_files",
+        "estimated_bytes": "feature_files",
+        "export_features": "feature_files",
+        "stage_features": "feature_files",
+        "picture_provenance": "pictures",
+        "stage_picture": "pictures",
+        "write_picture": "pictures",
+        "SCHEMA": "provenance",
+        "build_provenance": "provenance",
+        "LoadedExport": "reading",
+        "load_export": "reading",
+        "Staging": "staging",
+    },
+)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from featup_app.fields.registry import METHODS, Method, find_method, upsample
+from featup_app.lazily import lazy_names
 
 if TYPE_CHECKING:
     from featup_app.fields.field import FeatureField
@@ -25,16 +25,13 @@ __all__ = [
     "upsample",
 ]
 
-_HOMES = {
-    "FeatureField": "field",
-    "JBUField": "jbu",
-    "JBUStack": "jbu_stack",
-    "BilinearField": "plain",
-    "LowResField": "plain",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "FeatureField": "field",
+        "JBUField": "jbu",
+        "JBUStack": "jbu_stack",
+        "BilinearField": "plain",
+        "LowResField": "plain",
+    },
+)

@@ -254,27 +254,31 @@ class JBUField(LinearField):
         return known
 
     def _pool_image(self, size: Size) -> Tensor:
-        device = self.source.data.device
-        pixels = torch.from_numpy(self._image.pixels.copy()).to(device).permute(2, 0, 1).to(torch.float32) / 255
-        height, width = pixels.shape[1:]
-        offset_x, offset_y = self.geometry.offset_xy
-        if (offset_x, offset_y) != (0.0, 0.0):
-            # The chain lives where the receptive fields are; the guidance goes there with it, and the last resize back.
-            cell_width, cell_height = self.geometry.cell_size_xy
-            rows = torch.arange(height, dtype=torch.float64) + 0.5 + offset_y * cell_height
-            columns = torch.arange(width, dtype=torch.float64) + 0.5 + offset_x * cell_width
-            pixels = bilinear(pixels, rows, columns)
-        for axis, length in ((0, size[0]), (1, size[1])):
-            shape = (length, pixels.shape[2]) if axis == 0 else (pixels.shape[1], length)
-            if length <= pixels.shape[1 + axis]:
-                pixels = F.adaptive_avg_pool2d(pixels[None], shape)[0]
-            else:
-                pixels = F.interpolate(pixels[None], shape, mode="bilinear", align_corners=False)[0]
+        # One channel at a time: a hundred megapixels in float32 are 1.2 GB.
+        pixels = torch.stack([self._pool_channel(channel, size) for channel in range(3)])
         if self._normalise:
             mean = pixels.new_tensor(IMAGENET_MEAN)[:, None, None]
             std = pixels.new_tensor(IMAGENET_STD)[:, None, None]
             pixels = (pixels - mean) / std
         return pixels
+
+    def _pool_channel(self, channel: int, size: Size) -> Tensor:
+        """(H, W) of the image -> (rows, columns) in 0 .. 1."""
+        plane = torch.from_numpy(self._image.pixels[:, :, channel].copy()).to(self.source.data.device)
+        plane = plane[None].to(torch.float32).div_(255)
+        offset_x, offset_y = self.geometry.offset_xy
+        if (offset_x, offset_y) != (0.0, 0.0):
+            # The chain lives where the receptive fields are; the guidance goes there with it, and the last resize back.
+            cell_width, cell_height = self.geometry.cell_size_xy
+            rows = torch.arange(plane.shape[1], dtype=torch.float64) + 0.5 + offset_y * cell_height
+            columns = torch.arange(plane.shape[2], dtype=torch.float64) + 0.5 + offset_x * cell_width
+            plane = bilinear(plane, rows, columns)
+        for shape in ((size[0], plane.shape[2]), size):
+            if shape[0] <= plane.shape[1] and shape[1] <= plane.shape[2]:
+                plane = F.adaptive_avg_pool2d(plane[None], shape)[0]
+            else:
+                plane = F.interpolate(plane[None], shape, mode="bilinear", align_corners=False)[0]
+        return plane[0]
 
     # -- the last 1x1 correction of the learned stack ------------------------------------------------------------------
 

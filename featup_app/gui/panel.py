@@ -119,9 +119,9 @@ class Panel(QFrame):
 
     # -- pictures --------------------------------------------------------------------------------------------------
 
-    def show_image(self, pixels: NDArray[np.uint8]) -> None:
-        """Show another image, without a lens."""
-        self._image_size = pixels.shape[0], pixels.shape[1]
+    def show_image(self, pixels: NDArray[np.uint8], image_hw: Size) -> None:
+        """Show another image, without a lens; the pixels may be a reduced copy of an image of size ``image_hw``."""
+        self._image_size = image_hw
         self._base.setImage(pixels, levels=None, autoLevels=False)
         self._base.setRect(self._rectangle())
         self._lens.clear()

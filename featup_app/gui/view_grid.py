@@ -9,9 +9,10 @@ from featup_app.features import Point, Size
 from featup_app.gui import style
 from featup_app.gui.footers import ColorBar, ComponentBar
 from featup_app.gui.panel import Panel
-from featup_app.images import Image
+from featup_app.images import Image, resized
 
-NAMES = ("image", "pca", "similarity", "cam")
+DISPLAYED_SIDE = 4096
+"""A longer image is shown reduced: no screen shows more, and a hundred megapixels make every zoom slow."""
 
 
 class ViewGrid(QWidget):
@@ -47,7 +48,9 @@ class ViewGrid(QWidget):
         }  # fmt: skip
         self._alone: str | None = None
         self._image_hw: Size = (1, 1)
-        self._look: tuple[Point, float] | None = None  # middle and scale; None shows the whole image, whatever the window
+        self._look: tuple[Point, float] | None = (
+            None  # middle and scale; None shows the whole image, whatever the window
+        )
         layout = QGridLayout(self)
         layout.setContentsMargins(style.SPACING, style.SPACING, style.SPACING, style.SPACING)
         layout.setSpacing(style.SPACING)
@@ -66,8 +69,12 @@ class ViewGrid(QWidget):
 
     def show_image(self, image: Image) -> None:
         """Show another image everywhere; the lenses' pictures of the former one go."""
+        shrink = min(1.0, DISPLAYED_SIDE / max(image.size_hw))
+        pixels = resized(
+            image.pixels, (max(1, round(image.size_hw[0] * shrink)), max(1, round(image.size_hw[1] * shrink)))
+        )
         for panel in self.panels.values():
-            panel.show_image(image.pixels)
+            panel.show_image(pixels, image.size_hw)
             panel.show_crosshair(None)
         height, width = self._image_hw = image.size_hw
         self.fit()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from featup_app.lazily import lazy_names
 from featup_app.lenses.classes import find_class, search_classes
 from featup_app.lenses.pictures import COLORMAPS, heat_picture, lookup_table, overlay
 
@@ -29,18 +29,15 @@ __all__ = [
     "top_classes",
 ]
 
-_HOMES = {
-    "ClassScore": "class_activation",
-    "cam": "class_activation",
-    "top_classes": "class_activation",
-    "similarity": "cosine",
-    "PCABasis": "principal_components",
-    "fit_pca": "principal_components",
-    "pca": "principal_components",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "ClassScore": "class_activation",
+        "cam": "class_activation",
+        "top_classes": "class_activation",
+        "similarity": "cosine",
+        "PCABasis": "principal_components",
+        "fit_pca": "principal_components",
+        "pca": "principal_components",
+    },
+)
