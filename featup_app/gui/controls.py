@@ -43,7 +43,7 @@ class Controls(QWidget):
         self._catalogue = catalogue
         self._statuses = {info.name: "bundled" for info in catalogue if info.bundled}
 
-        self.backbone = _box("Backbone", _BACKBONE_TIP, width=190)
+        self.backbone = _box("Backbone", _BACKBONE_TIP, width=150)
         self.layer = _box("Layer", _LAYER_TIP, width=120)
         self.input = _box("Input", _INPUT_TIP, width=100, editable=True)
         self.method = _box("Method", "How the coarse features are brought to the output size.", width=100)
@@ -52,7 +52,7 @@ class Controls(QWidget):
         for method in METHODS:
             self.method.addItem(method.title, method.name)
             self.method.setItemData(self.method.count() - 1, method.description, Qt.ItemDataRole.ToolTipRole)
-        self.input.addItem("default", "")
+        self.input.addItem("auto", "")
         for size in INPUT_SIZES:
             self.input.addItem("image size" if size == "image" else size, size)
         for size in OUTPUT_SIZES:
@@ -99,7 +99,7 @@ class Controls(QWidget):
         if facts.name != self._settings.backbone:
             return
         self._set_layers(facts.layers, facts.default_layer)
-        self.input.setItemText(0, f"default ({facts.default_size})")
+        self.input.setItemText(0, f"auto ({facts.default_size})")
         _select(self.layer, self._settings.layer or "")
         _select(self.input, self._settings.input_size or "")
         self._statuses.setdefault(facts.name, "cached")
@@ -179,8 +179,10 @@ def _box(name: str, tooltip: str, *, width: int, editable: bool = False) -> QCom
     box = QComboBox()
     box.setAccessibleName(name)
     box.setToolTip(tooltip)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(6)
     box.setMinimumWidth(width)
-    box.setMaximumWidth(2 * width)
+    box.setMaximumWidth(380 if width > 120 else 200)
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     box.setEditable(editable)
     box.setMaxVisibleItems(24)
@@ -197,8 +199,11 @@ def _select(box: QComboBox, data: str) -> None:
     with QSignalBlocker(box):
         index = box.findData(data)
         box.setCurrentIndex(index)
-        if index < 0 and box.isEditable():
-            box.setEditText(data)
+        edit = box.lineEdit()
+        if edit is not None:
+            if index < 0:
+                edit.setText(data)
+            edit.setCursorPosition(0)
 
 
 def _typed(box: QComboBox) -> str:

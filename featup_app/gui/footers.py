@@ -16,7 +16,7 @@ class _Gradient(QWidget):
         self._colormap = "viridis"
         self.setFixedHeight(10)
         self.setMinimumWidth(60)
-        self.setMaximumWidth(260)
+        self.setMaximumWidth(200)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
     def set_colormap(self, name: str) -> None:
@@ -42,6 +42,7 @@ class ColorBar(QWidget):
         self._low, self._high = QLabel("", objectName="muted"), QLabel("", objectName="muted")
         self._gradient = _Gradient()
         self._text = QLabel("", objectName="muted")
+        self._text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(6)

@@ -7,7 +7,7 @@ import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QEvent, QObject, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSlider, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QSlider, QToolButton, QVBoxLayout, QWidget
 
 from featup_app.features import Point, Size
 from featup_app.gui import style
@@ -51,6 +51,9 @@ class Panel(QFrame):
         self.setObjectName("panel")
         self.setAccessibleName(f"{title} view")
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        # All panels are alike whatever their texts say: those are cut before a picture is.
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
+        self.setMinimumSize(240, 180)
         self._image_size: Size = (1, 1)
         self._stale = False
 
@@ -58,6 +61,7 @@ class Panel(QFrame):
         self.title.setToolTip(tooltip)
         self.subtitle = QLabel("", objectName="muted")
         self.subtitle.setToolTip(tooltip)
+        self.subtitle.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(0, 100)
         self.opacity.setValue(100)

@@ -32,9 +32,7 @@ class StatusBar(QStatusBar):
         self.bar.setTextVisible(False)
         self.percent = QLabel("")
         self.percent.setMinimumWidth(44)
-        state = native_status()
-        self.backend = QLabel(state.backend)
-        self.backend.setToolTip(state.detail)
+        self.backend = QLabel("")
         self.memory = QLabel("")
         self.memory.setToolTip("Memory that the program holds now")
         self.addWidget(self.point)
@@ -43,9 +41,9 @@ class StatusBar(QStatusBar):
         self._appear = QTimer(self, singleShot=True, interval=_SHOW_AFTER)
         self._appear.timeout.connect(lambda: self._set_shown(True))
         self._watch = QTimer(self, interval=1000)
-        self._watch.timeout.connect(self._show_memory)
+        self._watch.timeout.connect(self._show_state)
         self._watch.start()
-        self._show_memory()
+        self._show_state()
         self._set_shown(False)
 
     def show_busy(self, busy: bool) -> None:
@@ -59,8 +57,9 @@ class StatusBar(QStatusBar):
     def show_progress(self, event: Progressed) -> None:
         """``done`` of ``total`` steps of a stage; a total of 0 shows a bar that only moves."""
         self.stage.setText(event.stage)
-        self.bar.setRange(0, event.total)
-        self.bar.setValue(event.done)
+        # Shares, not counts: the bytes of a large download do not fit into Qt's 32-bit integers.
+        self.bar.setRange(0, 1000 if event.total else 0)
+        self.bar.setValue(1000 * event.done // event.total if event.total else 0)
         self.percent.setText(f"{100 * event.done // event.total} %" if event.total else "")
 
     def show_point(self, point: Point | None, studio: Studio) -> None:
@@ -83,6 +82,10 @@ class StatusBar(QStatusBar):
         for widget in (self.stage, self.bar, self.percent):
             widget.setVisible(shown)
 
-    def _show_memory(self) -> None:
+    def _show_state(self) -> None:
+        """Who computes is known only once the engine has started; memory changes all the time."""
+        state = native_status()
+        self.backend.setText(state.backend)
+        self.backend.setToolTip(state.detail)
         used = process_bytes()
         self.memory.setText("" if used is None else human_bytes(used))

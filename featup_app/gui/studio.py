@@ -130,8 +130,13 @@ class Studio(QObject):
         self._request_similarity()
 
     def cancel(self) -> None:
-        """Stop everything that computes; the pictures that are there stay."""
+        """Stop everything that computes, exports too; the pictures that are there stay."""
         self.engine.cancel()
+
+    def _cancel_views(self) -> None:
+        """Stop what has no reader any more; an export goes on with the image and settings it was asked with."""
+        for kind in ("backbone", *VIEWS):
+            self.engine.cancel(kind)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -182,7 +187,7 @@ class Studio(QObject):
 
     def _go_back(self) -> None:
         """Settings that do not work are given up for the last that did, so that the pictures stay true to them."""
-        self.engine.cancel()
+        self._cancel_views()
         reported = self._reported
         self.settings = self._good
         self.settings_changed.emit(self.settings)
@@ -195,7 +200,7 @@ class Studio(QObject):
             self.stale.emit(job.kind, False)
 
     def _opened(self, image: Image) -> None:
-        self.engine.cancel()
+        self._cancel_views()
         self.image = image
         self.pca = self.similarity = self.cam = None
         self.chosen_class = None

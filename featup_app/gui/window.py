@@ -56,6 +56,7 @@ class MainWindow(QMainWindow):
     def __init__(self, preferences: Preferences) -> None:
         super().__init__()
         self.preferences = preferences
+        self._exports: set[int] = set()
         self.setWindowTitle("FeatUp")
         self.setWindowIcon(style.icon("featup-app"))
         self.setAcceptDrops(True)
@@ -183,7 +184,7 @@ class MainWindow(QMainWindow):
         inspector.cam.colours_changed.connect(self._recolour)
         engine.started.connect(lambda job: self._show_busy(True))
         engine.progressed.connect(self.status.show_progress)
-        engine.finished.connect(lambda job: self._show_busy(engine.busy))
+        engine.finished.connect(self._finished)
         engine.succeeded.connect(self._other_answer)
 
     # -- opening ---------------------------------------------------------------------------------------------------
@@ -266,7 +267,9 @@ class MainWindow(QMainWindow):
         panel = self.views.panels["cam"]
         panel.show_lens(view.picture(colormap))
         panel.subtitle.setText(f"{view.chosen.name}, {100 * view.chosen.probability:.0f} %")
-        self.views.cam_bar.show_range(colormap, view.limits(), f"{view.kind} · {view.facts.backbone_title}")
+        self.views.cam_bar.show_range(
+            colormap, view.limits(), f"{view.kind} · {view.facts.backbone_title.split(' (')[0]}"
+        )
         self.views.cam_bar.setToolTip(view.note or "Evidence for the class; negative evidence has the lowest colour")
         self.inspector.cam.show_view(view)
 
@@ -287,6 +290,10 @@ class MainWindow(QMainWindow):
         self.status.show_busy(busy)
         self.cancel_button.setEnabled(busy)
         self.actions_by_name["cancel"].setEnabled(busy)
+
+    def _finished(self, job: Job) -> None:
+        self._exports.discard(job.id)
+        self._show_busy(self.engine.busy)
 
     def _look_up_statuses(self) -> None:
         def look_up(progress: Progress) -> dict[str, str]:
@@ -324,11 +331,12 @@ class MainWindow(QMainWindow):
         dialog = ExportDialog(self, self.studio, self.inspector, self.preferences)
         if dialog.exec():
             options, folder, settings = dialog.options(), dialog.folder(), self.studio.settings
-            self.engine.compute(
+            job = self.engine.compute(
                 "export",
                 lambda session, progress: export_image(session, image, settings, options, folder, progress=progress),
                 replace=False,
             )
+            self._exports.add(job.id)
 
     def copy_view(self) -> None:
         """Put the picture of the view in hand on the clipboard."""
@@ -344,6 +352,10 @@ class MainWindow(QMainWindow):
         QGuiApplication.clipboard().setImage(image.copy())
         self.status.showMessage(f"Copied the {name} picture, {width} × {height} pixels", 4000)
 
+    def _give_up_export(self) -> bool:
+        question = "An export is still being written. Close and give it up? Nothing of it will be left behind."
+        return QMessageBox.question(self, "Export", question) == QMessageBox.StandardButton.Yes
+
     # -- leaving ---------------------------------------------------------------------------------------------------
 
     def _restore_layout(self) -> None:
@@ -354,6 +366,9 @@ class MainWindow(QMainWindow):
             self.restoreState(QByteArray(base64.b64decode(stored["state"])))
 
     def closeEvent(self, event: QCloseEvent) -> None:
+        if self._exports and not self._give_up_export():
+            event.ignore()
+            return
         self.preferences.settings = self.studio.settings
         self.preferences.window = {
             "geometry": base64.b64encode(bytes(self.saveGeometry().data())).decode(),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -114,11 +116,35 @@ def test_nothing_is_replaced_unasked_and_a_cancelled_export_leaves_nothing(drive
     driver.window.notice.hide()
     folder = tmp_path / "new"
     driver.window.notice.tell("information", "waiting")
-    export_without_message(driver, monkeypatch, folder)
+    start_export(driver, monkeypatch, folder)
+    driver.wait_until_idle()
     assert not folder.exists()
 
 
-def export_without_message(driver, monkeypatch, folder) -> None:
+def test_an_export_outlives_another_image_and_asks_before_the_window_closes(driver, monkeypatch, tmp_path):
+    going, asked = threading.Event(), []
+
+    def slow(session, image, settings, options, folder, *, progress):
+        while not going.is_set():
+            progress("writing", 0, 0)
+            time.sleep(0.01)
+        return [tmp_path / f"{image.name}.npz"]
+
+    monkeypatch.setattr(window_module, "export_image", slow)
+    monkeypatch.setattr(window_module.MainWindow, "_give_up_export", lambda self: bool(asked.append(1)))
+    start_export(driver, monkeypatch, tmp_path)
+    driver.studio.open(sample_images()[0])
+    driver.wait_for(lambda: driver.studio.image.name == "cat.jpg")
+    assert not driver.window.close()
+    assert asked == [1]
+    going.set()
+    driver.wait_for(lambda: driver.window.notice.isVisible())
+    assert "coffee.jpg.npz" in driver.window.notice.text.text()
+    driver.wait_until_idle()
+    assert driver.studio.pca.facts.geometry.image_hw == (300, 451)
+
+
+def start_export(driver, monkeypatch, folder) -> None:
     class Accepted(ExportDialog):
         def exec(self) -> int:
             self.folder_edit.setText(str(folder))
@@ -126,4 +152,3 @@ def export_without_message(driver, monkeypatch, folder) -> None:
 
     monkeypatch.setattr(window_module, "ExportDialog", Accepted)
     driver.window.actions_by_name["export"].trigger()
-    driver.wait_until_idle()
