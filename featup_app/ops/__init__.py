@@ -1,24 +1,28 @@
 """The operators that upsampling spends its time in: public names and the choice of implementation.
 
-Every operator has a reference in plain torch (``ops.reference``), which is also the oracle of the tests. Importing this room
-imports no torch.
+Every operator has a reference in plain torch (``ops.reference``), which is also the oracle of the tests, and compiled code
+(``ops.native``) where the library is there. Importing this room imports no torch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from featup_app.lazily import lazy_names
 from featup_app.ops.status import NativeStatus, native_status
 
 if TYPE_CHECKING:
-    from featup_app.ops.reference import adaptive_conv, range_softmax, window_sum
+    from featup_app.ops.operators import adaptive_conv, bilateral_weights, jbu_weights, range_softmax, window_sum
 
-__all__ = ["NativeStatus", "adaptive_conv", "native_status", "range_softmax", "window_sum"]
+__all__ = [
+    "NativeStatus",
+    "adaptive_conv",
+    "bilateral_weights",
+    "jbu_weights",
+    "native_status",
+    "range_softmax",
+    "window_sum",
+]
 
-
-def __getattr__(name: str) -> Any:
-    if name in ("adaptive_conv", "range_softmax", "window_sum"):
-        from featup_app.ops import reference
-
-        return getattr(reference, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+_OPERATORS = ("adaptive_conv", "bilateral_weights", "jbu_weights", "range_softmax", "window_sum")
+__getattr__ = lazy_names(__name__, dict.fromkeys(_OPERATORS, "operators"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+
+from featup_app.ops import loading
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,31 @@ class NativeStatus:
 
 
 def native_status() -> NativeStatus:
-    """What computes the window sums of the joint bilateral upsampler in this process."""
+    """What computes the window sums of the joint bilateral upsampler in this process.
+
+    Before torch is there nothing has been loaded, and asking does not change that: importing torch takes seconds.
+    """
+    try:
+        if loading.wish() == "off":
+            return _reference("FEATUP_NATIVE=off switches the compiled library off.")
+        if loading.loaded() is None and loading.failure() is None and not _torch_is_there():
+            return NativeStatus("not loaded yet", "The upsampling operators are loaded with the first picture.")
+        native = loading.library()
+    except RuntimeError as problem:
+        return NativeStatus("unusable", f"{problem}.")
+    if native is None:
+        return _reference(f"The compiled library is not used: {loading.failure()}.")
+    name = loading.instruction_set(native)
     return NativeStatus(
-        "torch", "The upsampling operators run as plain torch code; no compiled library is part of this version."
+        f"native {name}", f"The upsampling operators run in the compiled library on the processor, with {name} code."
     )
+
+
+def _reference(reason: str) -> NativeStatus:
+    return NativeStatus("torch", f"The upsampling operators run as plain torch code. {reason}")
+
+
+def _torch_is_there() -> bool:
+    """Whether torch has been imported to the end: while another thread imports it, asking it would have to wait."""
+    module = sys.modules.get("torch")
+    return module is not None and not getattr(module.__spec__, "_initializing", False)

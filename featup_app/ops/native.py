@@ -1,0 +1,218 @@
+"""The compiled operators as torch operators: on CPU tensors, differentiable, known to torch.compile.
+
+The three window operators are each other's gradients, so that derivatives of any order stay compiled:
+
+- ``window_sum``: padded input and weights -> sum over the window;
+- ``window_spread``: its gradient to the padded input, from the gradient of the result and the weights;
+- ``window_dot``: its gradient to the weights, from the padded input and the gradient of the result.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from featup_app.ops import loading
+from featup_app.ops.loading import TensorView
+
+FEW_CHANNELS = 8
+"""Up to so many channels are summed in planes. As in native/cpu/variant.hpp."""
+
+_DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+_WORTH_A_THREAD = 2**18
+"""Multiplications below which waking other threads takes longer than the work."""
+
+
+def handles(*tensors: Tensor) -> bool:
+    """Whether the library is there and takes such tensors.
+
+    Raises:
+        RuntimeError: if FEATUP_NATIVE=require and there is no library.
+    """
+    if any(tensor.device.type != "cpu" or tensor.dtype not in _DTYPES for tensor in tensors):
+        return False
+    return loading.library() is not None and all(tensor.layout == torch.strided for tensor in tensors)
+
+
+def _call(function: str, *arguments: Any) -> None:
+    native = loading.library()
+    if native is None:
+        raise RuntimeError("the compiled operators are switched off")
+    loading.check(getattr(native, function)(*arguments))
+
+
+def _view(tensor: Tensor) -> Any:
+    view = TensorView()
+    view.data = tensor.data_ptr()
+    view.size[:] = tensor.shape
+    view.stride[:] = tensor.stride()
+    view.dtype = _DTYPES[tensor.dtype]
+    return ctypes.byref(view)
+
+
+def _threads(multiplications: int) -> int:
+    return torch.get_num_threads() if multiplications > _WORTH_A_THREAD else 1
+
+
+def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Memory for a result, in the layout of an input. Few channels always come in planes."""
+    last = like.shape[1] > FEW_CHANNELS and like.stride(1) == 1
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=layout)
+
+
+def _sum_shape(padded: Tensor, kernel_size: int) -> tuple[int, int, int, int]:
+    batch, channels, height, width = padded.shape
+    return batch, channels, height - kernel_size + 1, width - kernel_size + 1
+
+
+@torch.library.custom_op("featup::window_sum", mutates_args=(), device_types="cpu")
+def window_sum(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
+    """See ``featup_app.ops.window_sum``."""
+    result = _empty(padded, _sum_shape(padded, kernel_size))
+    target, source = result, padded
+    if padded.shape[1] <= FEW_CHANNELS:
+        # Next to the weights of their pixels, few channels are small: bring them into the form that is fastest.
+        source = padded.to(torch.float32) if padded.dtype in (torch.float16, torch.bfloat16) else padded
+        source = source if source.stride(3) == 1 else source.contiguous()
+        target = result if result.dtype == source.dtype else result.to(source.dtype)
+    threads = _threads(padded.shape[1] * weights.numel())
+    _call("featup_window_sum", _view(source), _view(weights), _view(target), kernel_size, threads)
+    return result if target is result else result.copy_(target)
+
+
+@window_sum.register_fake
+def _(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
+    return _empty(padded, _sum_shape(padded, kernel_size))
+
+
+@torch.library.custom_op("featup::window_spread", mutates_args=(), device_types="cpu")
+def window_spread(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
+    """(B, C, H, W) and (B, k * k, H, W) -> (B, C, H + k - 1, W + k - 1)."""
+    result = _empty(gradient, _sum_shape(gradient, 2 - kernel_size))
+    threads = _threads(gradient.shape[1] * weights.numel())
+    _call("featup_window_spread", _view(gradient), _view(weights), _view(result), kernel_size, threads)
+    return result
+
+
+@window_spread.register_fake
+def _(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
+    return _empty(gradient, _sum_shape(gradient, 2 - kernel_size))
+
+
+@torch.library.custom_op("featup::window_dot", mutates_args=(), device_types="cpu")
+def window_dot(padded: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
+    """(B, C, H + k - 1, W + k - 1) and (B, C, H, W) -> (B, k * k, H, W)."""
+    batch, _, height, width = gradient.shape
+    result = padded.new_empty((batch, kernel_size**2, height, width))
+    threads = _threads(gradient.numel() * kernel_size**2)
+    _call("featup_window_dot", _view(padded), _view(gradient), _view(result), kernel_size, threads)
+    return result
+
+
+@window_dot.register_fake
+def _(padded: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
+    batch, _, height, width = gradient.shape
+    return padded.new_empty((batch, kernel_size**2, height, width))
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    first, second, ctx.kernel_size = inputs
+    ctx.save_for_backward(first, second)
+
+
+def _sum_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    padded, weights = ctx.saved_tensors
+    to_padded = window_spread(gradient, weights, ctx.kernel_size) if ctx.needs_input_grad[0] else None
+    to_weights = window_dot(padded, gradient, ctx.kernel_size).to(weights.dtype) if ctx.needs_input_grad[1] else None
+    return to_padded, to_weights, None
+
+
+def _spread_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    source, weights = ctx.saved_tensors
+    to_source = window_sum(gradient, weights, ctx.kernel_size) if ctx.needs_input_grad[0] else None
+    to_weights = window_dot(gradient, source, ctx.kernel_size).to(weights.dtype) if ctx.needs_input_grad[1] else None
+    return to_source, to_weights, None
+
+
+def _dot_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    padded, centre = ctx.saved_tensors
+    to_padded = window_spread(centre, gradient, ctx.kernel_size).to(padded.dtype) if ctx.needs_input_grad[0] else None
+    to_centre = window_sum(padded, gradient, ctx.kernel_size).to(centre.dtype) if ctx.needs_input_grad[1] else None
+    return to_padded, to_centre, None
+
+
+window_sum.register_autograd(_sum_backward, setup_context=_keep)
+window_spread.register_autograd(_spread_backward, setup_context=_keep)
+window_dot.register_autograd(_dot_backward, setup_context=_keep)
+
+
+@torch.library.custom_op("featup::range_weights", mutates_args=(), device_types="cpu")
+def range_weights(keys: Tensor, temperature: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
+    """Softmax over the taps of temperature * products of keys + bias; float32 or float64."""
+    batch, _, height, width = _sum_shape(keys, kernel_size)
+    source = keys if keys.stride(3) == 1 else keys.contiguous()
+    result = keys.new_empty((batch, kernel_size**2, height, width))
+    taps = (ctypes.c_double * kernel_size**2)(*bias.tolist())
+    threads = _threads(result.numel() * max(1, keys.shape[1]))
+    _call("featup_range_softmax", _view(source), float(temperature), taps, _view(result), kernel_size, threads)
+    return result
+
+
+@range_weights.register_fake
+def _(keys: Tensor, temperature: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
+    batch, _, height, width = _sum_shape(keys, kernel_size)
+    return keys.new_empty((batch, kernel_size**2, height, width))
+
+
+def _keep_weights(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    keys, temperature, _, ctx.kernel_size = inputs
+    ctx.save_for_backward(keys, temperature, output)
+
+
+def _range_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    keys, temperature, weights = ctx.saved_tensors
+    size: int = ctx.kernel_size
+    through = weights * gradient
+    through = through - weights * through.sum(dim=1, keepdim=True)  # the gradient to the logits
+    radius = size // 2
+    centre = keys[..., radius : keys.shape[2] - radius, radius : keys.shape[3] - radius]
+    to_keys = to_temperature = to_bias = None
+    if ctx.needs_input_grad[0]:
+        scaled = through * temperature
+        own = window_sum(keys, scaled, size)
+        to_keys = window_spread(centre, scaled, size) + torch.nn.functional.pad(own, (radius,) * 4)
+    if ctx.needs_input_grad[1]:
+        to_temperature = (through * window_dot(keys, centre, size)).sum()
+    if ctx.needs_input_grad[2]:
+        to_bias = through.sum(dim=(0, 2, 3))
+    return to_keys, to_temperature, to_bias, None
+
+
+range_weights.register_autograd(_range_backward, setup_context=_keep_weights)
+
+
+@torch.library.custom_op("featup::bilateral_weights", mutates_args=(), device_types="cpu")
+def bilateral_weights(guidance: Tensor, sigma_spatial: float, sigma_range: float, kernel_size: int) -> Tensor:
+    """See ``featup_app.ops.bilateral_weights``; not differentiable."""
+    batch, _, height, width = _sum_shape(guidance, kernel_size)
+    source = guidance if guidance.stride(3) == 1 else guidance.contiguous()
+    result = guidance.new_empty((batch, kernel_size**2, height, width))
+    radius = kernel_size // 2
+    line = [(tap - radius) / max(radius, 1) for tap in range(kernel_size)]
+    bias = [-(y * y + x * x) / (2 * sigma_spatial**2) for y in line for x in line]
+    taps, scale = (ctypes.c_double * len(bias))(*bias), -0.5 / sigma_range**2
+    _call(
+        "featup_bilateral_weights", _view(source), scale, taps, _view(result), kernel_size, _threads(3 * result.numel())
+    )
+    return result
+
+
+@bilateral_weights.register_fake
+def _(guidance: Tensor, sigma_spatial: float, sigma_range: float, kernel_size: int) -> Tensor:
+    batch, _, height, width = _sum_shape(guidance, kernel_size)
+    return guidance.new_empty((batch, kernel_size**2, height, width))

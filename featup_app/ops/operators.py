@@ -1,0 +1,192 @@
+"""The public operators: they check their arguments, then take the compiled library or the reference.
+
+CPU tensors of float16, bfloat16, float32 or float64 go to the library if it is there; everything else to plain torch. Both
+give the same values up to rounding, and both raise the same errors.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from featup_app.ops import native, reference
+
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum over a window around each pixel, with weights of its own for each pixel.
+
+    Sums are taken in float32, of float64 tensors in float64.
+
+    Args:
+        padded: (B, C, H + k - 1, W + k - 1) input, already padded.
+        weights: (B, k * k, H, W), one plane for each tap, taps row by row; the same for all channels. They may have another
+            floating point type than the input, but float64 goes with float64 only.
+
+    Returns:
+        (B, C, H, W) in the dtype of ``padded``. Differentiable with respect to both.
+
+    Raises:
+        RuntimeError: if shape, dtype or device do not fit, naming the argument.
+    """
+    _check_real("padded", padded)
+    _check_real("weights", weights)
+    if weights.dim() != 4:
+        raise RuntimeError(f"weights has shape {tuple(weights.shape)}; expected (B, k * k, H, W)")
+    if padded.dim() != 4:
+        raise RuntimeError(f"padded has shape {tuple(padded.shape)}; expected (B, C, H + k - 1, W + k - 1)")
+    batch, taps, height, width = weights.shape
+    kernel_size = math.isqrt(taps)
+    if kernel_size * kernel_size != taps or kernel_size % 2 == 0:
+        raise RuntimeError(f"weights has {taps} taps; expected the square of an odd kernel size")
+    expected = (batch, padded.shape[1], height + kernel_size - 1, width + kernel_size - 1)
+    if tuple(padded.shape) != expected:
+        raise RuntimeError(
+            f"padded has shape {tuple(padded.shape)}; the weights {tuple(weights.shape)} need {expected}"
+        )
+    _check_alike("weights", weights, "padded", padded)
+    return _window_sum(padded, weights, kernel_size)
+
+
+def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
+    """Convolution with a filter of its own for each pixel, without padding.
+
+    Args:
+        input: (B, C, H + k - 1, W + k - 1).
+        filters: (B, H, W, k, k), the same for all channels; k odd.
+
+    Returns:
+        (B, C, H, W). Differentiable with respect to both arguments, all k * k taps.
+
+    Raises:
+        RuntimeError: if shape, dtype or device do not fit, naming the argument.
+    """
+    _check_real("input", input)
+    _check_real("filters", filters)
+    if filters.dim() != 5 or filters.shape[3] != filters.shape[4] or filters.shape[3] % 2 == 0:
+        raise RuntimeError(f"filters has shape {tuple(filters.shape)}; expected (B, H, W, k, k) with an odd k")
+    if input.dim() != 4:
+        raise RuntimeError(f"input has shape {tuple(input.shape)}; expected (B, C, H + k - 1, W + k - 1)")
+    batch, height, width, kernel_size, _ = filters.shape
+    expected = (batch, input.shape[1], height + kernel_size - 1, width + kernel_size - 1)
+    if tuple(input.shape) != expected:
+        raise RuntimeError(f"input has shape {tuple(input.shape)}; the filters {tuple(filters.shape)} need {expected}")
+    _check_alike("filters", filters, "input", input)
+    return _window_sum(input, filters.flatten(3).permute(0, 3, 1, 2), kernel_size)
+
+
+def range_softmax(keys: Tensor, temperature: Tensor | float, kernel_size: int) -> Tensor:
+    """How alike each pixel's neighbours are to it: softmax over the window of scaled products of keys.
+
+    Args:
+        keys: (B, D, H + k - 1, W + k - 1), already padded.
+        temperature: factor of the products, a number or a tensor of one.
+        kernel_size: k, odd.
+
+    Returns:
+        (B, k * k, H, W), positive, summing to one over the taps; taps row by row. Differentiable.
+
+    Raises:
+        RuntimeError: if shape, dtype or device do not fit, naming the argument.
+    """
+    _check_window("keys", keys, kernel_size)
+    factor = _temperature(temperature, keys)
+    return _range_weights(keys, factor, keys.new_zeros(kernel_size**2), kernel_size)
+
+
+def jbu_weights(keys: Tensor, temperature: Tensor | float, sigma_spatial: Tensor | float, kernel_size: int) -> Tensor:
+    """Weights of the joint bilateral upsampler: :func:`range_softmax` times a Gaussian of distance, summing to one.
+
+    The Gaussian's logarithm is added to the scaled products, so that one softmax does it all.
+
+    Args:
+        keys, temperature, kernel_size: as in :func:`range_softmax`.
+        sigma_spatial: width of the Gaussian, where the window's side runs from -1 to 1.
+
+    Returns:
+        (B, k * k, H, W). Differentiable with respect to keys, temperature and sigma.
+
+    Raises:
+        RuntimeError: if shape, dtype or device do not fit, naming the argument.
+    """
+    _check_window("keys", keys, kernel_size)
+    factor = _temperature(temperature, keys)
+    bias = reference.spatial_logarithm(sigma_spatial, kernel_size, keys)
+    return _range_weights(keys, factor, bias, kernel_size)
+
+
+def bilateral_weights(guidance: Tensor, sigma_spatial: float, sigma_range: float, kernel_size: int = 7) -> Tensor:
+    """The classical joint bilateral weights: Gaussians of distance and of the difference of colours, summing to one.
+
+    Args:
+        guidance: (B, D, H + k - 1, W + k - 1), already padded.
+        sigma_spatial: width of the Gaussian of distance, where the window's side runs from -1 to 1.
+        sigma_range: width of the Gaussian of the Euclidean difference of colours.
+        kernel_size: k, odd.
+
+    Returns:
+        (B, k * k, H, W). A pixel's weights depend to the last bit on its window alone, not on the size of the tensor.
+
+    Raises:
+        RuntimeError: if shape, dtype or device do not fit, naming the argument.
+    """
+    _check_window("guidance", guidance, kernel_size)
+    wants_gradient = torch.is_grad_enabled() and guidance.requires_grad
+    if not wants_gradient and native.handles(guidance):
+        weights: Tensor = native.bilateral_weights(_full(guidance), sigma_spatial, sigma_range, kernel_size)
+        return weights.to(guidance.dtype)
+    return reference.bilateral_weights(guidance, sigma_spatial, sigma_range, kernel_size)
+
+
+def _window_sum(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
+    if native.handles(padded, weights):
+        result: Tensor = native.window_sum(padded, weights, kernel_size)
+        return result
+    return reference.window_sum(padded, weights, kernel_size)
+
+
+def _range_weights(keys: Tensor, temperature: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
+    if native.handles(keys):
+        result: Tensor = native.range_weights(_full(keys), _full(temperature), _full(bias), kernel_size)
+        return result.to(keys.dtype)
+    return reference.range_weights(keys, temperature, bias, kernel_size)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """At least float32."""
+    return tensor.float() if tensor.dtype in _HALVES else tensor
+
+
+def _check_real(name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise RuntimeError(f"{name} has dtype {tensor.dtype}; expected a floating point type")
+
+
+def _check_alike(name: str, tensor: Tensor, leader_name: str, leader: Tensor) -> None:
+    if tensor.device != leader.device:
+        raise RuntimeError(f"{name} is on {tensor.device}; {leader_name} is on {leader.device}")
+    if tensor.dtype != leader.dtype and torch.float64 in (tensor.dtype, leader.dtype):
+        raise RuntimeError(f"{name} has dtype {tensor.dtype}; {leader_name} has {leader.dtype}")
+
+
+def _check_window(name: str, padded: Tensor, kernel_size: int) -> None:
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise RuntimeError(f"kernel_size is {kernel_size}; expected an odd number")
+    _check_real(name, padded)
+    if padded.dim() != 4 or min(padded.shape[2:]) < kernel_size:
+        raise RuntimeError(
+            f"{name} has shape {tuple(padded.shape)}; expected (B, D, H + {kernel_size - 1}, W + {kernel_size - 1})"
+        )
+
+
+def _temperature(temperature: Tensor | float, keys: Tensor) -> Tensor:
+    if not isinstance(temperature, Tensor):
+        return torch.tensor(temperature, dtype=keys.dtype, device=keys.device)
+    if temperature.numel() != 1:
+        raise RuntimeError(f"temperature has shape {tuple(temperature.shape)}; expected one number")
+    if temperature.device != keys.device and temperature.dim() > 0:
+        raise RuntimeError(f"temperature is on {temperature.device}; keys is on {keys.device}")
+    return temperature.reshape(()).to(keys)

@@ -1,0 +1,3 @@
+#define FEATUP_VARIANT baseline
+#define FEATUP_NAME "baseline"
+#include "variant.hpp"
