@@ -113,9 +113,7 @@ def window_sum_grad_weights(grad: Tensor, padded: Tensor, kernel_size: int) -> T
     return output
 
 
-def range_softmax(
-    keys: Tensor, temperature: Tensor | float, kernel_size: int, bias: Tensor | None = None
-) -> Tensor:
+def range_softmax(keys: Tensor, temperature: Tensor | float, kernel_size: int, bias: Tensor | None = None) -> Tensor:
     """Softmax over the window of temperature * products of keys + bias.
 
     Args:
@@ -130,9 +128,11 @@ def range_softmax(
     Raises:
         RuntimeError: as :func:`window_sum`.
     """
+    import torch
+
     batch, channels, height, width = _inner("keys", keys, kernel_size)
     factor, factor_at = 0.0, None
-    if not _is_tensor(temperature):
+    if not isinstance(temperature, torch.Tensor):
         factor = float(temperature)
     elif temperature.numel() != 1:
         raise RuntimeError(f"temperature has shape {tuple(temperature.shape)}; expected one number")
@@ -226,7 +226,9 @@ def _open(path: Path) -> ctypes.CDLL:
     native.featup_cuda_abi_version.restype = ctypes.c_int
     found = native.featup_cuda_abi_version()
     if found != ABI_VERSION:
-        raise RuntimeError(f"the CUDA library has interface {found} and this program needs {ABI_VERSION}; please install again")
+        raise RuntimeError(
+            f"the CUDA library has interface {found} and this program needs {ABI_VERSION}; please install again"
+        )
     native.featup_cuda_device_count.restype = ctypes.c_int
     native.featup_cuda_status.restype = ctypes.c_char_p
     pointer, real, strides = ctypes.c_void_p, ctypes.c_double, ctypes.POINTER(ctypes.c_int64)
@@ -270,12 +272,6 @@ def _sum_dtype(tensor: Tensor) -> torch.dtype:
     import torch
 
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def _is_tensor(value: Any) -> bool:
-    import torch
-
-    return isinstance(value, torch.Tensor)
 
 
 def _strided(tensor: Tensor) -> tuple[int, Any]:

@@ -1,0 +1,354 @@
+// Runs every kernel under the emulation and compares it with loops that follow the definition.
+//
+//   check           all cases
+//   check FAULT     one case with a mistake planted in the kernels (race, shared, global, divergent), which must not pass
+//
+// Ends with 0 if all agree, 1 if not.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "featup_cuda.h"
+#include "platform.h"
+
+namespace {
+
+int failures = 0, checks = 0;
+
+void expect(bool holds, const std::string& what) {
+  ++checks;
+  if (holds) return;
+  ++failures;
+  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
+}
+
+double read(float value) { return value; }
+double read(double value) { return value; }
+double read(__half value) { return __half2float(value); }
+double read(__nv_bfloat16 value) { return __bfloat162float(value); }
+void write(float& at, double value) { at = float(value); }
+void write(double& at, double value) { at = value; }
+void write(__half& at, double value) { at = __float2half_rn(float(value)); }
+void write(__nv_bfloat16& at, double value) { at = __float2bfloat16_rn(float(value)); }
+
+template <class T>
+struct Kind;
+template <>
+struct Kind<float> {
+  static constexpr int dtype = FEATUP_CUDA_FLOAT32;
+  static constexpr double tolerance = 2e-5;
+};
+template <>
+struct Kind<double> {
+  static constexpr int dtype = FEATUP_CUDA_FLOAT64;
+  static constexpr double tolerance = 1e-12;
+};
+template <>
+struct Kind<__half> {
+  static constexpr int dtype = FEATUP_CUDA_FLOAT16;
+  static constexpr double tolerance = 2e-3;
+};
+template <>
+struct Kind<__nv_bfloat16> {
+  static constexpr int dtype = FEATUP_CUDA_BFLOAT16;
+  static constexpr double tolerance = 1e-2;
+};
+
+std::uint32_t state = 1;
+double random_number() {
+  state = state * 1664525u + 1013904223u;
+  return (state >> 8) / double(1 << 23) - 1.0;
+}
+
+enum Layout { contiguous, channels_last, every_second };
+
+// Four dimensions in memory that is exactly as long as the layout needs.
+template <class T>
+struct Tensor {
+  std::int64_t sizes[4], strides[4];
+  std::vector<T> memory;
+
+  Tensor(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d, Layout layout = contiguous)
+      : sizes{a, b, c, d}, strides{b * c * d, c * d, d, 1} {
+    std::int64_t count = a * b * c * d;
+    if (layout == channels_last) {
+      const std::int64_t changed[4] = {b * c * d, 1, b * d, b};
+      std::memcpy(strides, changed, sizeof strides);
+    } else if (layout == every_second) {
+      for (std::int64_t& stride : strides) stride *= 2;
+      count = count == 0 ? 0 : 2 * count - 1;
+    }
+    memory.resize(std::size_t(count));
+    for (T& value : memory) write(value, std::nan(""));  // what is not filled or written must not be used
+  }
+
+  Tensor& fill() {
+    for (std::int64_t a = 0; a < sizes[0]; ++a)
+      for (std::int64_t b = 0; b < sizes[1]; ++b)
+        for (std::int64_t c = 0; c < sizes[2]; ++c)
+          for (std::int64_t d = 0; d < sizes[3]; ++d) write(at(a, b, c, d), random_number());
+    return *this;
+  }
+
+  T& at(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d) {
+    return memory[std::size_t(a * strides[0] + b * strides[1] + c * strides[2] + d * strides[3])];
+  }
+  double operator()(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d) { return read(at(a, b, c, d)); }
+};
+
+struct Case {
+  std::int64_t batch, channels, height, width, kernel_size;
+  Layout layout;
+  std::string name() const {
+    static const char* layouts[] = {"contiguous", "channels last", "every second"};
+    char text[128];
+    std::snprintf(text, sizeof text, "B%lld C%lld %lldx%lld k%lld %s", (long long)batch, (long long)channels, (long long)height,
+                  (long long)width, (long long)kernel_size, layouts[layout]);
+    return text;
+  }
+};
+
+template <class T>
+void compare(const char* what, const Case& the, const char* error, Tensor<T>& found, const std::vector<double>& expected) {
+  const std::string name = std::string(what) + " dtype " + std::to_string(Kind<T>::dtype) + " " + the.name();
+  expect(error == nullptr, name + ": " + (error != nullptr ? error : ""));
+  expect(found.memory.size() == expected.size(), name + ": size");
+  double worst = 0;
+  for (std::size_t index = 0; index < expected.size() && index < found.memory.size(); ++index) {
+    const double difference = std::abs(read(found.memory[index]) - expected[index]) / (1.0 + std::abs(expected[index]));
+    worst = difference <= worst ? worst : difference;  // a NaN stays
+    if (std::isnan(difference)) break;
+  }
+  expect(worst <= Kind<T>::tolerance, name + ": differs by " + std::to_string(worst));
+}
+
+template <class T>
+void check_window_sum(const Case& the) {
+  const std::int64_t k = the.kernel_size, taps = k * k, edge = k - 1;
+  const std::int64_t b = the.batch, c = the.channels, h = the.height, w = the.width;
+  Tensor<T> padded(b, c, h + edge, w + edge, the.layout), weights(b, taps, h, w, the.layout), grad(b, c, h, w, the.layout);
+  padded.fill();
+  weights.fill();
+  grad.fill();
+  std::vector<double> sum(std::size_t(b * c * h * w)), to_input(std::size_t(b * c * (h + edge) * (w + edge))),
+      to_weights(std::size_t(b * taps * h * w));
+  for (std::int64_t n = 0; n < b; ++n)
+    for (std::int64_t p = 0; p < c; ++p)
+      for (std::int64_t y = 0; y < h; ++y)
+        for (std::int64_t x = 0; x < w; ++x)
+          for (std::int64_t tap = 0; tap < taps; ++tap) {
+            const std::int64_t iy = y + tap / k, ix = x + tap % k;
+            sum[std::size_t(((n * c + p) * h + y) * w + x)] += padded(n, p, iy, ix) * weights(n, tap, y, x);
+            to_input[std::size_t(((n * c + p) * (h + edge) + iy) * (w + edge) + ix)] += grad(n, p, y, x) * weights(n, tap, y, x);
+            to_weights[std::size_t(((n * taps + tap) * h + y) * w + x)] += grad(n, p, y, x) * padded(n, p, iy, ix);
+          }
+  const bool plain = the.layout == contiguous;
+  const auto strides = [plain](Tensor<T>& tensor) { return plain ? nullptr : tensor.strides; };
+  Tensor<T> output(b, c, h, w), grad_padded(b, c, h + edge, w + edge), grad_weights(b, taps, h, w);
+  compare("window_sum", the,
+          featup_cuda_window_sum(padded.memory.data(), strides(padded), weights.memory.data(), strides(weights),
+                                 output.memory.data(), b, c, h, w, k, Kind<T>::dtype, nullptr),
+          output, sum);
+  compare("window_sum_grad_input", the,
+          featup_cuda_window_sum_grad_input(grad.memory.data(), strides(grad), weights.memory.data(), strides(weights),
+                                            grad_padded.memory.data(), b, c, h, w, k, Kind<T>::dtype, nullptr),
+          grad_padded, to_input);
+  compare("window_sum_grad_weights", the,
+          featup_cuda_window_sum_grad_weights(grad.memory.data(), strides(grad), padded.memory.data(), strides(padded),
+                                              grad_weights.memory.data(), b, c, h, w, k, Kind<T>::dtype, nullptr),
+          grad_weights, to_weights);
+}
+
+template <class T>
+void check_weights(const Case& the) {
+  const std::int64_t k = the.kernel_size, taps = k * k, edge = k - 1, radius = k / 2;
+  const std::int64_t b = the.batch, c = the.channels, h = the.height, w = the.width;
+  const double temperature = 1.7, sigma_spatial = 0.8, sigma_range = 0.6;
+  Tensor<T> padded(b, c, h + edge, w + edge, the.layout);
+  padded.fill();
+  std::vector<double> softmax(std::size_t(b * taps * h * w)), bilateral(softmax.size()), biased(softmax.size());
+  using Total = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  std::vector<Total> bias(static_cast<std::size_t>(taps));
+  for (Total& value : bias) value = Total(random_number());
+  for (std::int64_t n = 0; n < b; ++n)
+    for (std::int64_t y = 0; y < h; ++y)
+      for (std::int64_t x = 0; x < w; ++x) {
+        std::vector<double> logit(static_cast<std::size_t>(taps)), weight(static_cast<std::size_t>(taps));
+        double most = -INFINITY, total_softmax = 0, total_bilateral = 0, total_biased = 0;
+        for (std::int64_t tap = 0; tap < taps; ++tap) {
+          double product = 0, distance = 0;
+          for (std::int64_t p = 0; p < c; ++p) {
+            const double middle = padded(n, p, y + radius, x + radius), value = padded(n, p, y + tap / k, x + tap % k);
+            product += middle * value;
+            distance += (middle - value) * (middle - value);
+          }
+          const double dy = k > 1 ? -1 + 2.0 * double(tap / k) / double(edge) : 0;
+          const double dx = k > 1 ? -1 + 2.0 * double(tap % k) / double(edge) : 0;
+          logit[std::size_t(tap)] = temperature * product;
+          most = std::max(most, logit[std::size_t(tap)]);
+          weight[std::size_t(tap)] = std::exp(-(dy * dy + dx * dx) / (2 * sigma_spatial * sigma_spatial)) *
+                                     std::exp(-distance / (2 * sigma_range * sigma_range));
+        }
+        for (std::int64_t tap = 0; tap < taps; ++tap) {
+          total_softmax += logit[std::size_t(tap)] = std::exp(logit[std::size_t(tap)] - most);
+          total_biased += logit[std::size_t(tap)] * std::exp(double(bias[std::size_t(tap)]));
+          total_bilateral += weight[std::size_t(tap)];
+        }
+        for (std::int64_t tap = 0; tap < taps; ++tap) {
+          const auto index = std::size_t(((n * taps + tap) * h + y) * w + x);
+          softmax[index] = logit[std::size_t(tap)] / total_softmax;
+          biased[index] = logit[std::size_t(tap)] * std::exp(double(bias[std::size_t(tap)])) / total_biased;
+          bilateral[index] = weight[std::size_t(tap)] / total_bilateral;
+        }
+      }
+  const std::int64_t* strides = the.layout == contiguous ? nullptr : padded.strides;
+  Tensor<T> output(b, taps, h, w), again(b, taps, h, w), classical(b, taps, h, w);
+  compare("range_softmax", the,
+          featup_cuda_range_softmax(padded.memory.data(), strides, nullptr, temperature, nullptr, output.memory.data(), b, c, h,
+                                    w, k, Kind<T>::dtype, nullptr),
+          output, softmax);
+  const Total on_device(temperature);
+  compare("range_softmax, temperature and bias on the device", the,
+          featup_cuda_range_softmax(padded.memory.data(), strides, &on_device, std::nan(""), bias.data(), again.memory.data(), b, c,
+                                    h, w, k, Kind<T>::dtype, nullptr),
+          again, biased);
+  compare("bilateral_weights", the,
+          featup_cuda_bilateral_weights(padded.memory.data(), strides, sigma_spatial, sigma_range, classical.memory.data(), b, c,
+                                        h, w, k, Kind<T>::dtype, nullptr),
+          classical, bilateral);
+}
+
+template <class T>
+void check_all(const Case& the) {
+  check_window_sum<T>(the);
+  check_weights<T>(the);
+}
+
+void check_large_logits() {
+  const std::int64_t k = 7, h = 2, w = 3;
+  Tensor<float> keys(1, 2, h + 6, w + 6), output(1, 49, h, w);
+  keys.fill();
+  for (float& value : keys.memory) value *= 100;
+  const char* error = featup_cuda_range_softmax(keys.memory.data(), nullptr, nullptr, 100.0, nullptr, output.memory.data(), 1, 2, h, w,
+                                                k, FEATUP_CUDA_FLOAT32, nullptr);
+  expect(error == nullptr, "large logits: no error");
+  for (std::int64_t y = 0; y < h; ++y)
+    for (std::int64_t x = 0; x < w; ++x) {
+      double total = 0;
+      for (std::int64_t tap = 0; tap < 49; ++tap) total += output(0, tap, y, x);
+      expect(std::abs(total - 1) < 1e-5, "large logits: the weights sum to one");
+    }
+}
+
+void names(const char* error, const char* argument) {
+  const std::string text = error != nullptr ? error : "(no error)";
+  expect(text.rfind(std::string(argument) + " ", 0) == 0, "names " + std::string(argument) + ": " + text);
+}
+
+void check_messages() {
+  float some[64] = {};
+  const std::int64_t negative[4] = {1, 1, -1, 1};
+  const auto sum = [&](const void* padded, const std::int64_t* strides, const void* weights, void* output, std::int64_t batch,
+                       std::int64_t channels, std::int64_t height, std::int64_t width, std::int64_t k, int dtype) {
+    return featup_cuda_window_sum(padded, strides, weights, nullptr, output, batch, channels, height, width, k, dtype, nullptr);
+  };
+  expect(sum(some, nullptr, some, some, 1, 1, 1, 1, 3, 0) == nullptr, "a call that fits");
+  names(sum(nullptr, nullptr, some, some, 1, 1, 1, 1, 3, 0), "padded");
+  names(sum(some, negative, some, some, 1, 1, 1, 1, 3, 0), "padded");
+  names(sum(some, nullptr, nullptr, some, 1, 1, 1, 1, 3, 0), "weights");
+  names(sum(some, nullptr, some, nullptr, 1, 1, 1, 1, 3, 0), "output");
+  names(sum(some, nullptr, some, some, -1, 1, 1, 1, 3, 0), "batch");
+  names(sum(some, nullptr, some, some, 1, std::int64_t(1) << 40, 1, 1, 3, 0), "channels");
+  names(sum(some, nullptr, some, some, 1, 1, -2, 1, 3, 0), "height");
+  names(sum(some, nullptr, some, some, 1, 1, 1, -3, 3, 0), "width");
+  names(sum(some, nullptr, some, some, 1, 1, 1, 1, 4, 0), "kernel_size");
+  names(sum(some, nullptr, some, some, 1, 1, 1, 1, -3, 0), "kernel_size");
+  names(sum(some, nullptr, some, some, 1, 1, 1, 1, 3, 4), "dtype");
+  names(sum(some, nullptr, some, some, 1 << 30, 1 << 30, 1 << 30, 1, 3, 0), "batch, channels, height and width");
+  names(featup_cuda_bilateral_weights(some, nullptr, 0, 1, some, 1, 3, 1, 1, 3, 0, nullptr), "sigma_spatial");
+  names(featup_cuda_bilateral_weights(some, nullptr, 1, NAN, some, 1, 3, 1, 1, 3, 0, nullptr), "sigma_range");
+  names(featup_cuda_range_softmax(nullptr, nullptr, nullptr, 1, nullptr, some, 1, 3, 1, 1, 3, 0, nullptr), "keys");
+  names(featup_cuda_window_sum_grad_input(nullptr, nullptr, some, nullptr, some, 1, 1, 1, 1, 3, 0, nullptr), "grad");
+  names(featup_cuda_window_sum_grad_weights(some, nullptr, nullptr, nullptr, some, 1, 1, 1, 1, 3, 0, nullptr), "padded");
+}
+
+// The emulation itself: dynamic shared memory is there, and is new for each block.
+void reverse_in_blocks(float* values, int* stale) {
+  CUDA_EMULATION_DYNAMIC_SHARED(float, kept);
+  if (!std::isnan(kept[threadIdx.x])) *stale = 1;
+  kept[threadIdx.x] = values[blockIdx.x * blockDim.x + threadIdx.x];
+  __syncthreads();
+  values[blockIdx.x * blockDim.x + threadIdx.x] = kept[blockDim.x - 1 - threadIdx.x];
+}
+
+void check_emulation() {
+  std::vector<float> values(3 * 16);
+  for (std::size_t index = 0; index < values.size(); ++index) values[index] = float(index);
+  int stale = 0;
+  cuda_emulation::launch(reverse_in_blocks, dim3(3), dim3(16), 16 * sizeof(float), values.data(), &stale);
+  for (std::size_t index = 0; index < values.size(); ++index)
+    expect(values[index] == float(index / 16 * 16 + 15 - index % 16), "dynamic shared memory");
+  expect(stale == 0, "shared memory is new for each block");
+}
+
+int planted(const std::string& name) {
+  using featup::Fault;
+  const struct {
+    const char* name;
+    Fault fault;
+  } known[] = {{"race", Fault::race},
+               {"shared", Fault::shared_overflow},
+               {"global", Fault::global_overflow},
+               {"divergent", Fault::divergent_barrier}};
+  for (const auto& each : known) {
+    if (name != each.name) continue;
+    featup::planted_fault = each.fault;
+    check_window_sum<float>({1, 8, 8, 32, 7, contiguous});
+    return failures != 0;
+  }
+  std::fprintf(stderr, "unknown fault %s; race, shared, global or divergent\n", name.c_str());
+  return 2;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count > 1) return planted(arguments[1]);
+  // One pixel, smaller than a tile, more than a tile each way and not a multiple of it, several stages of channels.
+  for (const std::int64_t k : {3, 5, 7}) {
+    check_all<float>({1, 1, 1, 1, k, contiguous});
+    check_all<float>({2, 3, 5, 7, k, channels_last});
+    check_all<float>({1, 9, 11, 35, k, contiguous});
+    check_all<float>({2, 8, 4, 33, k, every_second});
+    check_all<double>({2, 9, 9, 34, k, channels_last});
+    check_all<__half>({1, 3, 6, 33, k, contiguous});
+    check_all<__nv_bfloat16>({1, 3, 6, 33, k, channels_last});
+  }
+  check_all<float>({1, 17, 18, 66, 7, channels_last});
+  check_all<double>({1, 2, 17, 33, 7, contiguous});
+  for (const std::int64_t k : {1, 9}) {
+    check_all<float>({2, 9, 3, 13, k, contiguous});
+    check_all<double>({1, 3, 5, 30, k, every_second});
+    check_all<__half>({1, 2, 2, 3, k, contiguous});
+  }
+  // Shares of the channels: more than one block takes.
+  check_window_sum<float>({1, 70, 2, 3, 3, contiguous});
+  // Empty in each way.
+  for (const std::int64_t k : {1, 7}) {
+    check_all<float>({0, 2, 3, 4, k, contiguous});
+    check_all<float>({1, 0, 3, 4, k, contiguous});
+    check_all<float>({1, 2, 0, 4, k, contiguous});
+    check_all<float>({1, 2, 3, 0, k, contiguous});
+  }
+  check_large_logits();
+  check_messages();
+  check_emulation();
+  std::printf("%d checks, %d failures\n", checks, failures);
+  return failures == 0 ? 0 : 1;
+}

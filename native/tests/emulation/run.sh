@@ -1,0 +1,39 @@
+#!/bin/sh
+# Compiles the CUDA sources as C++ under the host emulation and runs the checks.
+#
+#   run.sh plain|thread|address|undefined|address,undefined [race|shared|global|divergent]
+#
+# With the second argument one case runs with that mistake planted in the kernels, and must fail. Needs no CUDA; takes $CXX or
+# g++, and builds in $EMULATION_BUILD or build/emulation of the repository.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+native=$(cd "$here/../.." && pwd)
+mode=${1:?plain, thread, address or undefined}
+build=${EMULATION_BUILD:-$native/../build/emulation}/$mode
+case $mode in
+  plain) sanitizer= ;;
+  thread | address | undefined | address,undefined) sanitizer="-fsanitize=$mode -fno-sanitize-recover=all" ;;
+  *) echo "unknown mode $mode" >&2; exit 2 ;;
+esac
+mkdir -p "$build"
+program=$build/check
+newer=$(find "$native/cuda" "$native/include/featup_cuda.h" "$here" -type f \( -name '*.cu' -o -name '*.cuh' -o -name '*.h' \
+  -o -name '*.cpp' -o -name run.sh \) -newer "$program" 2>/dev/null || true)
+if [ ! -x "$program" ] || [ -n "$newer" ]; then
+  waiting=
+  for source in "$native/cuda/window_sum.cu" "$native/cuda/window_taps.cu" "$here/check.cpp"; do
+    # -O1: quick to compile, and nothing that a sanitizer should see is optimised away. A few blocks must make all tiles, so
+    # that the loop over the blocks that a grid has no room for is run too.
+    # shellcheck disable=SC2086
+    "${CXX:-g++}" -std=c++20 -O1 -g -pthread $sanitizer -Wall -Wextra -Wno-unknown-pragmas -DFEATUP_CUDA_PLANTED_FAULTS \
+      -DFEATUP_CUDA_MOST_BLOCKS=5 -I"$here" -I"$native/include" -I"$native/cuda" -x c++ -c "$source" \
+      -o "$build/$(basename "$source").o" &
+    waiting="$waiting $!"
+  done
+  for job in $waiting; do wait "$job"; done
+  # shellcheck disable=SC2086
+  "${CXX:-g++}" -pthread $sanitizer "$build"/window_sum.cu.o "$build"/window_taps.cu.o "$build"/check.cpp.o -o "$program.new"
+  mv "$program.new" "$program"
+fi
+shift
+exec "$program" "$@"
