@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ABI_VERSION = 1
 """FEATUP_CUDA_ABI_VERSION of native/include/featup_cuda.h."""
 
+_DEVICE_TYPE = "cuda"
 _lock = threading.Lock()
 _library: ctypes.CDLL | None = None
 _failure: str | None = None
@@ -285,7 +286,7 @@ def _grown(like: Tensor, channels: int, kernel_size: int) -> tuple[int, int, int
 
 
 def _check(name: str, tensor: Tensor, shape: tuple[int, ...] | None = None, *, like: Tensor | None = None) -> None:
-    if tensor.device.type != "cuda":
+    if tensor.device.type != _DEVICE_TYPE:
         raise RuntimeError(f"{name} is on {tensor.device}; expected a CUDA device")
     if tensor.dtype not in _dtypes():
         raise RuntimeError(f"{name} has dtype {tensor.dtype}; expected float32, float64, float16 or bfloat16")

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Compiles the CUDA sources as C++ under the host emulation and runs the checks.
 #
-#   run.sh plain|thread|address|undefined|address,undefined [race|shared|global|divergent]
+#   run.sh plain|thread|address|undefined|address,undefined [few|race|shared|global|divergent]
 #
-# With the second argument one case runs with that mistake planted in the kernels, and must fail. Needs no CUDA; takes $CXX or
-# g++, and builds in $EMULATION_BUILD or build/emulation of the repository.
+# "few" leaves most cases out. With the name of a fault one case runs with that mistake planted in the kernels, and must fail. Needs no CUDA; takes $CXX or
+# g++. "run.sh library" compiles a shared library for the tests of the Python side instead, whose pointers are the host's, and
+# prints where it is. Builds in $EMULATION_BUILD or build/emulation of the repository.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 native=$(cd "$here/../.." && pwd)
@@ -12,16 +13,24 @@ mode=${1:?plain, thread, address or undefined}
 build=${EMULATION_BUILD:-$native/../build/emulation}/$mode
 case $mode in
   plain) sanitizer= ;;
+  library) sanitizer=-fPIC ;;
   thread | address | undefined | address,undefined) sanitizer="-fsanitize=$mode -fno-sanitize-recover=all" ;;
   *) echo "unknown mode $mode" >&2; exit 2 ;;
 esac
 mkdir -p "$build"
 program=$build/check
+main=$here/check.cpp
+link=
+if [ "$mode" = library ]; then
+  program=$build/libfeatup_cuda.so
+  main=$here/status.cpp
+  link=-shared
+fi
 newer=$(find "$native/cuda" "$native/include/featup_cuda.h" "$here" -type f \( -name '*.cu' -o -name '*.cuh' -o -name '*.h' \
   -o -name '*.cpp' -o -name run.sh \) -newer "$program" 2>/dev/null || true)
 if [ ! -x "$program" ] || [ -n "$newer" ]; then
   waiting=
-  for source in "$native/cuda/window_sum.cu" "$native/cuda/window_taps.cu" "$here/check.cpp"; do
+  for source in "$native/cuda/window_sum.cu" "$native/cuda/window_taps.cu" "$main"; do
     # -O1: quick to compile, and nothing that a sanitizer should see is optimised away. A few blocks must make all tiles, so
     # that the loop over the blocks that a grid has no room for is run too.
     # shellcheck disable=SC2086
@@ -32,8 +41,12 @@ if [ ! -x "$program" ] || [ -n "$newer" ]; then
   done
   for job in $waiting; do wait "$job"; done
   # shellcheck disable=SC2086
-  "${CXX:-g++}" -pthread $sanitizer "$build"/window_sum.cu.o "$build"/window_taps.cu.o "$build"/check.cpp.o -o "$program.new"
+  "${CXX:-g++}" -pthread $sanitizer $link "$build"/*.o -o "$program.new"
   mv "$program.new" "$program"
 fi
 shift
+if [ "$mode" = library ]; then
+  echo "$program"
+  exit
+fi
 exec "$program" "$@"

@@ -1,0 +1,201 @@
+"""The Python side of the CUDA operators against plain torch in float64: on a GPU, and with the sources under the emulation.
+
+The emulation takes CPU tensors, so that everything but the device itself is tested on any machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from featup_app.ops import cuda
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "native" / "tests" / "emulation" / "run.sh"
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+def no_gpu() -> str | None:
+    """Why the tests on a GPU cannot run."""
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    return None if cuda.available() else cuda.cuda_status()
+
+
+@pytest.fixture(scope="session")
+def emulated_library(tmp_path_factory) -> ctypes.CDLL:
+    if sys.platform != "linux" or shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("the emulation needs GCC on Linux")
+    environment = os.environ | {"EMULATION_BUILD": str(tmp_path_factory.mktemp("emulation"))}
+    done = subprocess.run(
+        [str(SCRIPT), "library"], capture_output=True, text=True, env=environment, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return cuda._open(Path(done.stdout.strip()))
+
+
+@pytest.fixture(params=["emulated", "gpu"])
+def device(request, monkeypatch) -> torch.device:
+    """Where the tensors have to be."""
+    if request.param == "gpu":
+        if reason := no_gpu():
+            pytest.skip(reason)
+        return torch.device("cuda")
+    monkeypatch.setattr(cuda, "_library", request.getfixturevalue("emulated_library"))
+    monkeypatch.setattr(cuda, "_DEVICE_TYPE", "cpu")
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+    return torch.device("cpu")
+
+
+def random(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def windows(padded: torch.Tensor, kernel_size: int, height: int, width: int) -> torch.Tensor:
+    """(B, C, k * k, H, W) in float64."""
+    taps = F.unfold(padded.double(), kernel_size)
+    return taps.view(padded.shape[0], padded.shape[1], kernel_size**2, height, width)
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
+    assert found.dtype == dtype
+    assert found.is_contiguous()
+    torch.testing.assert_close(found.cpu().double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("batch", "channels", "height", "width", "kernel_size"),
+    [(1, 3, 5, 7, 7), (2, 9, 9, 33, 5), (2, 2, 4, 6, 3), (1, 2, 3, 4, 9), (1, 1, 1, 1, 1)],
+)
+def test_window_sum_and_its_gradients(device, batch, channels, height, width, kernel_size, dtype):
+    edge = kernel_size - 1
+    padded = random(batch, channels, height + edge, width + edge, seed=1, dtype=dtype)
+    weights = random(batch, kernel_size**2, height, width, seed=2, dtype=dtype)
+    grad = random(batch, channels, height, width, seed=3, dtype=dtype)
+    a, b = padded.double().requires_grad_(), weights.double().requires_grad_()
+    expected = torch.einsum("bcthw,bthw->bchw", windows(a, kernel_size, height, width), b)
+    expected.backward(grad.double())
+    here = padded.to(device), weights.to(device), grad.to(device)
+    close(cuda.window_sum(here[0], here[1]), expected.detach(), dtype)
+    close(cuda.window_sum_grad_input(here[2], here[1], padded.shape), a.grad, dtype)
+    close(cuda.window_sum_grad_weights(here[2], here[0], kernel_size), b.grad, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernel_size", [3, 7, 9])
+def test_weights_of_the_window(device, kernel_size, dtype):
+    height, width, radius = 5, 34, kernel_size // 2
+    padded = random(2, 3, height + 2 * radius, width + 2 * radius, seed=4, dtype=dtype)
+    taps = windows(padded, kernel_size, height, width)
+    centre = padded.double()[:, :, None, radius : radius + height, radius : radius + width]
+    logits, bias = 0.7 * (taps * centre).sum(1), random(kernel_size**2, seed=5)
+    here = padded.to(device)
+    close(cuda.range_softmax(here, 0.7, kernel_size), logits.softmax(1), dtype)
+    temperature = torch.tensor(0.7, dtype=torch.float64, device=device)
+    biased = (logits + bias[:, None, None]).softmax(1)
+    close(cuda.range_softmax(here, temperature, kernel_size, bias.to(device)), biased, dtype)
+    line = torch.linspace(-1, 1, kernel_size, dtype=torch.float64)
+    spatial = -(line[:, None] ** 2 + line**2).flatten() / (2 * 0.5**2)
+    classical = spatial[:, None, None] - ((taps - centre) ** 2).sum(1) / (2 * 0.8**2)
+    close(cuda.bilateral_weights(here, 0.5, 0.8, kernel_size), classical.softmax(1), dtype)
+
+
+@pytest.mark.parametrize("layout", ["channels last", "transposed", "expanded"])
+def test_any_strides_are_read_in_place(device, layout):
+    shape = (2, 10, 9, 12)
+    padded, weights = random(*shape, seed=6), random(2, 9, 7, 10, seed=7)
+    if layout == "channels last":
+        padded, weights = (x.to(memory_format=torch.channels_last) for x in (padded, weights))
+    elif layout == "transposed":
+        padded, weights = (x.transpose(2, 3).contiguous().transpose(2, 3) for x in (padded, weights))
+    else:
+        padded = random(1, 1, 9, 12, seed=6).expand(shape)
+    expected = torch.einsum("bcthw,bthw->bchw", windows(padded, 3, 7, 10), weights)
+    here = padded.to(device) if layout != "expanded" else padded[:1, :1].to(device).expand(shape)
+    close(cuda.window_sum(here, weights.to(device)), expected, torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3, 4), (1, 0, 3, 4), (1, 2, 0, 4), (1, 2, 3, 0)])
+def test_empty_tensors(device, shape):
+    batch, channels, height, width = shape
+    padded = torch.ones(batch, channels, height + 2, width + 2, device=device)
+    weights, grad = torch.ones(batch, 9, height, width, device=device), torch.ones(shape, device=device)
+    assert cuda.window_sum(padded, weights).shape == shape
+    assert cuda.window_sum_grad_input(grad, weights, padded.shape).eq(0).all()
+    assert cuda.window_sum_grad_weights(grad, padded, 3).eq(0).all()
+
+
+def test_what_does_not_fit_is_named(device):
+    padded, weights = torch.zeros(1, 2, 6, 7, device=device), torch.zeros(1, 9, 4, 5, device=device)
+    for match, call in {
+        "^weights has 8 taps": lambda: cuda.window_sum(padded, weights[:, :8]),
+        "^weights has shape": lambda: cuda.window_sum(padded, weights[0]),
+        "^padded has shape": lambda: cuda.window_sum(padded[..., 1:], weights),
+        "^padded has dtype": lambda: cuda.window_sum(padded.double(), weights),
+        "^weights has dtype": lambda: cuda.window_sum(padded, weights.int()),
+        "^padded is on meta": lambda: cuda.window_sum(padded.to("meta"), weights),
+        "^padded_shape is": lambda: cuda.window_sum_grad_input(torch.zeros_like(padded[..., 2:, 2:]), weights, (1, 2)),
+        "^kernel_size is 4": lambda: cuda.range_softmax(padded, 1.0, 4),
+        "^keys has shape": lambda: cuda.range_softmax(padded, 1.0, 9),
+        "^temperature has shape": lambda: cuda.range_softmax(padded, torch.ones(2, device=device), 3),
+        "^bias has shape": lambda: cuda.range_softmax(padded, 1.0, 3, torch.ones(2, device=device)),
+        "^sigma_spatial is 0": lambda: cuda.bilateral_weights(padded, 0.0, 1.0, 3),
+        "^sigma_range is nan": lambda: cuda.bilateral_weights(padded, 1.0, math.nan, 3),
+    }.items():
+        with pytest.raises(RuntimeError, match=match):
+            call()
+
+
+def test_tensors_on_the_processor_are_refused():
+    with pytest.raises(RuntimeError, match="^padded_guidance is on cpu; expected a CUDA device"):
+        cuda.bilateral_weights(torch.zeros(1, 3, 9, 9), 1.0, 1.0)
+
+
+needs_gpu = pytest.mark.skipif(no_gpu() is not None, reason=no_gpu() or "")
+
+
+@needs_gpu
+def test_the_current_stream_is_used():
+    stream = torch.cuda.Stream()
+    padded = torch.zeros(1, 64, 262, 262, device="cuda")
+    weights = torch.ones(1, 49, 256, 256, device="cuda")
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)  # on another stream the sum would run before this is filled
+        padded.fill_(1)
+        found = cuda.window_sum(padded, weights)
+    stream.synchronize()
+    assert found.eq(49).all()
+
+
+@needs_gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_another_device_than_the_current_one():
+    padded, weights = random(1, 2, 8, 9, seed=1).to("cuda:1"), random(1, 9, 6, 7, seed=2).to("cuda:1")
+    expected = torch.einsum("bcthw,bthw->bchw", windows(padded.cpu(), 3, 6, 7), weights.cpu())
+    with torch.cuda.device(0):
+        found = cuda.window_sum(padded, weights)
+        assert torch.cuda.current_device() == 0
+    assert found.device == torch.device("cuda:1")
+    close(found, expected, torch.float64)
+
+
+@needs_gpu
+def test_more_planes_than_a_grid_has_in_its_third_dimension():
+    padded, weights = torch.ones(70_000, 1, 3, 3, device="cuda"), torch.ones(70_000, 9, 1, 1, device="cuda")
+    assert cuda.window_sum(padded, weights).eq(9).all()
+    assert cuda.range_softmax(padded, 1.0, 3).sum(1).sub(1).abs().max() < 1e-5
