@@ -40,8 +40,8 @@ NOT_SOURCES = re.compile(
     r"\..*|build|CMakeFiles|CMake(Cache|Init)\.txt|cmake_install\.cmake|__pycache__|.*\.(so|dylib|dll|lib|a|o|obj|ninja)"
 )
 """Names among them, of files or folders, that a build leaves behind: they must not start the next build."""
-TEST_ENVIRONMENT = {"QT_QPA_PLATFORM": "offscreen"}
-"""What the tests get on top. The place for FEATUP_NATIVE=require, once there is a native library to require."""
+TEST_ENVIRONMENT = {"QT_QPA_PLATFORM": "offscreen", "FEATUP_NATIVE": "require"}
+"""What the tests get on top. Without a compiler the program falls back to plain torch; a test run must not do so unnoticed."""
 WITHOUT_WINDOW = ("export", "train", "fit", "evaluate", "bench", "info", "backbones", "--version")
 IS_DEBIAN = Path("/etc/debian_version").exists() and shutil.which("apt-get") is not None
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from featup_app.ops import range_softmax
+from featup_app.ops import bilateral_weights, jbu_weights, range_softmax
 
 RADIUS = 3
 KERNEL_SIZE = 2 * RADIUS + 1
@@ -21,13 +21,6 @@ class WindowKernel(Protocol):
         """(B, 3, H + 6, W + 6) guidance, padded by 3 -> (B, 49, H, W) weights, taps row by row."""
 
 
-def spatial_gaussian(sigma: Tensor) -> Tensor:
-    """Gaussian over the window, whose side runs from -1 to 1: (49,) with the value 1 at the centre, not normalised."""
-    line = torch.linspace(-1, 1, KERNEL_SIZE, dtype=sigma.dtype, device=sigma.device)
-    squared = line[:, None] ** 2 + line[None, :] ** 2
-    return torch.exp(-squared / (2 * sigma**2)).flatten()
-
-
 def centre(padded: Tensor) -> Tensor:
     """The map without its padding."""
     return padded[..., RADIUS:-RADIUS, RADIUS:-RADIUS]
@@ -36,8 +29,7 @@ def centre(padded: Tensor) -> Tensor:
 class BilateralKernel:
     """The classical joint bilateral weights (Kopf et al. 2007): Gaussians of distance and of colour difference.
 
-    Needs no training. Every sum is taken plane by plane, so that a pixel's weights are the same to the last bit in whatever
-    strip they are computed: torch's own reductions add in another order at the end of a row.
+    Needs no training. A pixel's weights are the same to the last bit in whatever strip they are computed.
 
     Args:
         sigma_spatial: width of the spatial Gaussian, where the window's side runs from -1 to 1.
@@ -49,20 +41,7 @@ class BilateralKernel:
         self.sigma_range = sigma_range
 
     def window_weights(self, padded_guidance: Tensor) -> Tensor:
-        middle = centre(padded_guidance)
-        height, width = middle.shape[-2:]
-        spatial = spatial_gaussian(torch.tensor(self.sigma_spatial, dtype=torch.float64)).log()
-        weights = middle.new_empty((middle.shape[0], KERNEL_SIZE**2, height, width))
-        total = middle.new_zeros((middle.shape[0], 1, height, width))
-        scale = -0.5 / self.sigma_range**2
-        for tap in range(KERNEL_SIZE**2):
-            dy, dx = divmod(tap, KERNEL_SIZE)
-            difference = padded_guidance[..., dy : dy + height, dx : dx + width] - middle
-            red, green, blue = difference.square_().unbind(dim=1)
-            distance = red.add_(green).add_(blue)
-            torch.exp(distance.mul_(scale).add_(float(spatial[tap])), out=weights[:, tap])
-            total.add_(weights[:, tap : tap + 1])
-        return weights.div_(total)
+        return bilateral_weights(padded_guidance, self.sigma_spatial, self.sigma_range, KERNEL_SIZE)
 
 
 class LearnedKernel(nn.Module):
@@ -86,12 +65,13 @@ class LearnedKernel(nn.Module):
 
     def range_kernel(self, padded_guidance: Tensor) -> Tensor:
         """(B, 3, H + 6, W + 6) -> (B, 49, H, W), summing to one."""
-        temperature = self.range_temp.exp().clamp(1e-4, 1e4)
-        return range_softmax(self.range_proj(padded_guidance), temperature, KERNEL_SIZE)
+        return range_softmax(self.range_proj(padded_guidance), self._temperature(), KERNEL_SIZE)
+
+    def _temperature(self) -> Tensor:
+        return self.range_temp.exp().clamp(1e-4, 1e4)
 
     def window_weights(self, padded_guidance: Tensor) -> Tensor:
-        spatial = spatial_gaussian(self.sigma_spatial)[None, :, None, None]
-        kernel = self.range_kernel(padded_guidance) * spatial
-        kernel = kernel / kernel.sum(dim=1, keepdim=True).clamp(min=1e-7)
+        keys = self.range_proj(padded_guidance)
+        kernel = jbu_weights(keys, self._temperature(), self.sigma_spatial, KERNEL_SIZE)
         correction: Tensor = self.fixup_proj(torch.cat([kernel, centre(padded_guidance)], dim=1))
         return kernel + 0.1 * correction

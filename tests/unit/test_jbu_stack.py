@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from featup_app.fields import JBUStack
-from featup_app.fields.window_kernels import RADIUS, BilateralKernel, spatial_gaussian
+from featup_app.fields.window_kernels import KERNEL_SIZE, RADIUS, BilateralKernel
+from featup_app.ops.reference import spatial_logarithm
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN, SHARED = ROOT / "tests" / "data" / "golden", ROOT.parent / "shared" / "golden"
@@ -105,7 +106,8 @@ def test_the_first_stage_is_the_published_one_step_by_step(name):
     with torch.no_grad():
         padded = F.pad(small, (RADIUS,) * 4, mode="reflect")
         torch.testing.assert_close(stack.up1.range_kernel(padded), known["stage1/range_kernel"], **OUTPUT)
-        spatial = spatial_gaussian(stack.up1.sigma_spatial)
+        sigma = stack.up1.sigma_spatial
+        spatial = spatial_logarithm(sigma, KERNEL_SIZE, sigma).exp()
         torch.testing.assert_close(spatial, known["stage1/spatial_kernel"].flatten(), **OUTPUT)
         output = stack.upsample(known["input/source"], known["input/guidance"], stack.up1)
     torch.testing.assert_close(output, known["stage1/output"], **OUTPUT)
