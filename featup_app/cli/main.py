@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from featup_app.cli.bench import bench
 from featup_app.cli.export import export
 from featup_app.cli.facts import backbones, info
 from featup_app.cli.terminal import complain, say
@@ -83,6 +84,7 @@ def open_window(
 app.command()(export)
 app.command()(info)
 app.command()(backbones)
+app.command()(bench)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
