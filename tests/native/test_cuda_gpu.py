@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_named(device):
 
 
 def test_tensors_on_the_processor_are_refused():
-    with pytest.raises(RuntimeError, match="^padded_guidance is on cpu; expected a CUDA device"):
+    with pytest.raises(RuntimeError, match=r"^padded_guidance is on cpu; expected a CUDA device"):
         cuda.bilateral_weights(torch.zeros(1, 3, 9, 9), 1.0, 1.0)
 
 
