@@ -37,8 +37,9 @@ def _facts() -> dict[str, Any]:
 
     import featup_app
     from featup_app.backbones import list_backbones
-    from featup_app.engine.memory import available_bytes, human_bytes
+    from featup_app.engine.memory import available_bytes
     from featup_app.engine.preferences import config_folder
+    from featup_app.words import human_bytes
 
     status = featup_app.ops.native_status()
     cuda = torch.cuda.is_available()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from featup_app.engine.views import CAMView, PCAOptions, PCAView, SimilarityView, ViewSettings
 from featup_app.errors import ExportError
-from featup_app.export import Staging, build_provenance, estimated_bytes, stage_features, stage_picture
+from featup_app.export import Staging, build_provenance, stage_features, stage_picture
 from featup_app.export.feature_files import MEMORY_BUDGET, check_choice, json_beside
 from featup_app.features import Point, Size
 from featup_app.images import Image
@@ -145,12 +145,6 @@ def unique_stems(paths: Sequence[Path]) -> list[str]:
         taken.add(stem.casefold())
         stems.append(stem)
     return stems
-
-
-def planned_bytes(session: Session, image: Image, settings: ViewSettings, options: ExportOptions) -> int:
-    """About how large the features of an export will be, for telling it before; computes the feature map if need be."""
-    size = session.output_size(image, settings, streamed=True)
-    return estimated_bytes(session.field(image, settings).channels, size, options.dtype) if options.features else 0
 
 
 def export_image(

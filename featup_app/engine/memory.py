@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from featup_app.errors import SizeError
 from featup_app.features import Size
+from featup_app.words import human_bytes
 
 SHARE = 0.6
 """Part of the free memory that one computation may take."""
@@ -50,16 +51,6 @@ def _windows_available_bytes() -> int:
     status.length = ctypes.sizeof(Status)
     done = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined, unused-ignore]
     return int(status.free) if done else _FALLBACK_BYTES
-
-
-def human_bytes(count: float) -> str:
-    """1536 -> "1.5 kB"; never shows four digits before the unit."""
-    units = ["B", "kB", "MB", "GB", "TB"]
-    while round(count) >= 1000 and len(units) > 1:
-        count /= 1000
-        units.pop(0)
-    unit = units[0]
-    return f"{count:.0f} {unit}" if unit == "B" or round(count, 1) >= 100 else f"{count:.1f} {unit}"
 
 
 def check_output_fits(size: Size, needed: Callable[[Size], float], budget: float) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from featup_app.errors import ExportError
+from featup_app.words import human_bytes
 
 _numbers = itertools.count(1)
 
@@ -83,7 +84,7 @@ class Staging:
             free = shutil.disk_usage(target.parent).free
         if free < needed:
             raise ExportError(
-                f'The file "{target}" needs {in_words(needed)}, but only {in_words(free)} are free there; '
+                f'The file "{target}" needs {human_bytes(needed)}, but only {human_bytes(free)} are free there; '
                 "choose a smaller output size, float16, or another disk."
             )
 
@@ -139,11 +140,3 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = (error.strerror or str(error) or type(error).__name__).strip().rstrip(".")
         raise ExportError(f'Cannot write "{path}": {reason[:1].lower() + reason[1:]}.') from error
-
-
-def in_words(count: int) -> str:
-    """A number of bytes as a person reads it: "3.2 GB"."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

@@ -23,10 +23,10 @@ from PySide6.QtWidgets import (
 )
 
 from featup_app.engine.exporting import CAMRequest, ExportOptions, PCARequest, SimilarityRequest, ViewRequest
-from featup_app.engine.memory import human_bytes
 from featup_app.engine.preferences import Preferences
 from featup_app.errors import ExportError
 from featup_app.export import estimated_bytes
+from featup_app.words import human_bytes
 
 if TYPE_CHECKING:
     from featup_app.gui.inspector import Inspector

@@ -142,10 +142,6 @@ class Panel(QFrame):
         self._lens.setRect(self._rectangle())
         self.set_stale(False)
 
-    def clear_lens(self) -> None:
-        """Take the lens's picture away."""
-        self._lens.clear()
-
     @property
     def has_lens(self) -> bool:
         """Whether a lens's picture is shown."""

@@ -6,10 +6,11 @@ from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar
 
 from featup_app.engine.jobs import Progressed
-from featup_app.engine.memory import human_bytes, process_bytes
+from featup_app.engine.memory import process_bytes
 from featup_app.features import Point
 from featup_app.gui.studio import Studio
 from featup_app.ops.status import native_status
+from featup_app.words import human_bytes
 
 _SHOW_AFTER = 250
 """Milliseconds of work before the progress appears, so that quick answers do not make it flicker."""

@@ -12,7 +12,7 @@ from featup_app.engine.jobs import Job
 from featup_app.engine.views import CAMView, PCAOptions, PCAView, SimilarityView, ViewSettings
 from featup_app.features import Point
 from featup_app.gui.engine_bridge import EngineBridge
-from featup_app.images import Image, image_from_array, image_from_bytes, load_image
+from featup_app.images import Image, image_from_array, load_image
 from featup_app.progress import Progress
 
 VIEWS = ("pca", "cam", "similarity")
@@ -72,10 +72,6 @@ class Studio(QObject):
     def open(self, path: Path | str) -> None:
         """Open a file; the current image stays until the new one is there."""
         self._request_file(lambda progress: load_image(path))
-
-    def open_bytes(self, data: bytes, name: str) -> None:
-        """Open an encoded picture that is in memory."""
-        self._request_file(lambda progress: image_from_bytes(data, name=name))
 
     def open_pixels(self, pixels: Any, name: str) -> None:
         """Open pixels, such as those of the clipboard."""

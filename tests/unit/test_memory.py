@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from featup_app.engine import memory
 from featup_app.errors import SizeError
+from featup_app.words import human_bytes
 
 
 def test_available_memory_is_plausible():
@@ -61,12 +62,12 @@ def test_the_memory_of_this_process_is_plausible():
     ],
 )
 def test_bytes_in_words(count, words):
-    assert memory.human_bytes(count) == words
+    assert human_bytes(count) == words
 
 
 @given(st.floats(0, 999e12))
 def test_never_four_digits(count):
-    number, unit = memory.human_bytes(count).split(" ")
+    number, unit = human_bytes(count).split(" ")
     assert unit in ("B", "kB", "MB", "GB", "TB")
     assert len(number.replace(".", "")) <= 3
     shown = float(number) * 1000 ** ("B", "kB", "MB", "GB", "TB").index(unit)
@@ -92,7 +93,7 @@ def test_the_size_that_is_named_fits_and_hardly_more_would(size, per_pixel, fixe
     with pytest.raises(SizeError) as refused:
         memory.check_output_fits(size, needed, budget)
     sentence = str(refused.value)
-    assert f"An output of {size[0]}x{size[1]} pixels needs about {memory.human_bytes(needed(size))}" in sentence
+    assert f"An output of {size[0]}x{size[1]} pixels needs about {human_bytes(needed(size))}" in sentence
     named = re.search(r"(\d+)x(\d+) would work", sentence)
     if needed((1, 1)) > budget:
         assert named is None, "nothing works, so nothing is named"
