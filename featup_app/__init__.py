@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from featup_app.errors import FeatUpError
     from featup_app.export import export_features, load_export
     from featup_app.features import FeatureMap, Geometry, Region
-    from featup_app.fields import FeatureField, JBUStack, upsample
+    from featup_app.fields import FeatureField, JBUStack, Upsampler, load_upsampler, upsample
     from featup_app.images import Image, load_image
 
     __version__: str
@@ -34,6 +34,7 @@ __all__ = [
     "Image",
     "JBUStack",
     "Region",
+    "Upsampler",
     "__version__",
     "export_features",
     "lenses",
@@ -41,6 +42,7 @@ __all__ = [
     "load_backbone",
     "load_export",
     "load_image",
+    "load_upsampler",
     "ops",
     "upsample",
 ]
@@ -54,11 +56,13 @@ _HOMES = {
     "Image": "images",
     "JBUStack": "fields",
     "Region": "features",
+    "Upsampler": "fields",
     "export_features": "export",
     "list_backbones": "backbones",
     "load_backbone": "backbones",
     "load_export": "export",
     "load_image": "images",
+    "load_upsampler": "fields",
     "upsample": "fields",
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,43 +38,97 @@ def read_state(path: Path) -> State:
     Raises:
         BackboneError: if the file is missing, damaged, of another kind, or holds anything but tensors and plain values.
     """
+    return unwrap(read_content(path)[0], path)
+
+
+def read_content(path: Path) -> tuple[Any, dict[str, str]]:
+    """What a checkpoint holds, as it was saved, and the texts that a safetensors file carries beside its tensors.
+
+    Raises:
+        BackboneError: as :func:`read_state`.
+    """
+    if path.is_dir():
+        raise BackboneError(f"{path} is a folder; give the file with the weights.")
     if not path.is_file():
         raise BackboneError(f"There is no file {path}.")
+    if path.stat().st_size == 0:
+        raise BackboneError(f"{path} is empty; copy or download it again.")
     if path.suffix.lower() == ".safetensors":
-        return unwrap(_read_safetensors(path))
+        return _read_safetensors(path)
     if path.suffix.lower() in TORCH_SUFFIXES:
-        return unwrap(_read_torch(path), path)
+        return _read_torch(path), {}
     raise BackboneError(
         f"{path} does not look like weights; give a .safetensors file, or a checkpoint of torch "
         f"({', '.join(TORCH_SUFFIXES)})."
     )
 
 
-def _read_safetensors(path: Path) -> State:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return dict(load_file(path))
+        with safe_open(path, framework="pt") as stored:
+            names = stored.keys()
+            return {name: stored.get_tensor(name) for name in names}, stored.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise BackboneError(
             f"{path} is not a complete safetensors file ({_short(error)}); copy or download it again."
         ) from error
 
 
+class _LeftOut:
+    """Stands for an object that weights do not need: takes everything, does nothing."""
+
+    def __new__(cls, *values: Any) -> Any:
+        return super().__new__(cls)
+
+    def __init__(self, *values: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _LeftOutMapping:
+    """Stands for a kind of dictionary, whose entries torch's reader puts into a plain one."""
+
+    def __new__(cls, *values: Any) -> Any:
+        return {}
+
+
+_HARMLESS = [
+    *((_LeftOut, f"builtins.{name}") for name in ("bool", "dict", "float", "int", "list", "set", "str", "tuple")),
+    *((_LeftOut, f"pathlib.{name}") for name in ("PosixPath", "WindowsPath", "_local.PosixPath", "_local.WindowsPath")),
+    *((_LeftOut, f"omegaconf.base.{name}") for name in ("ContainerMetadata", "Metadata")),
+    *((_LeftOut, f"omegaconf.{name}") for name in ("dictconfig.DictConfig", "listconfig.ListConfig", "nodes.AnyNode")),
+    (_LeftOut, "argparse.Namespace"),
+    (_LeftOut, "typing.Any"),
+    (_LeftOutMapping, "collections.defaultdict"),
+    (_LeftOutMapping, "lightning.fabric.utilities.data.AttributeDict"),
+    (_LeftOutMapping, "lightning_fabric.utilities.data.AttributeDict"),
+    (_LeftOutMapping, "pytorch_lightning.utilities.parsing.AttributeDict"),
+]
+"""What training programs save beside the weights. Nothing of it is built: the stand-ins take its places."""
+
+_REFUSALS = ("global", "reduce", "can only create new object", "can only build")
+"""Words of torch's safe reader when a file asks for code; its other complaints are about damaged files."""
+
+
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(_HARMLESS)):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+        if any(word in str(error).lower() for word in _REFUSALS):
             raise BackboneError(
                 f"{path} holds more than tensors; loading it would run code from the file, so it is refused. "
                 "Save its state_dict alone, best as .safetensors."
             ) from error
         raise BackboneError(f"{path} is damaged or not a checkpoint of torch; copy or download it again.") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file breaks the reader in any way: struct, index, unicode, key errors
+        reason = f" ({_short(error)})" if " " in _short(error) else ""
         raise BackboneError(
-            f"{path} is damaged or not a checkpoint of torch ({_short(error)}); copy or download it again."
+            f"{path} is damaged or not a checkpoint of torch{reason}; copy or download it again."
         ) from error
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from featup_app.fields.jbu import JBUField
     from featup_app.fields.jbu_stack import JBUStack
     from featup_app.fields.plain import BilinearField, LowResField
+    from featup_app.fields.upsampler import Upsampler
+    from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
 
 __all__ = [
     "METHODS",
@@ -21,7 +23,10 @@ __all__ = [
     "JBUStack",
     "LowResField",
     "Method",
+    "Upsampler",
+    "default_upsampler",
     "find_method",
+    "load_upsampler",
     "upsample",
 ]
 
@@ -33,5 +38,8 @@ __getattr__ = lazy_names(
         "JBUStack": "jbu_stack",
         "BilinearField": "plain",
         "LowResField": "plain",
+        "Upsampler": "upsampler",
+        "default_upsampler": "upsampler_files",
+        "load_upsampler": "upsampler_files",
     },
 )

@@ -120,20 +120,33 @@ class JBUField(LinearField):
         return cls(features, image, [kernel], normalise=False, settings=settings)
 
     @classmethod
-    def learned(cls, features: FeatureMap, image: Image, stack: JBUStack) -> JBUField:
+    def learned(
+        cls,
+        features: FeatureMap,
+        image: Image,
+        stack: JBUStack,
+        *,
+        universal: bool = False,
+        settings: dict[str, object] | None = None,
+    ) -> JBUField:
         """The trained form. The stack is used as it is, in evaluation mode.
 
+        Args:
+            universal: use the stages alone, which serve any number of channels, and leave out the last 1x1 correction.
+            settings: more about the weights, for exports.
+
         Raises:
-            ValueError: if the stack was made for another number of channels.
+            ValueError: if the stack was made for another number of channels, unless it is universal.
         """
-        if stack.feat_dim != features.channels:
+        if not universal and stack.feat_dim != features.channels:
             raise ValueError(f"the upsampler is for {stack.feat_dim} channels, the features have {features.channels}")
         stack = stack.to(features.data.device).eval()
         conv = stack.fixup_proj[1]
         assert isinstance(conv, torch.nn.Conv2d)
         assert conv.bias is not None
-        fixup = conv.weight.detach()[:, :, 0, 0], conv.bias.detach()
-        return cls(features, image, stack.kernels, normalise=True, fixup=fixup, settings={"kernel": "learned"})
+        fixup = None if universal else (conv.weight.detach()[:, :, 0, 0], conv.bias.detach())
+        settings = {"kernel": "learned", **(settings or {})}
+        return cls(features, image, stack.kernels, normalise=True, fixup=fixup, settings=settings)
 
     def settings(self) -> dict[str, object]:
         return dict(self._settings)

@@ -29,9 +29,9 @@ METHODS: tuple[Method, ...] = (
     Method(
         "jbu",
         "FeatUp JBU",
-        "Joint bilateral upsampling: repeated guided doublings that follow the edges of the image. "
-        "Classical weights, nothing trained.",
-        options=("stack", "sigma_spatial", "sigma_range"),
+        "Joint bilateral upsampling: repeated guided doublings that follow the edges of the image. Uses the weights that "
+        "you load; else bundled ones trained for the backbone or for all backbones; else classical ones, untrained.",
+        options=("upsampler", "kernel", "stack", "sigma_spatial", "sigma_range"),
     ),
 )
 
@@ -56,11 +56,13 @@ def upsample(features: FeatureMap, image: Image | None = None, method: str = "jb
         features: the low-resolution map.
         image: the picture that guides; the one that the features were made of, if not given.
         method: a name in :data:`METHODS`.
-        options: of the method. ``jbu``: ``stack`` (a :class:`JBUStack` for the learned form), or ``sigma_spatial`` and
-            ``sigma_range`` for the classical form.
+        options: of the method. ``jbu``: ``upsampler`` (a loaded :class:`Upsampler` or the path of its file), or ``stack`` (a
+            bare :class:`JBUStack`), or ``kernel="classical"`` for the untrained form, perhaps with ``sigma_spatial`` and
+            ``sigma_range``. With none of them, :func:`default_upsampler` decides.
 
     Raises:
-        UpsamplerError: for an unknown method or option, an image of another size, or a stack for other channels.
+        UpsamplerError: for an unknown method or option, options that exclude each other, an image of another size, or weights
+            for other channels or another backbone.
     """
     entry = find_method(method)
     unknown = sorted(set(options) - set(entry.options))
@@ -87,16 +89,41 @@ def upsample(features: FeatureMap, image: Image | None = None, method: str = "jb
 
 def _jbu(features: FeatureMap, image: Image, options: dict[str, Any]) -> FeatureField:
     from featup_app.fields.jbu import JBUField
+    from featup_app.fields.upsampler import Upsampler
+    from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
 
-    stack = options.pop("stack", None)
-    if stack is None:
-        for name, value in options.items():
-            if not float(value) > 0:
-                raise UpsamplerError(f'The option "{name}" of jbu is {value}; it must be greater than zero.')
-        return JBUField.classical(features, image, **options)
-    if options:
-        raise UpsamplerError(f'A learned stack has its own weights; leave out the option "{next(iter(options))}".')
-    try:
-        return JBUField.learned(features, image, stack)
-    except ValueError as error:
-        raise UpsamplerError(f"The upsampler does not fit: {error}. Train or load one for this backbone.") from error
+    given = {name: value for name, value in options.items() if value is not None}
+    widths = {name: given[name] for name in ("sigma_spatial", "sigma_range") if name in given}
+    forms = [name for name in ("upsampler", "stack", "kernel") if name in given] or list(widths)[:1]
+    if len(forms) > 1:
+        raise UpsamplerError(f'The options "{forms[0]}" and "{forms[1]}" of jbu exclude each other; give one of them.')
+    if given.get("kernel", "classical") != "classical":
+        raise UpsamplerError(
+            f'The option "kernel" of jbu is "{given["kernel"]}"; the only one to choose is "classical".'
+        )
+    if widths and forms[0] in ("upsampler", "stack"):
+        raise UpsamplerError(f'Learned weights have widths of their own; leave out the option "{next(iter(widths))}".')
+    for name, value in widths.items():
+        if not float(value) > 0:
+            raise UpsamplerError(f'The option "{name}" of jbu is {value}; it must be greater than zero.')
+    if "stack" in given:
+        try:
+            return JBUField.learned(features, image, given["stack"])
+        except ValueError as error:
+            raise UpsamplerError(
+                f"The upsampler does not fit: {error}. Train or load one for this backbone."
+            ) from error
+    names = features.provenance.get("backbone"), features.layer, features.channels
+    upsampler = given.get("upsampler") if forms else default_upsampler(*names)
+    if upsampler is None:
+        return JBUField.classical(features, image, **widths)
+    if not isinstance(upsampler, Upsampler):
+        upsampler = load_upsampler(upsampler)
+    upsampler.check_fits(*names)
+    return JBUField.learned(
+        upsampler.normalised(features),
+        image,
+        upsampler.on(features.data.device),
+        universal=upsampler.universal,
+        settings={"upsampler": upsampler.facts()},
+    )

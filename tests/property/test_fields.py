@@ -30,6 +30,8 @@ def make_field(
     data = torch.randn(channels, *grid, generator=generator)
     geometry = Geometry(image_hw=image_hw, input_hw=(grid[0] * 14, grid[1] * 14), grid_hw=grid, offset_xy=offset)
     features = FeatureMap(data=data, geometry=geometry, layer="block 0", image=image)
+    if variant == "jbu":
+        return upsample(features, image, variant, kernel="classical")
     if variant != "jbu learned":
         return upsample(features, image, variant)
     stack = JBUStack(channels)
@@ -131,11 +133,11 @@ def test_classical_upsampling_follows_the_edges_of_the_image():
     features = FeatureMap(data=data, geometry=geometry, layer="block 0", image=image)
     one = torch.ones(1, 1)
 
-    def step_at_edge(method: str) -> float:
-        row = upsample(features, image, method).project(one, size=image_hw)[0, 48]
+    def step_at_edge(method: str, **options: str) -> float:
+        row = upsample(features, image, method, **options).project(one, size=image_hw)[0, 48]
         return float(row[45] - row[42])
 
-    assert step_at_edge("jbu") > 3 * step_at_edge("bilinear")
+    assert step_at_edge("jbu", kernel="classical") > 3 * step_at_edge("bilinear")
 
 
 def test_the_offset_of_the_receptive_fields_moves_the_picture():

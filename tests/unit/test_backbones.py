@@ -460,4 +460,4 @@ def test_unusable_files_get_one_sentence(tmp_path: Path, capsys: pytest.CaptureF
     text.write_text("hello")
     expect("does not look like weights", text)
     expect("no file", tmp_path / "absent.pth")
-    expect("no file", tmp_path)
+    expect("is a folder", tmp_path)

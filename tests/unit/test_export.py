@@ -59,7 +59,8 @@ def make_field(*, channels: int = 5, scale: float = 1, method: str = "jbu", seed
         image=image_from_array(pixels, name="räuber.png"),
         provenance={"backbone": "test", "weights_sha256": "ab" * 32, "mean": [0.5, 0.5, 0.5], "input_hw": [42, 56]},
     )
-    return upsample(features, method=method)
+    options = {"kernel": "classical"} if method == "jbu" else {}
+    return upsample(features, method=method, **options)
 
 
 @pytest.fixture(scope="module")

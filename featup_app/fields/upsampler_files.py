@@ -1,0 +1,238 @@
+"""Reading upsampler weights: published FeatUp checkpoints, this program's files, plain state dicts; and the bundled ones."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from featup_app.backbones.weights import State, file_sha256, read_content
+from featup_app.errors import BackboneError, UpsamplerError
+from featup_app.fields.jbu_stack import JBUStack
+from featup_app.fields.upsampler import Norm, Upsampler
+from featup_app.resources import resource
+
+PREFIX = "upsampler."
+PROVENANCE = "provenance"
+"""Key of the JSON text in the metadata of a safetensors file, as in exports."""
+
+FIXUP_KEYS = ("fixup_proj.1.weight", "fixup_proj.1.bias")
+NORM_KEYS = ("norm.weight", "norm.bias")
+_PUBLISHED_NORM = "model.1."
+"""In the published checkpoints the norm follows the backbone: ``model = Sequential(backbone, ChannelNorm)``."""
+
+UNIVERSAL = "universal"
+
+
+def load_upsampler(path: str | Path) -> Upsampler:
+    """The trained upsampler in a file; nothing in the file is executed.
+
+    Understood are the checkpoints that FeatUp's authors publish (``state_dict`` with ``upsampler.*`` and perhaps the channel
+    norm ``model.1.norm.*``), the .safetensors files of ``featup-app train``, and plain state dicts of the stack.
+
+    Raises:
+        UpsamplerError: if the file is missing, damaged, would run code, or does not hold the tensors of such a stack; the
+            sentence names the tensor, its shape and the expected one.
+    """
+    path = Path(path).expanduser()
+    try:
+        content, metadata = read_content(path)
+        sha256 = file_sha256(path)
+    except BackboneError as error:
+        raise UpsamplerError(str(error)) from error
+    except OSError as error:
+        raise UpsamplerError(f"Cannot read {path}: {(error.strerror or str(error)).lower()}.") from error
+    provenance = _provenance(content, metadata, path)
+    named = _tensors(content, path)
+    stack_state, norm_state = _parts(named, path)
+    channels = _channels(stack_state, norm_state, path)
+    universal_file = PROVENANCE in metadata and provenance.get("channels", 0) is None
+    if (
+        universal_file
+        and not norm_state
+        and not any(stack_state[key].any() for key in FIXUP_KEYS if key in stack_state)
+    ):
+        channels = None
+    stack = _stack(stack_state, channels, path)
+    return Upsampler(
+        stack=stack,
+        channels=channels,
+        norm=_norm(norm_state, channels, path),
+        title=str(provenance.get("title") or path.stem),
+        provenance=MappingProxyType(provenance),
+        path=path,
+        sha256=sha256,
+    )
+
+
+def default_upsampler(backbone_name: str | None, layer_name: str | None, channels: int) -> Upsampler | None:
+    """The bundled weights for the features of a layer: those trained for it, else universal ones, else None.
+
+    Where it is None the classical weights are used. Files are read once.
+
+    Raises:
+        UpsamplerError: if a bundled file is damaged.
+    """
+    if backbone_name and re.fullmatch(r"[\w.-]+", backbone_name):
+        own = _bundled(backbone_name)
+        if own is not None:
+            try:
+                own.check_fits(backbone_name, layer_name, channels)
+            except UpsamplerError:
+                pass  # trained for another layer; the universal one serves this one
+            else:
+                return own
+    return _bundled(UNIVERSAL)
+
+
+def _bundled(name: str) -> Upsampler | None:
+    try:
+        path = resource("weights", f"jbu-{name}.safetensors")
+    except FileNotFoundError:
+        return None
+    state = path.stat()
+    return _read_once(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_once(path: Path, modified: int, size: int) -> Upsampler:
+    return load_upsampler(path)
+
+
+# -- parts of a file -----------------------------------------------------------------------------------------------------
+
+
+def _tensors(content: Any, path: Path) -> State:
+    """The named tensors of a checkpoint, inside its ``state_dict`` if it has one."""
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    entries = content.items() if isinstance(content, Mapping) else ()
+    named = {str(key): value for key, value in entries if isinstance(value, torch.Tensor)}
+    if not named:
+        raise UpsamplerError(f"{path} holds no named tensors; give a file with the weights of a FeatUp JBU upsampler.")
+    return named
+
+
+def _parts(named: State, path: Path) -> tuple[State, State]:
+    """The stack's tensors under its own names, and those of the channel norm."""
+    prefix = PREFIX if any(key.startswith(PREFIX) for key in named) else ""
+    stack = {key.removeprefix(prefix): value for key, value in named.items() if key.startswith(prefix)}
+    norm = {key: value for key, value in stack.items() if key in NORM_KEYS}
+    for key in NORM_KEYS:
+        stack.pop(key, None)
+        for source in (key, _PUBLISHED_NORM + key):
+            if source in named:
+                norm[key] = named[source]
+    if not any(key.startswith("up1.") for key in stack):
+        raise UpsamplerError(
+            f"{path} holds no joint bilateral upsampler: it has {len(named)} tensors such as {next(iter(named))}, but none "
+            f"named {PREFIX}up1.*; give the weights of a FeatUp JBU upsampler."
+        )
+    return stack, norm
+
+
+def _channels(stack: State, norm: State, path: Path) -> int | None:
+    """C, from whichever tensor tells it."""
+    present = [key for key in FIXUP_KEYS if key in stack]
+    if len(present) == 1:
+        missing = next(key for key in FIXUP_KEYS if key not in stack)
+        raise UpsamplerError(f"{path} lacks the tensor {PREFIX}{missing}; it is incomplete.")
+    tensor = stack[FIXUP_KEYS[0]] if present else norm.get(NORM_KEYS[0])
+    return None if tensor is None else int(tensor.shape[0]) if tensor.dim() else 1
+
+
+def _stack(state: State, channels: int | None, path: Path) -> JBUStack:
+    """A stack with these weights; every tensor must be there, have its shape and be finite."""
+    with torch.device("meta"):  # names and shapes without memory, and without drawing anybody's random numbers
+        stack = JBUStack(channels or 1)
+    expected = stack.state_dict()
+    if channels is None or FIXUP_KEYS[0] not in state:
+        state = {**state, **{key: torch.zeros(expected[key].shape) for key in FIXUP_KEYS}}
+    missing = [key for key in expected if key not in state]
+    if missing:
+        raise UpsamplerError(f"{path} lacks the tensor {PREFIX}{missing[0]}{_more(missing)}; it is incomplete.")
+    unexpected = [key for key in state if key not in expected]
+    if unexpected:
+        raise UpsamplerError(
+            f"{path} holds the tensor {PREFIX}{unexpected[0]}{_more(unexpected)}, which a stack of four joint bilateral "
+            "upsamplers does not have; give the weights of a FeatUp JBU upsampler."
+        )
+    for key, value in expected.items():
+        _check(f"{PREFIX}{key}", state[key], tuple(value.shape), path)
+    values = {key: value.detach().to(torch.float32, copy=True).contiguous() for key, value in state.items()}
+    stack.load_state_dict(values, assign=True)
+    return stack.eval()
+
+
+def _norm(state: State, channels: int | None, path: Path) -> Norm | None:
+    if not state:
+        return None
+    for key in NORM_KEYS:
+        if key not in state:
+            raise UpsamplerError(f"{path} lacks the tensor {key} of its channel norm; it is incomplete.")
+        _check(key, state[key], (channels or 0,), path)
+    weight, bias = (state[key].float() for key in NORM_KEYS)
+    return weight, bias
+
+
+def _check(name: str, tensor: torch.Tensor, shape: tuple[int, ...], path: Path) -> None:
+    if tuple(tensor.shape) != shape:
+        raise UpsamplerError(
+            f"{path} does not fit: its tensor {name} has the shape {_shape(tuple(tensor.shape))} instead of {_shape(shape)}."
+        )
+    if not tensor.is_floating_point():
+        raise UpsamplerError(f"{path} does not fit: its tensor {name} holds {tensor.dtype} instead of fractions.")
+    if not bool(torch.isfinite(tensor).all()):
+        raise UpsamplerError(
+            f"The tensor {name} in {path} holds numbers that are not finite; its training has failed. Take another file."
+        )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in shape) or "a single number"
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _provenance(content: Any, metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """What the file says about its training: our JSON text, or what Lightning keeps beside the weights."""
+    if PROVENANCE in metadata:
+        try:
+            stored = json.loads(metadata[PROVENANCE])
+        except ValueError as error:
+            raise UpsamplerError(
+                f"The description in {path} is damaged ({error}); copy or download the file again."
+            ) from error
+        if not isinstance(stored, dict):
+            raise UpsamplerError(
+                f"The description in {path} is not an object of JSON; copy or download the file again."
+            )
+        return stored
+    if not isinstance(content, Mapping):
+        return {}
+    facts: dict[str, Any] = {}
+    parameters = content.get("hyper_parameters")
+    if isinstance(parameters, Mapping):
+        plain = {str(key): value for key, value in parameters.items() if isinstance(value, bool | int | float | str)}
+        facts["hyper_parameters"] = plain
+    if isinstance(content.get("global_step"), int):
+        facts["steps"] = content["global_step"]
+    return facts
+
+
+def file_state(path: str) -> tuple[str, int, int]:
+    """What tells a file from its earlier versions: path, time of its last change in nanoseconds, bytes; -1 if not there."""
+    try:
+        found = os.stat(os.path.expanduser(path))
+    except OSError:
+        return path, -1, -1
+    return path, found.st_mtime_ns, found.st_size

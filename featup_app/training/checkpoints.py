@@ -1,0 +1,105 @@
+"""Writing trained upsamplers to files, whole or not at all; reading them is the business of the fields that use them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from featup_app.errors import UpsamplerError
+from featup_app.fields.jbu_stack import JBUStack
+from featup_app.fields.upsampler import Norm, Upsampler
+from featup_app.fields.upsampler_files import (
+    FIXUP_KEYS,
+    NORM_KEYS,
+    PREFIX,
+    PROVENANCE,
+    default_upsampler,
+    load_upsampler,
+)
+
+__all__ = ["Upsampler", "default_upsampler", "load_upsampler", "save_upsampler"]
+
+SCHEMA = "featup-app/upsampler"
+VERSION = 1
+_numbers = itertools.count(1)
+
+
+def save_upsampler(
+    path: str | Path, stack: JBUStack, *, norm: Norm | None = None, provenance: Mapping[str, Any]
+) -> Path:
+    """Write the weights of a stack as safetensors; an older file of that name is replaced in one step.
+
+    The same weights and provenance give the same bytes, and reading them gives the weights back to the last bit.
+
+    Args:
+        path: ends in .safetensors; its folder is made if there is none.
+        stack: the trained stack; its floating-point type is kept.
+        norm: weight and bias (C) of the layer norm over channels that it was trained with.
+        provenance: JSON-able facts. ``title``, ``backbone``, ``layer``, ``data`` (what it was trained on) and ``created``
+            are shown to people; a ``backbone`` and ``layer`` that are one text each bind the weights to them. ``channels``:
+            None says that the stack is universal; then its last correction is zero and is not written, and any backbone
+            may use it. Without that entry it is the number of channels of the stack.
+
+    Returns:
+        The file.
+
+    Raises:
+        UpsamplerError: if the weights are not finite, a universal stack has a correction or a norm, or the file cannot be
+            written.
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() != ".safetensors":
+        raise UpsamplerError(f"Upsamplers are written as safetensors; give {path.name} the ending .safetensors.")
+    facts = {"schema": SCHEMA, "version": VERSION, "channels": stack.feat_dim, **provenance}
+    tensors = {f"{PREFIX}{key}": value for key, value in stack.state_dict().items()}
+    if facts["channels"] is None:
+        corrections = [tensors.pop(f"{PREFIX}{key}") for key in FIXUP_KEYS]
+        if norm is not None or any(bool(value.any()) for value in corrections):
+            raise UpsamplerError(
+                "A universal upsampler serves any number of channels, so it can have neither a last correction nor a channel "
+                "norm; train it without them, or say for how many channels it is."
+            )
+    if norm is not None:
+        tensors.update(zip(NORM_KEYS, norm, strict=True))
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    for key, value in tensors.items():
+        if not bool(torch.isfinite(value).all()):
+            raise UpsamplerError(f"{path.name} was not written: its tensor {key} holds numbers that are not finite.")
+    text = json.dumps(_plain(facts), sort_keys=True, allow_nan=False)
+    _write(path, save(tensors, metadata={PROVENANCE: text}))
+    return path
+
+
+def _write(path: Path, content: bytes) -> None:
+    part = path.parent / f".{path.name[:40]}.{os.getpid()}-{next(_numbers)}.part"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(content)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error) or type(error).__name__).lower()
+        raise UpsamplerError(f'Cannot write "{path}": {reason}; choose another name or folder.') from error
+
+
+def _plain(value: Any) -> Any:
+    """The same facts in the types that JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
