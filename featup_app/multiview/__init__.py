@@ -8,15 +8,49 @@ from typing import TYPE_CHECKING
 from featup_app.lazily import lazy_names
 
 if TYPE_CHECKING:
+    from featup_app.multiview.downsamplers import AttentionDownsampler, BlurDownsampler
     from featup_app.multiview.jitter import Jitter, identity_jitter, random_jitter
+    from featup_app.multiview.losses import (
+        UncertaintyHead,
+        conditional_random_field_loss,
+        magnitude_loss,
+        random_projection,
+        reconstruction_loss,
+        total_variation,
+    )
+    from featup_app.multiview.patches import box_average, patch_starts
 
-__all__ = ["Jitter", "identity_jitter", "random_jitter"]
+__all__ = [
+    "AttentionDownsampler",
+    "BlurDownsampler",
+    "Jitter",
+    "UncertaintyHead",
+    "box_average",
+    "conditional_random_field_loss",
+    "identity_jitter",
+    "magnitude_loss",
+    "patch_starts",
+    "random_jitter",
+    "random_projection",
+    "reconstruction_loss",
+    "total_variation",
+]
 
 __getattr__ = lazy_names(
     __name__,
     {
+        "AttentionDownsampler": "downsamplers",
+        "BlurDownsampler": "downsamplers",
         "Jitter": "jitter",
         "identity_jitter": "jitter",
         "random_jitter": "jitter",
+        "UncertaintyHead": "losses",
+        "conditional_random_field_loss": "losses",
+        "magnitude_loss": "losses",
+        "random_projection": "losses",
+        "reconstruction_loss": "losses",
+        "total_variation": "losses",
+        "box_average": "patches",
+        "patch_starts": "patches",
     },
 )
