@@ -1,7 +1,8 @@
-"""Finding and loading the compiled library of operators. Imports torch only when it loads.
+"""Finding and loading the compiled libraries of operators. Imports torch only when it loads the one for the processor.
 
-``FEATUP_NATIVE`` chooses: ``auto`` (the default) uses the library if it is there, ``off`` never does, ``require`` makes its
-absence an error. ``FEATUP_INSTRUCTION_SET`` (baseline, AVX2, AVX-512) picks slower code than the processor could run.
+``FEATUP_NATIVE`` chooses: ``auto`` (the default) uses a library if it is there, ``off`` never does, ``require`` makes its
+absence an error: that of the library for the processor always, that of the CUDA library (``ops.cuda``) for CUDA tensors.
+``FEATUP_INSTRUCTION_SET`` (baseline, AVX2, AVX-512) picks slower code than the processor could run.
 """
 
 from __future__ import annotations
@@ -10,14 +11,99 @@ import ctypes
 import os
 import sys
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 _FOLDER = Path(__file__).resolve().parent
 _NAME = "featup_native.dll" if sys.platform == "win32" else "featup_native.so"
-_lock = threading.Lock()
-_library: ctypes.CDLL | None = None
-_failure: str | None = None
+
+
+class SharedLibrary:
+    """A compiled library, opened at the first use and once; why it cannot be opened is remembered in words.
+
+    Attributes:
+        loaded: the library, once it has been opened.
+        failure: why opening it failed, without a full stop, if it was tried and did.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        compiler: str,
+        prefix: str,
+        abi_version: int,
+        path: Callable[[], Path],
+        prepare: Callable[[ctypes.CDLL], None],
+    ) -> None:
+        """Describe a library without looking for it.
+
+        Args:
+            title: what messages call it.
+            compiler: what an installation without it had not, for messages.
+            prefix: what its functions' names begin with.
+            abi_version: what its function ``{prefix}abi_version`` must return.
+            path: where the file is, asked when it is opened.
+            prepare: declares its functions; may raise RuntimeError or AttributeError, which count as failures to open it.
+        """
+        self._title, self._compiler, self._prefix, self._abi_version = title, compiler, prefix, abi_version
+        self._path, self._prepare = path, prepare
+        self._lock = threading.Lock()
+        self.loaded: ctypes.CDLL | None = None
+        self.failure: str | None = None
+
+    def get(self) -> ctypes.CDLL | None:
+        """The library, opened at the first call; None if it cannot be had (see ``failure``)."""
+        if self.loaded is None and self.failure is None:
+            with self._lock:
+                if self.loaded is None and self.failure is None:
+                    try:
+                        self.loaded = self.open(self._path())
+                    except (OSError, RuntimeError, AttributeError) as problem:
+                        self.failure = str(problem)
+        return self.loaded
+
+    def open(self, path: Path) -> ctypes.CDLL:
+        """Open a file, whatever has been opened before, and keep nothing.
+
+        Raises:
+            OSError: if it is no library, or one that cannot be loaded here.
+            RuntimeError: if it is not there, or has another interface.
+            AttributeError: if it has not all functions.
+        """
+        if not path.is_file():
+            raise RuntimeError(f"this installation was made without a {self._compiler}, so it has no {self._title}")
+        native = ctypes.CDLL(str(path))
+        version = getattr(native, f"{self._prefix}abi_version")
+        version.restype = ctypes.c_int32
+        found = version()
+        if found != self._abi_version:
+            raise RuntimeError(
+                f"the {self._title} has interface {found} and this program needs {self._abi_version}; please install again"
+            )
+        self._prepare(native)
+        return native
+
+
+def declare(native: ctypes.CDLL, signatures: Mapping[str, Sequence[Any]]) -> None:
+    """Tell ctypes the arguments of functions that return a message or NULL.
+
+    Raises:
+        AttributeError: if the library has not all of them.
+    """
+    for name, arguments in signatures.items():
+        function = getattr(native, name)
+        function.argtypes = list(arguments)
+        function.restype = ctypes.c_char_p
+
+
+class Place(ctypes.Structure):
+    """``featup_place`` of native/include/featup_native.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64) for name in ("coarse_rows", "coarse_columns", "source_top", "source_left", "top", "left")
+    )
 
 
 class TensorView(ctypes.Structure):
@@ -49,30 +135,23 @@ def library() -> ctypes.CDLL | None:
     Raises:
         RuntimeError: if FEATUP_NATIVE=require and there is none.
     """
-    global _library, _failure
     wanted = wish()
     if wanted == "off":
         return None
-    if _library is None and _failure is None:
-        with _lock:
-            if _library is None and _failure is None:
-                try:
-                    _library = _load()
-                except (OSError, RuntimeError, AttributeError) as problem:
-                    _failure = str(problem)
-    if _library is None and wanted == "require":
-        raise RuntimeError(f"FEATUP_NATIVE=require, but the compiled operators cannot be used: {_failure}")
-    return _library
+    native = _library.get()
+    if native is None and wanted == "require":
+        raise RuntimeError(f"FEATUP_NATIVE=require, but the compiled operators cannot be used: {_library.failure}")
+    return native
 
 
 def loaded() -> ctypes.CDLL | None:
     """The library if it has been loaded already."""
-    return _library
+    return _library.loaded
 
 
 def failure() -> str | None:
     """Why loading failed, if it was tried and did."""
-    return _failure
+    return _library.failure
 
 
 def instruction_set(native: ctypes.CDLL) -> str:
@@ -90,22 +169,16 @@ def check(message: bytes | None) -> None:
         raise RuntimeError(message.decode())
 
 
-def _load() -> ctypes.CDLL:
+def _path() -> Path:
     import torch  # noqa: F401  # first, so that the library finds torch's OpenMP loaded and both share its threads
 
-    path = _FOLDER / _NAME
-    if not path.is_file():
-        raise RuntimeError("this installation was made without a C++ compiler, so it has no compiled library")
-    native = ctypes.CDLL(str(path))
-    native.featup_abi_version.restype = ctypes.c_int32
-    found = native.featup_abi_version()
-    if found != ABI_VERSION:
-        raise RuntimeError(
-            f"the compiled library has interface {found} and this program needs {ABI_VERSION}; please install again"
-        )
+    return _FOLDER / _NAME
+
+
+def _prepare(native: ctypes.CDLL) -> None:
     tensor, whole, real = ctypes.POINTER(TensorView), ctypes.c_int32, ctypes.c_double
     reals = ctypes.POINTER(ctypes.c_double)
-    signatures: dict[str, list[type]] = {
+    signatures: dict[str, list[Any]] = {
         "featup_instruction_set": [],
         "featup_use_instruction_set": [ctypes.c_char_p],
         "featup_window_sum": [tensor, tensor, tensor, whole, whole],
@@ -113,14 +186,14 @@ def _load() -> ctypes.CDLL:
         "featup_window_dot": [tensor, tensor, tensor, whole, whole],
         "featup_range_softmax": [tensor, real, reals, tensor, whole, whole],
         "featup_bilateral_weights": [tensor, real, reals, tensor, whole, whole],
+        "featup_guided_double": [tensor, tensor, tensor, ctypes.POINTER(Place), whole],
     }
-    for name, arguments in signatures.items():
-        function = getattr(native, name)
-        function.argtypes = arguments
-        function.restype = ctypes.c_char_p
+    declare(native, signatures)
     chosen = os.environ.get("FEATUP_INSTRUCTION_SET")
     if chosen:
         message = native.featup_use_instruction_set(chosen.encode())
         if message is not None:
             raise RuntimeError(f"FEATUP_INSTRUCTION_SET: {message.decode()}")
-    return native
+
+
+_library = SharedLibrary("compiled library", "C++ compiler", "featup_", ABI_VERSION, _path, _prepare)

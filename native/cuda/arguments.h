@@ -82,6 +82,14 @@ inline unsigned blocks_for(int64_t items) {
   return static_cast<unsigned>(items < FEATUP_CUDA_MOST_BLOCKS ? items : FEATUP_CUDA_MOST_BLOCKS);
 }
 
+// Channels that one block takes: many, so that the weights are read seldom, but enough blocks to fill a large device.
+inline int64_t channel_share(const Sizes& sizes, int64_t tiles) {
+  constexpr int64_t enough = 1024;
+  int64_t share = 8 * kStage;
+  while (share > kStage && tiles * sizes.batch * ((sizes.channels + share - 1) / share) < enough) share /= 2;
+  return share;
+}
+
 inline const char* launched() { return cuda_error(cudaGetLastError()); }
 
 // Calls `run` with a value of the storage type.

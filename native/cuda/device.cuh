@@ -80,9 +80,12 @@ struct Tiling {
   }
 };
 
+// What a tile holds where it lies outside of its input.
+enum class Outside { zero, nearest };
+
 // Copies `channels` (at most kStage) planes of `source`, whose pixel (0, 0) the pointer shows, from row `top` and column `left`
-// on; zero outside height x width. Ends without a barrier.
-template <class Shape, class T, class Total>
+// on; outside height x width as said. Ends without a barrier.
+template <class Shape, Outside Rest, class T, class Total>
 __device__ void load_tile(Total* tile, const T* source, const Strides& strides, int channels, int top, int left, int height,
                           int width) {
   const bool channels_last = strides.channel == 1 && strides.column != 1;
@@ -98,9 +101,15 @@ __device__ void load_tile(Total* tile, const T* source, const Strides& strides, 
       channel = index / Shape::kPlane;
       pixel = index % Shape::kPlane;
     }
-    const int y = top + pixel / Shape::kWidth;
-    const int x = left + pixel % Shape::kWidth;
-    const bool inside = channel < channels && y >= 0 && y < height && x >= 0 && x < width;
+    int y = top + pixel / Shape::kWidth;
+    int x = left + pixel % Shape::kWidth;
+    bool inside = channel < channels;
+    if (Rest == Outside::nearest) {
+      y = y < 0 ? 0 : y < height ? y : height - 1;
+      x = x < 0 ? 0 : x < width ? x : width - 1;
+    } else {
+      inside = inside && y >= 0 && y < height && x >= 0 && x < width;
+    }
     tile[channel * Shape::kPlane + pixel] =
         inside ? load(source + channel * strides.channel + y * strides.row + x * strides.column) : Total(0);
   }

@@ -2,6 +2,13 @@
 
 #include "arguments.h"
 
+namespace featup {
+
+// Exists to be asked for: whether the library has code for a device.
+__global__ void probe() {}
+
+}  // namespace featup
+
 using namespace featup;
 
 extern "C" int featup_cuda_abi_version(void) { return FEATUP_CUDA_ABI_VERSION; }
@@ -11,6 +18,26 @@ extern "C" int featup_cuda_device_count(void) {
   if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
   cudaGetLastError();
   return 0;
+}
+
+extern "C" const char* featup_cuda_device_problem(int device) {
+  int before = 0;
+  if (const char* error = cuda_error(cudaGetDevice(&before))) return error;
+  if (const char* error = cuda_error(cudaSetDevice(device))) {
+    cudaGetLastError();
+    return error;
+  }
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, probe);
+  if (error != cudaSuccess) cudaGetLastError();
+  cudaDeviceProp properties;
+  const bool known = cudaGetDeviceProperties(&properties, device) == cudaSuccess;
+  cudaSetDevice(before);
+  if (error == cudaSuccess) return nullptr;
+  if (known && (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction))
+    return message("the library has no code for %s (compute capability %d.%d)", properties.name, properties.major,
+                   properties.minor);
+  return cuda_error(error);
 }
 
 extern "C" const char* featup_cuda_status(void) {

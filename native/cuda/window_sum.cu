@@ -71,8 +71,9 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
 #pragma unroll 1
     for (int channel = first; channel < end; channel += kStage) {
       const int channels = end - channel < kStage ? end - channel : kStage;
-      load_tile<Shape>(tile, input + image * input_strides.batch + channel * input_strides.channel, input_strides, channels,
-                       top - (Gradient ? K - 1 : 0), left - (Gradient ? K - 1 : 0), input_height, input_width);
+      load_tile<Shape, Outside::zero>(tile, input + image * input_strides.batch + channel * input_strides.channel, input_strides,
+                                      channels, top - (Gradient ? K - 1 : 0), left - (Gradient ? K - 1 : 0), input_height,
+                                      input_width);
       tile_is_filled();
 #pragma unroll 1
       for (int plane = 0; plane < channels; ++plane) {
@@ -135,14 +136,6 @@ __global__ void __launch_bounds__(kThreads)
     for (int plane = 0; plane < kStage; ++plane)
       if (plane < channels) store(output + (image * sizes.channels + first + plane) * pixels + index % pixels, total[plane]);
   }
-}
-
-// Channels that one block takes: many, so that the weights are read seldom, but enough blocks to fill a large device.
-inline int64_t channel_share(const Sizes& sizes, int64_t tiles) {
-  constexpr int64_t enough = 1024;
-  int64_t share = 8 * kStage;
-  while (share > kStage && tiles * sizes.batch * ((sizes.channels + share - 1) / share) < enough) share /= 2;
-  return share;
 }
 
 template <bool Gradient>

@@ -102,8 +102,8 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
     Total sum[Pixels][K * K] = {};
     for (int64_t channel = 0; channel < sizes.channels; channel += kStage) {
       const int channels = sizes.channels - channel < kStage ? static_cast<int>(sizes.channels - channel) : kStage;
-      load_tile<Shape>(tile, padded + image * strides.batch + channel * strides.channel, strides, channels, top, left,
-                       height + K - 1, width + K - 1);
+      load_tile<Shape, Outside::zero>(tile, padded + image * strides.batch + channel * strides.channel, strides, channels, top,
+                                      left, height + K - 1, width + K - 1);
       tile_is_filled();
 #pragma unroll 1
       for (int plane = 0; plane < channels; ++plane) {

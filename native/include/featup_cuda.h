@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a function changes, so that a caller never passes arguments to an older library. */
-#define FEATUP_CUDA_ABI_VERSION 1
+#define FEATUP_CUDA_ABI_VERSION 2
 
 enum featup_cuda_dtype {
   FEATUP_CUDA_FLOAT32 = 0,
@@ -40,6 +40,9 @@ FEATUP_CUDA_API int featup_cuda_device_count(void);
 
 /* A sentence about the devices and the driver, or about why there is none. */
 FEATUP_CUDA_API const char* featup_cuda_status(void);
+
+/* NULL if the library has code for this device, else a message that says why it cannot be used. */
+FEATUP_CUDA_API const char* featup_cuda_device_problem(int device);
 
 /* output (B, C, H, W): sum over the window of padded (B, C, H + k - 1, W + k - 1) times weights (B, k * k, H, W). */
 FEATUP_CUDA_API const char* featup_cuda_window_sum(
@@ -70,6 +73,22 @@ FEATUP_CUDA_API const char* featup_cuda_range_softmax(
 FEATUP_CUDA_API const char* featup_cuda_bilateral_weights(
     const void* guidance, const int64_t* guidance_strides, double sigma_spatial, double sigma_range, void* output,
     int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t kernel_size, int dtype, void* stream);
+
+/* Where a guided doubling works: rows and columns of the whole coarse map, of which the source begins at (source_top,
+ * source_left), and the fine row and column at which the output begins. As featup_place of featup_native.h. */
+typedef struct featup_cuda_place {
+  int64_t coarse_rows, coarse_columns;
+  int64_t source_top, source_left;
+  int64_t top, left;
+} featup_cuda_place;
+
+/* output (B, C, H, W): bicubic doubling (a = -0.75) of the coarse map, reflecting padding by 3 and sum over the 7 x 7 window times
+ * weights (B, 49, H, W), in one pass. source (B, C, rows, columns) holds every cell within three of those that the output lies
+ * in, as far as the map has them; place NULL: source is the whole map and output the whole fine map. */
+FEATUP_CUDA_API const char* featup_cuda_guided_double(
+    const void* source, const int64_t* source_strides, const void* weights, const int64_t* weights_strides, void* output,
+    const featup_cuda_place* place, int64_t batch, int64_t channels, int64_t rows, int64_t columns, int64_t height, int64_t width,
+    int dtype, void* stream);
 
 #ifdef __cplusplus
 }

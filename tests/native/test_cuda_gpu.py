@@ -5,15 +5,7 @@ The emulation takes CPU tensors, so that everything but the device itself is tes
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
-import shutil
-import subprocess
-import sys
-from contextlib import nullcontext
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,8 +13,6 @@ import torch.nn.functional as F
 
 from featup_app.ops import cuda
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "native" / "tests" / "emulation" / "run.sh"
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
@@ -34,29 +24,14 @@ def no_gpu() -> str | None:
     return None if cuda.available() else cuda.cuda_status()
 
 
-@pytest.fixture(scope="session")
-def emulated_library(tmp_path_factory) -> ctypes.CDLL:
-    if sys.platform != "linux" or shutil.which(os.environ.get("CXX", "g++")) is None:
-        pytest.skip("the emulation needs GCC on Linux")
-    environment = os.environ | {"EMULATION_BUILD": str(tmp_path_factory.mktemp("emulation"))}
-    done = subprocess.run(
-        [str(SCRIPT), "library"], capture_output=True, text=True, env=environment, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return cuda._open(Path(done.stdout.strip()))
-
-
 @pytest.fixture(params=["emulated", "gpu"])
-def device(request, monkeypatch) -> torch.device:
+def device(request) -> torch.device:
     """Where the tensors have to be."""
     if request.param == "gpu":
         if reason := no_gpu():
             pytest.skip(reason)
         return torch.device("cuda")
-    monkeypatch.setattr(cuda, "_library", request.getfixturevalue("emulated_library"))
-    monkeypatch.setattr(cuda, "_DEVICE_TYPE", "cpu")
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+    request.getfixturevalue("emulated")
     return torch.device("cpu")
 
 
@@ -114,6 +89,52 @@ def test_weights_of_the_window(device, kernel_size, dtype):
     close(cuda.bilateral_weights(here, 0.5, 0.8, kernel_size), classical.softmax(1), dtype)
 
 
+def doubled(source: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The guided doubling in three steps, in float64."""
+    fine = F.interpolate(source.double(), scale_factor=2, mode="bicubic", align_corners=False)
+    height, width = fine.shape[2:]
+    return torch.einsum(
+        "bcthw,bthw->bchw", windows(F.pad(fine, (3,) * 4, mode="reflect"), 7, height, width), weights.double()
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("batch", "channels", "height", "width"), [(2, 9, 3, 35), (1, 70, 2, 2), (1, 2, 7, 5)])
+def test_guided_doubling(device, batch, channels, height, width, dtype):
+    source = random(batch, channels, height, width, seed=8, dtype=dtype)
+    weights = random(batch, 49, 2 * height, 2 * width, seed=9, dtype=dtype) / 7
+    found = cuda.guided_double(source.to(device), weights.to(device))
+    close(found, doubled(source, weights), dtype)
+    last = source.to(memory_format=torch.channels_last).to(device)
+    assert torch.equal(cuda.guided_double(last, weights.to(device)), found)
+
+
+@pytest.mark.parametrize(("top", "left", "height", "width"), [(0, 0, 5, 6), (7, 9, 4, 11), (14, 20, 6, 4)])
+def test_parts_of_a_guided_doubling_are_those_of_the_whole(device, top, left, height, width):
+    source, weights = random(1, 3, 10, 12, seed=10).to(device), random(1, 49, 20, 24, seed=11).to(device)
+    first = max(top // 2 - 3, 0), max(left // 2 - 3, 0)
+    held = source[:, :, first[0] : (top + height - 1) // 2 + 4, first[1] : (left + width - 1) // 2 + 4]
+    part = (..., slice(top, top + height), slice(left, left + width))
+    place = {"coarse_size": (10, 12), "source_origin": first, "origin": (top, left)}
+    found = cuda.guided_double(held, weights[part], **place)
+    close(found, cuda.guided_double(source, weights)[part].cpu(), torch.float64)
+    with pytest.raises(RuntimeError, match=r"^source holds the coarse lines"):
+        cuda.guided_double(held[:, :, :-1], weights[part], **place)
+
+
+@pytest.mark.parametrize("compact", [torch.float16, torch.bfloat16])
+def test_weights_may_have_another_type(device, compact):
+    padded, weights = random(1, 3, 8, 9, seed=1, dtype=torch.float32), random(1, 9, 6, 7, seed=2, dtype=compact)
+    grad, here = random(1, 3, 6, 7, seed=3, dtype=torch.float32), weights.to(device)
+    expected = torch.einsum("bcthw,bthw->bchw", windows(padded, 3, 6, 7), weights.double())
+    close(cuda.window_sum(padded.to(device), here), expected, torch.float32)
+    assert cuda.window_sum(padded.to(device, torch.float16), here).dtype == torch.float16
+    assert cuda.window_sum_grad_input(grad.to(device), here, padded.shape).dtype == torch.float32
+    assert cuda.window_sum_grad_weights(grad.to(device), padded.to(device, compact), 3).dtype == compact
+    source, many = random(1, 3, 4, 5, seed=4, dtype=torch.float32), random(1, 49, 8, 10, seed=5, dtype=compact)
+    close(cuda.guided_double(source.to(device), many.to(device)), doubled(source, many), torch.float32)
+
+
 @pytest.mark.parametrize("layout", ["channels last", "transposed", "expanded"])
 def test_any_strides_are_read_in_place(device, layout):
     shape = (2, 10, 9, 12)
@@ -154,6 +175,11 @@ def test_what_does_not_fit_is_named(device):
         "^temperature has shape": lambda: cuda.range_softmax(padded, torch.ones(2, device=device), 3),
         "^bias has shape": lambda: cuda.range_softmax(padded, 1.0, 3, torch.ones(2, device=device)),
         "^sigma_spatial is 0": lambda: cuda.bilateral_weights(padded, 0.0, 1.0, 3),
+        "^weights has shape .*49, 12, 14": lambda: cuda.guided_double(padded, torch.zeros(1, 49, 6, 7, device=device)),
+        "^weights has shape .*49, 4, 5": lambda: cuda.guided_double(padded, weights),
+        "^output covers lines 9 to 13": lambda: cuda.guided_double(
+            padded, torch.zeros(1, 49, 4, 5, device=device), origin=(9, 0)
+        ),
         "^sigma_range is nan": lambda: cuda.bilateral_weights(padded, 1.0, math.nan, 3),
     }.items():
         with pytest.raises(RuntimeError, match=match):

@@ -225,6 +225,97 @@ void check_weights(const Case& the) {
           classical, bilateral);
 }
 
+// One line of the doubled map: the cell that `index` lies behind, and Keys' weights of the four cells around.
+struct Cubic {
+  std::int64_t first;
+  double weights[4];
+  explicit Cubic(std::int64_t index) {
+    const double a = -0.75, at = (double(index) + 0.5) / 2 - 0.5, part = at - std::floor(at);
+    first = std::int64_t(std::floor(at)) - 1;
+    for (int cell = 0; cell < 4; ++cell) {
+      const double x = std::abs(part - (cell - 1));
+      weights[cell] = x <= 1 ? ((a + 2) * x - (a + 3)) * x * x + 1 : ((a * x - 5 * a) * x + 8 * a) * x - 4 * a;
+    }
+  }
+};
+
+std::int64_t clamped(std::int64_t index, std::int64_t length) { return std::min(std::max<std::int64_t>(index, 0), length - 1); }
+
+std::int64_t reflected(std::int64_t index, std::int64_t length) {
+  while (index < 0 || index >= length) index = index < 0 ? -index : 2 * (length - 1) - index;
+  return index;
+}
+
+// The part of the fine map that begins at (top, left); a height of 0 stands for all of it.
+template <class T>
+void check_guided_double(const Case& coarse, std::int64_t top = 0, std::int64_t left = 0, std::int64_t height = 0,
+                         std::int64_t width = 0) {
+  const std::int64_t b = coarse.batch, c = coarse.channels, rows = coarse.height, columns = coarse.width;
+  const bool whole = height == 0;
+  const std::int64_t h = whole ? 2 * rows : height, w = whole ? 2 * columns : width;
+  Tensor<T> map(b, c, rows, columns), weights(b, 49, h, w, coarse.layout), output(b, c, h, w);
+  map.fill();
+  weights.fill();
+  const featup_cuda_place place{rows,
+                                columns,
+                                whole ? 0 : std::max<std::int64_t>(top / 2 - 3, 0),
+                                whole ? 0 : std::max<std::int64_t>(left / 2 - 3, 0),
+                                top,
+                                left};
+  const std::int64_t bottom = whole ? rows : std::min(rows, (top + h - 1) / 2 + 4);
+  const std::int64_t right = whole ? columns : std::min(columns, (left + w - 1) / 2 + 4);
+  Tensor<T> source(b, c, bottom - place.source_top, right - place.source_left, coarse.layout);
+  std::vector<double> expected(std::size_t(b * c * h * w)), doubled(std::size_t(4 * rows * columns));
+  for (std::int64_t n = 0; n < b; ++n)
+    for (std::int64_t p = 0; p < c; ++p) {
+      for (std::int64_t y = 0; y < source.sizes[2]; ++y)
+        for (std::int64_t x = 0; x < source.sizes[3]; ++x)
+          source.at(n, p, y, x) = map.at(n, p, y + place.source_top, x + place.source_left);
+      for (std::int64_t y = 0; y < 2 * rows; ++y)
+        for (std::int64_t x = 0; x < 2 * columns; ++x) {
+          const Cubic down(y), across(x);
+          double& value = doubled[std::size_t(y * 2 * columns + x)] = 0;
+          for (int i = 0; i < 4; ++i)
+            for (int j = 0; j < 4; ++j)
+              value += down.weights[i] * across.weights[j] * map(n, p, clamped(down.first + i, rows), clamped(across.first + j, columns));
+        }
+      for (std::int64_t y = 0; y < h; ++y)
+        for (std::int64_t x = 0; x < w; ++x)
+          for (std::int64_t tap = 0; tap < 49; ++tap) {
+            const std::int64_t from_y = reflected(top + y + tap / 7 - 3, 2 * rows);
+            const std::int64_t from_x = reflected(left + x + tap % 7 - 3, 2 * columns);
+            expected[std::size_t(((n * c + p) * h + y) * w + x)] +=
+                doubled[std::size_t(from_y * 2 * columns + from_x)] * weights(n, tap, y, x);
+          }
+    }
+  const bool plain = coarse.layout == contiguous;
+  const char* error = featup_cuda_guided_double(
+      source.memory.data(), plain ? nullptr : source.strides, weights.memory.data(), plain ? nullptr : weights.strides,
+      output.memory.data(), whole ? nullptr : &place, b, c, source.sizes[2], source.sizes[3], h, w, Kind<T>::dtype, nullptr);
+  const std::string what = whole ? "guided_double" : "guided_double from " + std::to_string(top) + ", " + std::to_string(left);
+  compare(what.c_str(), coarse, error, output, expected);
+}
+
+void check_all_guided_doubles() {
+  // Every size at which the borders meet, and more than a tile each way.
+  for (std::int64_t rows = 1; rows < 6; ++rows)
+    for (std::int64_t columns = 1; columns < 6; ++columns) check_guided_double<float>({1, 1, rows, columns, 7, contiguous});
+  check_guided_double<float>({2, 9, 7, 34, 7, channels_last});
+  check_guided_double<float>({1, 70, 3, 4, 7, every_second});
+  check_guided_double<double>({2, 9, 5, 35, 7, channels_last});
+  check_guided_double<double>({1, 2, 1, 2, 7, contiguous});
+  check_guided_double<__half>({1, 3, 5, 6, 7, contiguous});
+  check_guided_double<__nv_bfloat16>({1, 3, 4, 7, 7, every_second});
+  // Parts that begin and end anywhere.
+  for (std::int64_t top = 0; top < 4; ++top) check_guided_double<float>({1, 2, 9, 40, 7, channels_last}, top, 3 + top, 9, 66 + top);
+  check_guided_double<float>({2, 2, 20, 30, 7, contiguous}, 17, 21, 4, 6);
+  check_guided_double<float>({1, 2, 20, 30, 7, contiguous}, 35, 50, 5, 10);
+  check_guided_double<double>({1, 2, 12, 13, 7, every_second}, 11, 9, 3, 5);
+  check_guided_double<__half>({1, 2, 12, 13, 7, contiguous}, 12, 8, 4, 6);
+  check_guided_double<float>({0, 2, 3, 4, 7, contiguous});
+  check_guided_double<float>({1, 0, 3, 4, 7, contiguous});
+}
+
 template <class T>
 void check_all(const Case& the) {
   check_window_sum<T>(the);
@@ -276,6 +367,16 @@ void check_messages() {
   names(featup_cuda_bilateral_weights(some, nullptr, 1, NAN, some, 1, 3, 1, 1, 3, 0, nullptr), "sigma_range");
   names(featup_cuda_range_softmax(nullptr, nullptr, nullptr, 1, nullptr, some, 1, 3, 1, 1, 3, 0, nullptr), "keys");
   names(featup_cuda_window_sum_grad_input(nullptr, nullptr, some, nullptr, some, 1, 1, 1, 1, 3, 0, nullptr), "grad");
+  const auto twice = [&](const featup_cuda_place* place, const void* source, std::int64_t height, std::int64_t width) {
+    return featup_cuda_guided_double(source, nullptr, some, nullptr, some, place, 1, 1, 2, 2, height, width, 0, nullptr);
+  };
+  const featup_cuda_place lower{9, 2, 7, 0, 16, 0}, outside{4, 2, 3, 0, 0, 0}, beyond{2, 2, 0, 0, 3, 0}, none{-1, 2, 0, 0, 0, 0};
+  names(twice(nullptr, some, 4, 5), "height");
+  names(twice(nullptr, nullptr, 4, 4), "source");
+  names(twice(&lower, some, 2, 4), "source");
+  names(twice(&outside, some, 2, 4), "source");
+  names(twice(&beyond, some, 2, 4), "output");
+  names(twice(&none, some, 2, 4), "source");
   names(featup_cuda_window_sum_grad_weights(some, nullptr, nullptr, nullptr, some, 1, 1, 1, 1, 3, 0, nullptr), "padded");
 }
 
@@ -327,6 +428,9 @@ int finish() {
 int main(int count, char** arguments) {
   if (count > 1 && std::strcmp(arguments[1], "few") == 0) {
     for (const std::int64_t k : {3, 5, 7, 9}) check_all<float>({1, 9, 9, 34, k, k == 5 ? channels_last : contiguous});
+    check_guided_double<float>({1, 9, 5, 34, 7, channels_last});
+    check_guided_double<float>({1, 9, 9, 40, 7, contiguous}, 3, 5, 9, 67);
+    check_guided_double<double>({1, 2, 3, 4, 7, contiguous});
     check_emulation();
     return finish();
   }
@@ -357,6 +461,7 @@ int main(int count, char** arguments) {
     check_all<float>({1, 2, 0, 4, k, contiguous});
     check_all<float>({1, 2, 3, 0, k, contiguous});
   }
+  check_all_guided_doubles();
   check_large_logits();
   check_messages();
   check_emulation();

@@ -30,7 +30,7 @@ newer=$(find "$native/cuda" "$native/include/featup_cuda.h" "$here" -type f \( -
   -o -name '*.cpp' -o -name run.sh \) -newer "$program" 2>/dev/null || true)
 if [ ! -x "$program" ] || [ -n "$newer" ]; then
   waiting=
-  for source in "$native/cuda/window_sum.cu" "$native/cuda/window_taps.cu" "$main"; do
+  for source in "$native/cuda/guided_double.cu" "$native/cuda/window_sum.cu" "$native/cuda/window_taps.cu" "$main"; do
     # -O1: quick to compile, and nothing that a sanitizer should see is optimised away. A few blocks must make all tiles, so
     # that the loop over the blocks that a grid has no room for is run too.
     # shellcheck disable=SC2086
