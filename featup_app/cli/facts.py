@@ -39,6 +39,7 @@ def _facts() -> dict[str, Any]:
     from featup_app.backbones import list_backbones
     from featup_app.engine.memory import available_bytes
     from featup_app.engine.preferences import config_folder
+    from featup_app.ops.cuda import cuda_status
     from featup_app.words import human_bytes
 
     status = featup_app.ops.native_status()
@@ -58,6 +59,7 @@ def _facts() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "native": status.backend,
         "native_detail": status.detail,
+        "cuda_operators": cuda_status(),
         "memory_free": human_bytes(available_bytes()),
         "memory_free_bytes": available_bytes(),
         "weights_cache": constants.HF_HUB_CACHE,

@@ -1,4 +1,4 @@
-"""The compiled operators as torch operators: on CPU tensors, differentiable, known to torch.compile.
+"""The compiled operators as torch operators: on CPU and CUDA tensors, differentiable, known to torch.compile.
 
 The three window operators are each other's gradients, so that derivatives of any order stay compiled:
 
@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featup_app.ops import loading
+from featup_app.ops import cuda, loading
 from featup_app.ops.loading import TensorView
 
 FEW_CHANNELS = 8
-"""Up to so many channels are summed in planes. As in native/cpu/variant.hpp."""
+"""Up to so many channels are summed in planes. As in native/cpu/kernels.hpp."""
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _WORTH_A_THREAD = 2**18
@@ -28,24 +28,27 @@ _WORTH_A_THREAD = 2**18
 
 
 def handles(*tensors: Tensor) -> bool:
-    """Whether the library is there and takes such tensors.
+    """Whether the library of the tensors' device is there and takes such tensors, which are all on one device.
 
     Raises:
-        RuntimeError: if FEATUP_NATIVE=require and there is no library.
+        RuntimeError: if FEATUP_NATIVE=require and there is no library, or none that the CUDA device can use.
     """
-    if any(tensor.device.type != "cpu" or tensor.dtype not in _DTYPES for tensor in tensors):
+    if any(tensor.layout != torch.strided or tensor.dtype not in _DTYPES for tensor in tensors):
         return False
-    return loading.library() is not None and all(tensor.layout == torch.strided for tensor in tensors)
+    device = tensors[0].device
+    if device.type == "cuda":
+        return cuda.takes(device)
+    return device.type == "cpu" and loading.library() is not None
 
 
-def _call(function: str, *arguments: Any) -> None:
+def call(function: str, *arguments: Any) -> None:
     native = loading.library()
     if native is None:
         raise RuntimeError("the compiled operators are switched off")
     loading.check(getattr(native, function)(*arguments))
 
 
-def _view(tensor: Tensor) -> Any:
+def view(tensor: Tensor) -> Any:
     view = TensorView()
     view.data = tensor.data_ptr()
     view.size[:] = tensor.shape
@@ -54,13 +57,13 @@ def _view(tensor: Tensor) -> Any:
     return ctypes.byref(view)
 
 
-def _threads(multiplications: int) -> int:
+def threads_for(multiplications: int) -> int:
     return torch.get_num_threads() if multiplications > _WORTH_A_THREAD else 1
 
 
 def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Memory for a result, in the layout of an input. Few channels always come in planes."""
-    last = like.shape[1] > FEW_CHANNELS and like.stride(1) == 1
+    """Memory for a result: contiguous on CUDA, else in the layout of an input, where few channels always come in planes."""
+    last = like.device.type != "cuda" and like.shape[1] > FEW_CHANNELS and like.stride(1) == 1
     layout = torch.channels_last if last else torch.contiguous_format
     return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=layout)
 
@@ -80,9 +83,14 @@ def window_sum(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
         source = padded.to(torch.float32) if padded.dtype in (torch.float16, torch.bfloat16) else padded
         source = source if source.stride(3) == 1 else source.contiguous()
         target = result if result.dtype == source.dtype else result.to(source.dtype)
-    threads = _threads(padded.shape[1] * weights.numel())
-    _call("featup_window_sum", _view(source), _view(weights), _view(target), kernel_size, threads)
+    threads = threads_for(padded.shape[1] * weights.numel())
+    call("featup_window_sum", view(source), view(weights), view(target), kernel_size, threads)
     return result if target is result else result.copy_(target)
+
+
+@window_sum.register_kernel("cuda")
+def _window_sum_cuda(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
+    return cuda.window_sum(padded, weights)
 
 
 @window_sum.register_fake
@@ -94,9 +102,14 @@ def _(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
 def window_spread(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
     """(B, C, H, W) and (B, k * k, H, W) -> (B, C, H + k - 1, W + k - 1)."""
     result = _empty(gradient, _sum_shape(gradient, 2 - kernel_size))
-    threads = _threads(gradient.shape[1] * weights.numel())
-    _call("featup_window_spread", _view(gradient), _view(weights), _view(result), kernel_size, threads)
+    threads = threads_for(gradient.shape[1] * weights.numel())
+    call("featup_window_spread", view(gradient), view(weights), view(result), kernel_size, threads)
     return result
+
+
+@window_spread.register_kernel("cuda")
+def _window_spread_cuda(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
+    return cuda.window_sum_grad_input(gradient, weights, _sum_shape(gradient, 2 - kernel_size))
 
 
 @window_spread.register_fake
@@ -109,9 +122,14 @@ def window_dot(padded: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
     """(B, C, H + k - 1, W + k - 1) and (B, C, H, W) -> (B, k * k, H, W)."""
     batch, _, height, width = gradient.shape
     result = padded.new_empty((batch, kernel_size**2, height, width))
-    threads = _threads(gradient.numel() * kernel_size**2)
-    _call("featup_window_dot", _view(padded), _view(gradient), _view(result), kernel_size, threads)
+    threads = threads_for(gradient.numel() * kernel_size**2)
+    call("featup_window_dot", view(padded), view(gradient), view(result), kernel_size, threads)
     return result
+
+
+@window_dot.register_kernel("cuda")
+def _window_dot_cuda(padded: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
+    return cuda.window_sum_grad_weights(gradient, padded, kernel_size)
 
 
 @window_dot.register_fake
@@ -158,9 +176,14 @@ def range_weights(keys: Tensor, temperature: Tensor, bias: Tensor, kernel_size: 
     source = keys if keys.stride(3) == 1 else keys.contiguous()
     result = keys.new_empty((batch, kernel_size**2, height, width))
     taps = (ctypes.c_double * kernel_size**2)(*bias.tolist())
-    threads = _threads(result.numel() * max(1, keys.shape[1]))
-    _call("featup_range_softmax", _view(source), float(temperature), taps, _view(result), kernel_size, threads)
+    threads = threads_for(result.numel() * max(1, keys.shape[1]))
+    call("featup_range_softmax", view(source), float(temperature), taps, view(result), kernel_size, threads)
     return result
+
+
+@range_weights.register_kernel("cuda")
+def _range_weights_cuda(keys: Tensor, temperature: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
+    return cuda.range_softmax(keys, temperature, kernel_size, bias)
 
 
 @range_weights.register_fake
@@ -206,10 +229,15 @@ def bilateral_weights(guidance: Tensor, sigma_spatial: float, sigma_range: float
     line = [(tap - radius) / max(radius, 1) for tap in range(kernel_size)]
     bias = [-(y * y + x * x) / (2 * sigma_spatial**2) for y in line for x in line]
     taps, scale = (ctypes.c_double * len(bias))(*bias), -0.5 / sigma_range**2
-    _call(
-        "featup_bilateral_weights", _view(source), scale, taps, _view(result), kernel_size, _threads(3 * result.numel())
+    call(
+        "featup_bilateral_weights", view(source), scale, taps, view(result), kernel_size, threads_for(3 * result.numel())
     )
     return result
+
+
+@bilateral_weights.register_kernel("cuda")
+def _bilateral_weights_cuda(guidance: Tensor, sigma_spatial: float, sigma_range: float, kernel_size: int) -> Tensor:
+    return cuda.bilateral_weights(guidance, sigma_spatial, sigma_range, kernel_size)
 
 
 @bilateral_weights.register_fake

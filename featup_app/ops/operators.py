@@ -1,7 +1,7 @@
 """The public operators: they check their arguments, then take the compiled library or the reference.
 
-CPU tensors of float16, bfloat16, float32 or float64 go to the library if it is there; everything else to plain torch. Both
-give the same values up to rounding, and both raise the same errors.
+CPU and CUDA tensors of float16, bfloat16, float32 or float64 go to the library of their device if it is there; everything else
+to plain torch. All give the same values up to rounding, and raise the same errors.
 """
 
 from __future__ import annotations

@@ -1,0 +1,225 @@
+"""That torch finds the CUDA operators: registration, choice, gradients and words, on machines without a device.
+
+Two stand-ins: fake tensors, which say that they are on a CUDA device and hold no numbers, and CPU tensors whose kernels are
+exchanged for those of CUDA over the emulated library.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from featup_app import ops
+from featup_app.ops import cuda, native, reference
+from featup_app.ops.status import native_status
+
+GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
+KERNELS = {
+    "window_sum": native._window_sum_cuda,
+    "window_spread": native._window_spread_cuda,
+    "window_dot": native._window_dot_cuda,
+    "range_weights": native._range_weights_cuda,
+    "bilateral_weights": native._bilateral_weights_cuda,
+}
+NO_LIBRARY = "this installation was made without a CUDA compiler, so it has no CUDA library"
+
+
+@pytest.fixture
+def absent(unloaded, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(cuda, "_library_path", lambda: tmp_path / "libfeatup_cuda.so")
+
+
+@pytest.fixture
+def exchanged(emulated, monkeypatch) -> None:
+    """The operators of CPU tensors run the kernels that are registered for CUDA."""
+    monkeypatch.setattr(native, "handles", lambda *tensors: True)
+    for name, kernel in KERNELS.items():
+        monkeypatch.setitem(getattr(native, name)._backend_fns, "cpu", kernel)
+
+
+class Recorder(TorchDispatchMode):
+    """Which of our operators torch calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        if function.namespace == "featup":
+            self.names.append(function._opname)
+        return function(*arguments, **(options or {}))
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_operator_has_a_kernel_for_cuda(name):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"featup::{name}", "CUDA")
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"featup::{name}", "CPU")
+
+
+def called_for_cuda_tensors() -> list[str]:
+    with FakeTensorMode(), Recorder() as recorder:
+        padded = torch.empty(2, 12, 8, 9, device="cuda")
+        weights = torch.empty(2, 9, 6, 7, device="cuda")
+        for result, shape in (
+            (ops.window_sum(padded, weights), (2, 12, 6, 7)),
+            (ops.jbu_weights(padded, 1.0, 0.5, 3), weights.shape),
+        ):
+            assert result.device.type == "cuda"
+            assert result.shape == shape
+    return recorder.names
+
+
+def test_cuda_tensors_take_the_library_where_it_can_be_used(emulated):
+    assert called_for_cuda_tensors() == ["window_sum", "range_weights"]
+    with FakeTensorMode():
+        assert ops.bilateral_weights(torch.empty(2, 3, 8, 9, device="cuda"), 1.0, 0.5, 3).shape == (2, 9, 6, 7)
+
+
+def test_results_on_cuda_are_expected_contiguous_whatever_the_layout_of_the_input():
+    with FakeTensorMode():
+        padded = torch.empty(2, 12, 8, 9, device="cuda").to(memory_format=torch.channels_last)
+        weights, gradient = torch.empty(2, 9, 6, 7, device="cuda"), padded[..., 1:-1, 1:-1]
+        for result, shape in (
+            (native.window_sum(padded, weights, 3), gradient.shape),
+            (native.window_spread(gradient, weights, 3), padded.shape),
+            (native.window_dot(padded, gradient, 3), weights.shape),
+        ):
+            assert result.shape == shape
+            assert result.is_contiguous()
+
+
+def test_cuda_tensors_take_plain_torch_where_there_is_no_library(absent):
+    assert called_for_cuda_tensors() == []
+
+
+def test_switched_off_the_library_is_never_used(emulated, monkeypatch):
+    monkeypatch.setenv("FEATUP_NATIVE", "off")
+    assert called_for_cuda_tensors() == []
+    assert not cuda.available()
+    assert cuda.cuda_status() == "The CUDA operators are not used: FEATUP_NATIVE=off switches them off."
+    with pytest.raises(RuntimeError, match="FEATUP_NATIVE=off"):
+        cuda.window_sum(torch.ones(1, 1, 3, 3), torch.ones(1, 9, 1, 1))
+
+
+def test_a_device_that_the_library_has_no_code_for_takes_plain_torch(emulated, monkeypatch):
+    assert cuda.takes(torch.device("cuda:0"))
+    assert not cuda.takes(torch.device("cuda:1"))
+    monkeypatch.setenv("FEATUP_NATIVE", "require")
+    assert cuda.takes(torch.device("cuda:0"))
+    with pytest.raises(
+        RuntimeError,
+        match=r"^FEATUP_NATIVE=require, but the CUDA operators cannot be used on cuda:1: the emulation has one device$",
+    ):
+        cuda.takes(torch.device("cuda:1"))
+
+
+def test_required_but_absent_is_an_error_for_cuda_tensors_alone(absent, monkeypatch):
+    monkeypatch.setenv("FEATUP_NATIVE", "require")
+    with FakeTensorMode():
+        tensors = torch.empty(1, 2, 5, 5, device="cuda"), torch.empty(1, 9, 3, 3, device="cuda")
+        with pytest.raises(RuntimeError) as caught:
+            ops.window_sum(*tensors)
+    assert str(caught.value) == f"FEATUP_NATIVE=require, but the CUDA operators cannot be used on cuda:0: {NO_LIBRARY}"
+    assert not cuda.available()
+    assert cuda.cuda_status() == f"The CUDA operators are not used: {NO_LIBRARY}."
+    if native.loading.loaded() is not None:
+        assert ops.window_sum(torch.ones(1, 1, 3, 3), torch.ones(1, 9, 1, 1)).item() == 9
+
+
+def test_an_unknown_wish_is_an_error_of_operators_but_not_of_the_status(emulated, monkeypatch):
+    monkeypatch.setenv("FEATUP_NATIVE", "perhaps")
+    assert cuda.cuda_status() == (
+        "The CUDA operators are not used: FEATUP_NATIVE is 'perhaps'; expected auto, off or require."
+    )
+    with pytest.raises(RuntimeError, match=r"^FEATUP_NATIVE is 'perhaps'"):
+        cuda.takes(torch.device("cuda:0"))
+
+
+def test_asking_for_the_status_loads_nothing(absent):
+    expected = "The CUDA operators are loaded with the first tensor on a CUDA device."
+    assert native_status().cuda_operators == expected
+    assert "CUDA" not in native_status().detail
+    assert not cuda.runs()
+    assert cuda._library.failure is None
+    assert cuda.cuda_status() == native_status().cuda_operators == f"The CUDA operators are not used: {NO_LIBRARY}."
+
+
+def test_the_status_tells_what_is_loaded(emulated):
+    status = native_status()
+    assert status.cuda_operators == "An emulation on the host."
+    assert status.detail.endswith("On CUDA tensors they run in the CUDA library: An emulation on the host.")
+
+
+def test_a_file_that_is_no_library_is_a_sentence(unloaded, monkeypatch, tmp_path):
+    path = tmp_path / "libfeatup_cuda.so"
+    path.write_bytes(b"not a library")
+    monkeypatch.setattr(cuda, "_library_path", lambda: path)
+    assert not cuda.available()
+    assert cuda.cuda_status().startswith("The CUDA operators are not used: ")
+    assert cuda._library.get() is None
+
+
+@pytest.mark.parametrize("name", ["adaptive_conv.npz", "adaptive_conv_k3.npz"])
+def test_golden_files_through_torch_and_its_gradients(exchanged, name):
+    if not (GOLDEN / name).is_file():
+        pytest.skip(f"{name} is not there")
+    with np.load(GOLDEN / name, allow_pickle=False) as arrays:
+        known = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+    padded, filters = known["input"].requires_grad_(), known["filters"].requires_grad_()
+    with Recorder() as recorder:
+        output = ops.adaptive_conv(padded, filters)
+        output.backward(known["grad_output"])
+    assert recorder.names == ["window_sum", "window_spread", "window_dot"]
+    torch.testing.assert_close(output, known["output"], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(padded.grad, known["grad_input"], atol=2e-5, rtol=1e-3)
+    torch.testing.assert_close(filters.grad, known["grad_filters"], atol=2e-5, rtol=1e-3)
+    assert (filters.grad.abs().amax(dim=(0, 1, 2)) > 0.1).all()
+
+
+def test_gradients_of_the_weights_agree_with_plain_torch(exchanged):
+    keys, temperature, sigma = random(1, 2, 6, 7), torch.tensor(0.7).double(), torch.tensor(0.9).double()
+    seed = random(1, 9, 4, 5, seed=1)
+
+    def gradients(function) -> tuple[torch.Tensor, ...]:
+        leaves = [tensor.clone().requires_grad_() for tensor in (keys, temperature, sigma)]
+        value = function(*leaves)
+        return value.detach(), *torch.autograd.grad(value, leaves, seed)
+
+    found = gradients(lambda k, t, s: ops.jbu_weights(k, t, s, 3))
+    expected = gradients(lambda k, t, s: reference.range_weights(k, t, reference.spatial_logarithm(s, 3, k), 3))
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two)
+    torch.testing.assert_close(ops.bilateral_weights(keys, 0.8, 0.6, 3), reference.bilateral_weights(keys, 0.8, 0.6, 3))
+
+
+@pytest.mark.parametrize("compact", [torch.float16, torch.bfloat16])
+def test_weights_of_another_type_and_their_gradients(exchanged, compact):
+    padded, weights = random(1, 3, 8, 9, dtype=torch.float32), random(1, 9, 6, 7, seed=1, dtype=compact)
+    exact = reference.window_sum(padded.double(), weights.double(), 3)
+    leaves = padded.requires_grad_(), weights.requires_grad_()
+    result = ops.window_sum(*leaves)
+    torch.testing.assert_close(result.double(), exact, atol=2e-5, rtol=2e-5)
+    to_padded, to_weights = torch.autograd.grad(result.sum(), leaves)
+    assert to_padded.dtype == torch.float32
+    assert to_weights.dtype == compact
+
+
+def test_torch_accepts_the_operators(exchanged):
+    padded, weights, gradient = random(1, 2, 5, 6), random(1, 9, 3, 4, seed=1), random(1, 2, 3, 4, seed=2)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    leaves = [tensor.requires_grad_() for tensor in (padded, weights, gradient)]
+    torch.library.opcheck(native.window_sum, (*leaves[:2], 3), test_utils=checks)
+    torch.library.opcheck(native.window_spread, (leaves[2], leaves[1], 3), test_utils=checks)
+    torch.library.opcheck(native.window_dot, (leaves[0], leaves[2], 3), test_utils=checks)
+    temperature, bias = torch.tensor(0.5).double().requires_grad_(), random(9, seed=4).requires_grad_()
+    torch.library.opcheck(native.range_weights, (leaves[0], temperature, bias, 3), test_utils=checks)
+    torch.library.opcheck(native.bilateral_weights, (padded.detach(), 0.7, 0.2, 3), test_utils=checks)
