@@ -8,8 +8,25 @@ from featup_app.lazily import lazy_names
 
 if TYPE_CHECKING:
     from featup_app.training.checkpoints import Upsampler, default_upsampler, load_upsampler, save_upsampler
+    from featup_app.training.recipes import DEFAULT, PAPER, Rates, Recipe
+    from featup_app.training.report import save_training
+    from featup_app.training.train import train_upsampler
+    from featup_app.training.trainer import TrainingResult, TrainingState
 
-__all__ = ["Upsampler", "default_upsampler", "load_upsampler", "save_upsampler"]
+__all__ = [
+    "DEFAULT",
+    "PAPER",
+    "Rates",
+    "Recipe",
+    "TrainingResult",
+    "TrainingState",
+    "Upsampler",
+    "default_upsampler",
+    "load_upsampler",
+    "save_training",
+    "save_upsampler",
+    "train_upsampler",
+]
 
 __getattr__ = lazy_names(
     __name__,
@@ -18,5 +35,13 @@ __getattr__ = lazy_names(
         "default_upsampler": "checkpoints",
         "load_upsampler": "checkpoints",
         "save_upsampler": "checkpoints",
+        "DEFAULT": "recipes",
+        "PAPER": "recipes",
+        "Rates": "recipes",
+        "Recipe": "recipes",
+        "save_training": "report",
+        "train_upsampler": "train",
+        "TrainingResult": "trainer",
+        "TrainingState": "trainer",
     },
 )

@@ -1,0 +1,194 @@
+"""``featup-app train``: weights of the joint bilateral upsampler for a backbone, learned from unlabelled images."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featup_app.cli.terminal import complain, progress_bar, say, say_json
+from featup_app.errors import Cancelled, FeatUpError
+from featup_app.progress import Progress
+
+if TYPE_CHECKING:
+    from featup_app.training import TrainingResult, TrainingState
+
+CANCELLED = 130
+_MEGABYTE = 10**6
+
+
+def train(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images, or folders of images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Weights to write, .safetensors.")],
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Pretrained model to train for; given several times, one universal upsampler learns from all of them.",
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".')
+    ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps to train; 2000 if nothing is said.")] = None,
+    minutes: Annotated[float | None, typer.Option(metavar="M", help="Minutes to train, without preparation.")] = None,
+    size: Annotated[int, typer.Option(metavar="PIXELS", help="Shorter side of what the backbone sees.")] = 224,
+    crops: Annotated[int, typer.Option(metavar="N", min=0, help="Random crops of each image beside the whole.")] = 0,
+    views: Annotated[int, typer.Option(metavar="N", min=1, help="Jittered views kept of each picture.")] = 10,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of everything that is drawn at random.")] = 0,
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="Settings of the training: default or paper.")
+    ] = "default",
+    validation: Annotated[
+        Path | None,
+        typer.Option("--val", metavar="FOLDER", help="Images to measure on; a tenth of the others if not given."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Go on from the .training.pt file of an interrupted training.")
+    ] = None,
+    cache_budget: Annotated[
+        int, typer.Option(metavar="MB", min=1, help="Megabytes of disk for cached features.")
+    ] = 4000,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where features are cached; a folder of the system if not given."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the images are, for people who use the weights.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Where the backbone computes: cpu, cuda or cuda:1.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Train an upsampler for a backbone from images without labels.
+
+    FILE gets the weights with the lowest error on held-out views; beside it a report (.json) and the curve (.png).
+    Ctrl-C ends the training early and keeps the best state. While it runs, FILE's .training.pt lets an interrupted
+    training go on with --resume.
+    """
+    if output.suffix.lower() != ".safetensors":
+        raise FeatUpError(f'Weights are written as safetensors; give "{output.name}" the ending .safetensors.')
+    if steps is None and minutes is None:
+        steps = 2000
+    arguments: dict[str, Any] = {
+        "steps": steps,
+        "minutes": minutes,
+        "layer": layer,
+        "size": size,
+        "crops": crops,
+        "views": views,
+        "seed": seed,
+        "resume": resume,
+        "cache": cache,
+        "budget": cache_budget * _MEGABYTE,
+        "checkpoint": output.with_suffix(".training.pt"),
+    }
+    try:
+        with _stopped_by_signals() as check, progress_bar() as bar:
+            result = _run(images, validation, backbone or [], recipe, device, arguments, bar, check)
+    except Cancelled:
+        complain("Stopped before the training began; nothing was written but cached features.")
+        raise typer.Exit(CANCELLED) from None
+    _tell(result, output, data, as_json)
+    if not result.stopped:
+        arguments["checkpoint"].unlink(missing_ok=True)
+
+
+def _run(
+    images: list[Path],
+    validation: Path | None,
+    backbones: list[str],
+    recipe: str,
+    device: str | None,
+    arguments: dict[str, Any],
+    bar: Progress,
+    check: Callable[[], None],
+) -> TrainingResult:
+    bar("starting", 0, 0)
+    from featup_app.backbones import load_backbone
+    from featup_app.engine.views import ViewSettings
+    from featup_app.training.recipes import find_recipe
+    from featup_app.training.train import Limits, find_images, train_upsampler
+
+    Limits(arguments["steps"], arguments["minutes"]).check()
+    chosen = find_recipe(recipe)
+    found = find_images(images)
+    held_out = None if validation is None else find_images([validation])
+    latest: list[TrainingState] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        check()
+        if stage != "training":
+            bar(stage, done, total)
+        elif latest:
+            bar(_words(latest[-1]), round(1000 * latest[-1].fraction), 1000)
+
+    loaded = [load_backbone(name, device=device, progress=progress) for name in backbones or [ViewSettings().backbone]]
+    return train_upsampler(
+        found, loaded, chosen, held_out=held_out, watch=latest.append, progress=progress, **arguments
+    )
+
+
+def _words(state: TrainingState) -> str:
+    """One line about a training under way."""
+    loss = "" if state.loss is None else f", loss {state.loss:.3f}"
+    return (
+        f"step {state.step}{loss}, held-out {state.held_out:.4f} (best {state.best:.4f}, bilinear {state.bilinear:.4f}), "
+        f"{state.steps_per_second:.1f} steps/s"
+    )
+
+
+def _tell(result: TrainingResult, output: Path, data: str | None, as_json: bool) -> None:
+    """Write the files and say what became of the training."""
+    from featup_app.training.report import save_training, training_report
+
+    for note in result.notes:
+        complain(note)
+    if result.stopped:
+        complain(result.stopped)
+    written = save_training(result, output, data=data)
+    if as_json:
+        say_json({**training_report(result, data=data), "files": [str(path) for path in written]})
+        return
+    figures = result.figures
+    say(
+        f"held-out reprojection error: trained {figures['stack']:.4f} (step {result.best_step} of {result.steps}), "
+        f"bilinear {figures['bilinear']:.4f}, classical {figures['classical']:.4f}"
+    )
+    for path in written:
+        say(str(path))
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[Callable[[], None]]:
+    """Ctrl-C and a polite request of the system to end (SIGTERM) are noted; the check raises at the next step.
+
+    A second one ends the program at once.
+    """
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    def check() -> None:
+        if asked:
+            raise Cancelled
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread, where signals do not arrive
+        yield check
+        return
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,169 @@
+"""Training from images to weights in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featup_app.errors import UpsamplerError
+from featup_app.images import IMAGE_SUFFIXES, Image
+from featup_app.progress import Progress, silent
+from featup_app.training.cache import DEFAULT_BUDGET, Preparation, prepare_pictures
+from featup_app.training.examples import TrainingSet
+from featup_app.training.held_out import split_held_out
+from featup_app.training.recipes import DEFAULT, Recipe
+from featup_app.training.trainer import MEASURE_EVERY, Trainer, TrainingResult, Watch
+
+if TYPE_CHECKING:
+    from featup_app.backbones import Backbone
+
+HELD_OUT_VIEWS = 16
+HELD_OUT_PADDING, HELD_OUT_ZOOM = 30, 1.8
+"""The views of the yardstick (DESIGN section 8), whatever the recipe trains on."""
+
+_HELD_OUT_SEED = 2**20
+"""Added to the seed, so that held-out views of an image are never those that are trained on."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a training goes; whichever limit comes first.
+
+    Attributes:
+        steps: None for no limit.
+        minutes: of training, without the preparation; None for no limit.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+
+    def check(self) -> None:
+        """Raises UpsamplerError if there is no limit, or none that leaves time for a step."""
+        if self.steps is None and self.minutes is None:
+            raise UpsamplerError("A training needs a number of steps or of minutes.")
+        if self.steps is not None and self.steps < 1:
+            raise UpsamplerError(f"{self.steps} steps are no training; at least 1 is needed.")
+        if self.minutes is not None and not self.minutes > 0:
+            raise UpsamplerError(f"{self.minutes} minutes are no training; give more than 0.")
+
+
+def find_images(places: Sequence[Path]) -> list[Path]:
+    """The image files that files and folders mean, those of folders sorted and with what lies in folders inside.
+
+    Raises:
+        UpsamplerError: if a place is neither, or a folder holds no images.
+    """
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            inside = sorted(
+                path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+            )
+            if not inside:
+                raise UpsamplerError(f'The folder "{place}" holds no images; give one with PNG or JPEG files.')
+            found += inside
+        elif place.exists():
+            found.append(place)
+        else:
+            raise UpsamplerError(f'There is no image and no folder "{place}"; check the name.')
+    return list(dict.fromkeys(found))
+
+
+def train_upsampler(
+    images: Sequence[Path | Image],
+    backbones: Backbone | Sequence[Backbone],
+    recipe: Recipe = DEFAULT,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    layer: str | None = None,
+    held_out: Sequence[Path | Image] | None = None,
+    size: int = 224,
+    crops: int = 0,
+    views: int = 10,
+    seed: int = 0,
+    cache: Path | None = None,
+    budget: int = DEFAULT_BUDGET,
+    checkpoint: Path | None = None,
+    resume: Path | None = None,
+    measure_every: int = MEASURE_EVERY,
+    watch: Watch | None = None,
+    progress: Progress = silent,
+) -> TrainingResult:
+    """Train a joint bilateral upsampler for a backbone, or a universal one for several.
+
+    Args:
+        images: files (no folders) or pictures to train on.
+        backbones: frozen. Several give one stack without the last correction, trained on them in turns.
+        recipe: all switches of the method.
+        steps, minutes: limits; whichever comes first.
+        layer: of the backbone, None for its default; with several backbones each has its default.
+        held_out: images to measure on; if not given, a seeded tenth of the images is kept back.
+        size, crops, views: as in :class:`Preparation`.
+        seed: of everything that is drawn.
+        cache: folder of the cached features.
+        budget: bytes of disk that they may take.
+        checkpoint: file to go on from later.
+        resume: such a file; training goes on there.
+        measure_every: steps between measurements.
+        watch: told how the training stands.
+        progress: may cancel. During the preparation that raises ``Cancelled``; later the best stack is returned.
+
+    Raises:
+        UpsamplerError: if an argument does not fit, no image is usable, or a file cannot be read or written.
+    """
+    Limits(steps, minutes).check()
+    members = list(backbones) if isinstance(backbones, Sequence) else [backbones]
+    if layer is not None and len(members) > 1:
+        raise UpsamplerError("A layer can be named for a single backbone only; several train on their default layers.")
+    if held_out is None:
+        kept_for_training, kept_back = split_held_out(len(images), seed) if images else ([], [])
+        held_out = [images[index] for index in kept_back]
+        images = [images[index] for index in kept_for_training]
+    preparation = Preparation(size, crops, views, recipe.max_padding, recipe.max_zoom, seed)
+    measuring = replace(
+        preparation,
+        crops=0,
+        views=HELD_OUT_VIEWS,
+        max_padding=HELD_OUT_PADDING,
+        max_zoom=HELD_OUT_ZOOM,
+        seed=seed + _HELD_OUT_SEED,
+    )
+    sets = []
+    for backbone in members:
+        share = budget // len(members)
+        # The yardstick gets what it needs, up to half of the budget.
+        kept = prepare_pictures(
+            held_out,
+            backbone,
+            layer=layer,
+            preparation=measuring,
+            folder=cache,
+            budget=share // 2,
+            keep=budget,
+            progress=progress,
+        )
+        trained = prepare_pictures(
+            images,
+            backbone,
+            layer=layer,
+            preparation=preparation,
+            folder=cache,
+            budget=share - kept.bytes,
+            keep=budget,
+            progress=progress,
+        )
+        sets.append(TrainingSet(trained, kept))
+    trainer = Trainer(sets, recipe, seed=seed)
+    if resume is not None:
+        trainer.resume(resume)
+    return trainer.run(
+        steps=steps,
+        minutes=minutes,
+        watch=watch,
+        progress=progress,
+        checkpoint=checkpoint,
+        measure_every=measure_every,
+    )

@@ -1,0 +1,415 @@
+"""Training a joint bilateral upsampler by multi-view consistency (FeatUp, ICLR 2024, sections 3.1 and 3.2)."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featup_app.errors import Cancelled, UpsamplerError
+from featup_app.fields.jbu_stack import JBUStack
+from featup_app.progress import Progress, silent
+from featup_app.training.examples import Sampler, TrainingSet
+from featup_app.training.held_out import guided
+from featup_app.training.objective import Objective
+from featup_app.training.recipes import Recipe
+from featup_app.training.training_files import read_training, write_training
+
+MEASURE_EVERY = 200
+_RECENT = 20
+"""Steps that the shown loss and speed are averaged over."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One point of the curve.
+
+    Attributes:
+        step: steps done.
+        seconds: of training until then, without measuring.
+        loss: mean of the steps since the last point; None at the beginning.
+        error: of those steps, the plain mean squared error of the trained views in units of the features' variance.
+        held_out: reprojection error of the stack on held-out views, the mean over backbones.
+    """
+
+    step: int
+    seconds: float
+    loss: float | None
+    error: float | None
+    held_out: float
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """How a training stands, for who watches it.
+
+    Attributes:
+        step: steps done.
+        steps: steps in all; None if only the time is limited.
+        fraction: done, 0 .. 1.
+        loss: mean of the last steps; None before the first.
+        held_out: reprojection error of the stack, as measured last.
+        best: the lowest so far.
+        bilinear, classical: the same error of bilinear interpolation and of classical joint bilateral upsampling.
+        steps_per_second: of the last steps; 0 before the first.
+        seconds_left: estimate.
+    """
+
+    step: int
+    steps: int | None
+    fraction: float
+    loss: float | None
+    held_out: float
+    best: float
+    bilinear: float
+    classical: float
+    steps_per_second: float
+    seconds_left: float
+
+
+Watch = Callable[[TrainingState], None]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The best stack that a training found, and how it went.
+
+    Attributes:
+        stack: in evaluation mode, for features as the backbone gives them (after ``norm``, if there is one).
+        norm: weight and bias (C) of the layer norm over channels that comes before it; None without.
+        universal: whether the stack serves any backbone; it then has no last correction.
+        curve: all measurements.
+        best_step: at which step the stack is from.
+        figures: held-out reprojection errors of ``stack``, ``bilinear`` and ``classical``, the mean over backbones, for
+            ``start`` the untrained stack, and the number of ``directions`` in which they were taken (0 for all).
+        baselines: of ``bilinear`` and ``classical`` in the directions of the curve.
+        steps, seconds: of training.
+        stopped: why it ended before its limit, as a sentence; empty if it did not.
+        notes: sentences for the person: images left out, fewer views than asked for.
+        facts: JSON-able: recipe, seed, backbones, data.
+    """
+
+    stack: JBUStack
+    norm: tuple[Tensor, Tensor] | None
+    universal: bool
+    curve: tuple[Measurement, ...]
+    best_step: int
+    figures: dict[str, float]
+    baselines: dict[str, float]
+    steps: int
+    seconds: float
+    stopped: str
+    notes: tuple[str, ...]
+    facts: dict[str, Any]
+
+
+class Trainer:
+    """Trains one stack for one backbone, or a universal one for several.
+
+    Args:
+        sets: pictures of each backbone.
+        recipe: all switches.
+        seed: of initial weights, examples, directions and dropout.
+    """
+
+    def __init__(self, sets: Sequence[TrainingSet], recipe: Recipe, *, seed: int = 0) -> None:
+        self.sets, self.recipe, self.seed = tuple(sets), recipe, seed
+        self.generator = torch.Generator().manual_seed(seed)
+        self.sampler = Sampler(sets, recipe)
+        self.objective = Objective([each.pictures.channels for each in sets], recipe, self.generator)
+        self.optimizer = torch.optim.NAdam(self.objective.parameter_groups())
+        self.step = 0
+        self.seconds = 0.0
+        self.curve: list[Measurement] = []
+        self._held_out = [self.sampler.held_out(member, seed) for member in range(len(sets))]
+        self._directions = [each.directions() for each in self._held_out]
+        self._best: dict[str, Tensor] = copy.deepcopy(self.objective.stack.state_dict())
+        self._best_error, self._best_step = math.inf, 0
+        self._baselines: dict[str, float] = {}
+        self._recent: list[tuple[float, float, float]] = []
+        self._since: list[tuple[float, float]] = []
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        *,
+        steps: int | None = None,
+        minutes: float | None = None,
+        watch: Watch | None = None,
+        progress: Progress = silent,
+        checkpoint: Path | None = None,
+        measure_every: int = MEASURE_EVERY,
+    ) -> TrainingResult:
+        """Train until the limit, and return the best stack by held-out error.
+
+        Args:
+            steps: in all, those before a resumption included.
+            minutes: of training in all, those before a resumption included; whichever limit comes first ends it.
+            watch: told of the state after every measurement and about twice a second.
+            progress: called before every step. If it raises ``Cancelled``, training ends and the best stack is returned.
+            checkpoint: file from which :meth:`resume` goes on, written after every measurement.
+            measure_every: steps between measurements on held-out views.
+
+        Raises:
+            UpsamplerError: if there is no limit, or the checkpoint cannot be written.
+        """
+        if steps is None and minutes is None:
+            raise UpsamplerError("A training needs a number of steps or of minutes.")
+        limit = math.inf if minutes is None else 60 * minutes
+        stopped, told = "", 0.0
+        try:
+            if not self.curve:
+                self._measure(progress)
+            self._tell(watch, steps, limit)
+            while not self._done(steps, limit):
+                progress("training", self.step, steps or 0)
+                self._advance(self._fraction(steps, limit))
+                if self.step % measure_every == 0 or self._done(steps, limit):
+                    self._measure(progress)
+                    if checkpoint is not None:
+                        self.save(checkpoint)
+                elif time.perf_counter() - told < 0.5:
+                    continue
+                self._tell(watch, steps, limit)
+                told = time.perf_counter()
+        except Cancelled:
+            stopped = "Stopped by request; the best state so far is kept."
+        except _NotFinite:
+            stopped = (
+                f"The loss of step {self.step + 1} was not finite, so training ended; the best state so far, of step "
+                f"{self._best_step}, is kept. Lower learning rates would help."
+            )
+        if checkpoint is not None and not stopped.startswith("The loss"):
+            self.save(checkpoint)
+        return self._result(stopped)
+
+    def _fraction(self, steps: int | None, limit: float) -> float:
+        return min(1.0, max(self.step / steps if steps else 0.0, self.seconds / limit))
+
+    def _done(self, steps: int | None, limit: float) -> bool:
+        return (steps is not None and self.step >= steps) or self.seconds >= limit
+
+    def _advance(self, fraction: float) -> None:
+        """One step."""
+        begun = time.perf_counter()
+        recipe = self.recipe
+        self.objective.train()
+        self.objective.stack.train(recipe.dropout)
+        example = self.sampler.draw(self.step, self.generator)
+        factor = recipe.rate_factor(fraction)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * factor
+        with self._dropout_seeded():
+            loss, error = self.objective(example, self.generator)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise _NotFinite
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if recipe.clip and (not recipe.clip_steps or self.step < recipe.clip_steps):
+            nn.utils.clip_grad_norm_(self.objective.parameters(), recipe.clip)
+        self.optimizer.step()
+        self.step += 1
+        taken = time.perf_counter() - begun
+        self.seconds += taken
+        self._recent = [*self._recent[1 - _RECENT :], (value, float(error), taken)]
+        self._since.append((value, float(error)))
+
+    @contextlib.contextmanager
+    def _dropout_seeded(self) -> Iterator[None]:
+        """Torch's dropout knows only the global source of chance; it is lent, seeded, and given back."""
+        if not self.recipe.dropout:
+            yield
+            return
+        seed = int(torch.randint(2**62, (1,), generator=self.generator))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+
+    # -- measuring ------------------------------------------------------------------------------------------------
+
+    def held_out_error(self, *, all_channels: bool = False, progress: Progress = silent) -> float:
+        """The reprojection error of the stack as it is now, the mean over backbones."""
+        self.objective.eval()
+        weigh = self.objective.weigh()
+        errors = []
+        for held_out, some in zip(self._held_out, self._directions, strict=True):
+            directions = torch.eye(held_out.pictures.channels) if all_channels else some
+            errors.append(
+                held_out.error(
+                    lambda low, picture: guided(low, picture, weigh),
+                    directions,
+                    functional=self.objective.functional,
+                    progress=progress,
+                )
+            )
+        return sum(errors) / len(errors)
+
+    def _baseline_errors(self, *, all_channels: bool) -> dict[str, float]:
+        errors: dict[str, float] = {}
+        for name in ("bilinear", "classical"):
+            values = []
+            for held_out, some in zip(self._held_out, self._directions, strict=True):
+                directions = torch.eye(held_out.pictures.channels) if all_channels else some
+                values.append(getattr(held_out, name)(directions))
+            errors[name] = sum(values) / len(values)
+        return errors
+
+    def _measure(self, progress: Progress) -> None:
+        if not self._baselines:
+            progress("measuring on held-out views", 0, 0)
+            self._baselines = self._baseline_errors(all_channels=False)
+        error = self.held_out_error(progress=progress)
+        if not math.isfinite(error):
+            raise _NotFinite
+        if error < self._best_error:
+            self._best = copy.deepcopy(self.objective.stack.state_dict())
+            self._best_error, self._best_step = error, self.step
+        count = len(self._since)
+        self.curve.append(
+            Measurement(
+                step=self.step,
+                seconds=self.seconds,
+                loss=sum(loss for loss, _ in self._since) / count if count else None,
+                error=sum(plain for _, plain in self._since) / count if count else None,
+                held_out=error,
+            )
+        )
+        self._since.clear()
+
+    def _tell(self, watch: Watch | None, steps: int | None, limit: float) -> None:
+        if watch is None:
+            return
+        taken = sum(seconds for _, _, seconds in self._recent)
+        speed = len(self._recent) / taken if taken else 0.0
+        left = [limit - self.seconds] if math.isfinite(limit) else []
+        if steps is not None and speed:
+            left.append((steps - self.step) / speed)
+        watch(
+            TrainingState(
+                step=self.step,
+                steps=steps,
+                fraction=self._fraction(steps, limit),
+                loss=sum(loss for loss, _, _ in self._recent) / len(self._recent) if self._recent else None,
+                held_out=self.curve[-1].held_out,
+                best=self._best_error,
+                bilinear=self._baselines["bilinear"],
+                classical=self._baselines["classical"],
+                steps_per_second=speed,
+                seconds_left=max(0.0, min(left, default=0.0)),
+            )
+        )
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _result(self, stopped: str) -> TrainingResult:
+        """The best stack, for features as the backbone gives them."""
+        self.objective.stack.load_state_dict(self._best)
+        figures = {"start": self.curve[0].held_out} if self.curve else {}
+        if stopped:
+            figures |= {**self._baselines, "stack": self._best_error, "directions": float(len(self._directions[0]))}
+        else:
+            figures |= self._baseline_errors(all_channels=True)
+            figures |= {"stack": self.held_out_error(all_channels=True), "directions": 0.0}
+        stack = JBUStack(self.objective.stack.feat_dim)
+        stack.load_state_dict(self._best)
+        universal = not self.objective.corrects
+        bias = stack.fixup_proj[1].bias
+        assert isinstance(bias, Tensor)
+        with torch.no_grad():
+            bias.mul_(self.sampler.features[0].scale)
+        norm = None
+        if self.recipe.normalise and not universal:
+            norm = torch.ones(stack.feat_dim), torch.zeros(stack.feat_dim)
+        return TrainingResult(
+            stack=stack.eval().requires_grad_(False),
+            norm=norm,
+            universal=universal,
+            curve=tuple(self.curve),
+            best_step=self._best_step,
+            figures={name: value for name, value in figures.items() if math.isfinite(value)},
+            baselines=dict(self._baselines),
+            steps=self.step,
+            seconds=self.seconds,
+            stopped=stopped,
+            notes=tuple(
+                dict.fromkeys(
+                    note for each in self.sets for part in (each.pictures, each.held_out) for note in part.notes
+                )
+            ),
+            facts=self.facts(),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What is trained on what, JSON-able."""
+        return {
+            "recipe": self.recipe.facts(),
+            "seed": self.seed,
+            "sets": [
+                {
+                    "backbone": each.pictures.backbone,
+                    "layer": each.pictures.layer,
+                    "channels": each.pictures.channels,
+                    "pictures": len(each.pictures.pictures),
+                    "views": len(each.pictures.pictures[0].jitters),
+                    "sha256": each.pictures.digest,
+                    "held_out_pictures": len(each.held_out.pictures),
+                    "held_out_views": len(each.held_out.pictures[0].jitters),
+                    "held_out_sha256": each.held_out.digest,
+                }
+                for each in self.sets
+            ],
+        }
+
+    # -- going on later -------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write everything that :meth:`resume` needs, in one step.
+
+        Raises:
+            UpsamplerError: if the file cannot be written.
+        """
+        write_training(
+            path,
+            {
+                "facts": self.facts(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "objective": self.objective.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "generator": self.generator.get_state(),
+                "best": self._best,
+                "best_error": self._best_error,
+                "best_step": self._best_step,
+                "baselines": self._baselines,
+                "curve": [vars(point) for point in self.curve],
+            },
+        )
+
+    def resume(self, path: Path) -> None:
+        """Go on where :meth:`save` was called; the steps that follow are those of a training that was never interrupted.
+
+        Raises:
+            UpsamplerError: if the file is not of a training with this recipe, seed, backbones and data.
+        """
+        state = read_training(path, self.facts())
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self._best, self._best_error, self._best_step = state["best"], state["best_error"], state["best_step"]
+        self._baselines = state["baselines"]
+        self.curve = [Measurement(**point) for point in state["curve"]]
+
+
+class _NotFinite(Exception):
+    """A loss or an error that is not a finite number."""
