@@ -35,5 +35,9 @@ class ExportError(FeatUpError):
     """Features or pictures cannot be written, or an export cannot be read back."""
 
 
+class EvaluationError(FeatUpError):
+    """A data set is not laid out as expected, or a measurement cannot be made with what is there."""
+
+
 class Cancelled(Exception):
     """The person asked to stop. Never shown as an error."""

@@ -13,9 +13,11 @@ import typer
 from typer.core import TyperGroup
 
 from featup_app.cli.bench import bench
+from featup_app.cli.evaluate import evaluate
 from featup_app.cli.export import export
 from featup_app.cli.facts import backbones, info
 from featup_app.cli.terminal import complain, say
+from featup_app.cli.train import train
 from featup_app.errors import FeatUpError
 
 BAD_INPUT = 2
@@ -85,6 +87,8 @@ app.command()(export)
 app.command()(info)
 app.command()(backbones)
 app.command()(bench)
+app.command()(train)
+app.command()(evaluate)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,87 @@
+"""Yardsticks: data sets, held-out reprojection, probes, and the tables made of them. Importing this room imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from featup_app.lazily import lazy_names
+
+if TYPE_CHECKING:
+    from featup_app.evaluation.datasets import Dataset, Item, labelled_images, photos, rgbd_images
+    from featup_app.evaluation.methods import MethodChoice, parse_methods
+    from featup_app.evaluation.probes import LinearProbe, Moments, fit_logistic, fit_ridge
+    from featup_app.evaluation.report import Report, Row
+    from featup_app.evaluation.reprojection import HeldOutViews, Reprojection, held_out_views, reprojection_error
+    from featup_app.evaluation.runs import Plan, evaluate_quality, evaluate_segmentation
+    from featup_app.evaluation.segmentation import (
+        Frame,
+        ProbeSet,
+        SegmentationScore,
+        fit_lowres_probes,
+        fit_upsampled_probes,
+        load_frames,
+        score_segmentation,
+    )
+
+__all__ = [
+    "Dataset",
+    "Frame",
+    "HeldOutViews",
+    "Item",
+    "LinearProbe",
+    "MethodChoice",
+    "Moments",
+    "Plan",
+    "ProbeSet",
+    "Report",
+    "Reprojection",
+    "Row",
+    "SegmentationScore",
+    "evaluate_quality",
+    "evaluate_segmentation",
+    "fit_logistic",
+    "fit_lowres_probes",
+    "fit_ridge",
+    "fit_upsampled_probes",
+    "held_out_views",
+    "labelled_images",
+    "load_frames",
+    "parse_methods",
+    "photos",
+    "reprojection_error",
+    "rgbd_images",
+    "score_segmentation",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Dataset": "datasets",
+        "Item": "datasets",
+        "labelled_images": "datasets",
+        "photos": "datasets",
+        "rgbd_images": "datasets",
+        "MethodChoice": "methods",
+        "parse_methods": "methods",
+        "LinearProbe": "probes",
+        "Moments": "probes",
+        "fit_logistic": "probes",
+        "fit_ridge": "probes",
+        "Report": "report",
+        "Row": "report",
+        "HeldOutViews": "reprojection",
+        "Reprojection": "reprojection",
+        "held_out_views": "reprojection",
+        "reprojection_error": "reprojection",
+        "Plan": "runs",
+        "evaluate_quality": "runs",
+        "evaluate_segmentation": "runs",
+        "Frame": "segmentation",
+        "ProbeSet": "segmentation",
+        "SegmentationScore": "segmentation",
+        "fit_lowres_probes": "segmentation",
+        "fit_upsampled_probes": "segmentation",
+        "load_frames": "segmentation",
+        "score_segmentation": "segmentation",
+    },
+)

@@ -1,0 +1,197 @@
+"""Data sets that lie in folders: pictures, and what is known about their pixels. Nothing is downloaded or copied.
+
+A new layout is one function from a folder to a :class:`Dataset`. Files are read when they are asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featup_app.errors import EvaluationError
+from featup_app.images import IMAGE_SUFFIXES, Image, load_image
+
+Labels = npt.NDArray[np.int16]
+Depths = npt.NDArray[np.float32]
+
+UNLABELLED = -1
+"""The label of pixels that do not count."""
+
+CAMVID_CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+CAMVID_VOID = 11
+CLASSES_FILE = "classes.txt"
+
+_PHOTOS_TREE = "FOLDER/\n  any name.jpg\n  ..."
+_LABELLED_TREE = (
+    "FOLDER/\n  images/  name.jpg ...\n  labels/  name.png ... (one grey value per class)\n"
+    "  classes.txt  (optional: one class a line, in the order of the values; a line `void` for what does not count; "
+    "without it the 11 classes of CamVid and 11 for void)"
+)
+_RGBD_TREE = "FOLDER/\n  color/  name.png ...\n  depth/  name.png or name.pgm ... (16 bit, 0 = no reading)"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of a data set, with the file that tells about its pixels.
+
+    Attributes:
+        name: of the picture, unique in its data set.
+        image_path: the picture.
+        target_path: its labels or depths; None where there are none.
+        class_count: number of classes of the data set.
+        void: the value in the label file that does not count; None if all count.
+    """
+
+    name: str
+    image_path: Path
+    target_path: Path | None = None
+    class_count: int = 0
+    void: int | None = None
+
+    def image(self) -> Image:
+        """The picture, decoded. Raises ImageError if it cannot be."""
+        return load_image(self.image_path)
+
+    def labels(self) -> Labels:
+        """Class of every pixel, (H, W) int16, 0 .. class_count - 1 or :data:`UNLABELLED`.
+
+        Raises:
+            EvaluationError: if the file cannot be read, or holds a class that the data set does not have.
+        """
+        values = self._read_target().astype(np.int32)
+        values[values == (-1 if self.void is None else self.void)] = UNLABELLED
+        if int(values.max()) >= self.class_count:
+            raise EvaluationError(
+                f'The labels "{self.target_path}" hold the value {int(values.max())}, but the data set has '
+                f"{self.class_count} classes (0 to {self.class_count - 1}); list all of them in {CLASSES_FILE}."
+            )
+        return values.astype(np.int16)
+
+    def depths(self) -> Depths:
+        """Distance at every pixel, (H, W) float32, in the unit of the file; 0 where the camera gave no reading.
+
+        Raises:
+            EvaluationError: if the file cannot be read.
+        """
+        return self._read_target().astype(np.float32)
+
+    def _read_target(self) -> npt.NDArray[Any]:
+        """(H, W) values of the target file as they are stored."""
+        from PIL import Image as pillow
+
+        if self.target_path is None:
+            raise EvaluationError(f'The picture "{self.name}" has no labels; choose a data set that has them.')
+        try:
+            with pillow.open(self.target_path) as picture:
+                values = np.asarray(picture)  # palettes hold class numbers, so they are not turned into colours
+        except (OSError, ValueError, SyntaxError) as error:
+            raise EvaluationError(
+                f'Cannot read "{self.target_path}": {" ".join(str(error).split())}; copy or download it again.'
+            ) from error
+        if values.ndim != 2:
+            raise EvaluationError(
+                f'The file "{self.target_path}" holds colours; one number per pixel (a grey or palette picture) is '
+                "needed."
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pictures of one folder.
+
+    Attributes:
+        folder: where they lie.
+        items: the pictures in the order of their names.
+        class_names: what the labels mean; empty where there are none.
+    """
+
+    folder: Path
+    items: tuple[Item, ...]
+    class_names: tuple[str, ...] = ()
+
+    def limited(self, count: int | None) -> Dataset:
+        """The same with at most so many pictures, spread evenly over the folder (frames of a film resemble their
+        neighbours); all of them for None."""
+        if count is None or count >= len(self.items):
+            return self
+        chosen = [self.items[index * len(self.items) // count] for index in range(count)]
+        return dataclasses.replace(self, items=tuple(chosen))
+
+
+def photos(folder: Path) -> Dataset:
+    """A folder of pictures, without labels. Files that are no pictures by their suffix are passed over.
+
+    Raises:
+        EvaluationError: if there are none.
+    """
+    paths = _pictures(folder, folder, _PHOTOS_TREE)
+    return Dataset(folder, tuple(Item(path.name, path) for path in paths))
+
+
+def labelled_images(folder: Path) -> Dataset:
+    """Pictures in ``images/`` and their classes in ``labels/`` under the same names, as CamVid is laid out here.
+
+    Raises:
+        EvaluationError: if the folders are not there, or a picture lacks its labels; the sentence shows the tree.
+    """
+    names, void = _classes(folder)
+    pairs = _pairs(folder, "images", "labels", _LABELLED_TREE)
+    items = tuple(Item(image.stem, image, target, len(names), void) for image, target in pairs)
+    return Dataset(folder, items, names)
+
+
+def rgbd_images(folder: Path) -> Dataset:
+    """Pictures in ``color/`` and what a depth camera measured in ``depth/`` under the same names.
+
+    Raises:
+        EvaluationError: if the folders are not there, or a picture lacks its depths; the sentence shows the tree.
+    """
+    pairs = _pairs(folder, "color", "depth", _RGBD_TREE)
+    return Dataset(folder, tuple(Item(image.stem, image, target) for image, target in pairs))
+
+
+def _classes(folder: Path) -> tuple[tuple[str, ...], int | None]:
+    """Names of the classes and the value of void."""
+    path = folder / CLASSES_FILE
+    if not path.is_file():
+        return CAMVID_CLASSES, CAMVID_VOID
+    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    voids = [index for index, name in enumerate(names) if name.lower() == "void"]
+    if len(voids) > 1 or (voids and voids[0] != len(names) - 1) or len(names) - len(voids) < 2:
+        raise EvaluationError(
+            f'The file "{path}" must name at least two classes, one a line, and `void`, if there is one, in the last line.'
+        )
+    return tuple(names[: len(names) - len(voids)]), voids[0] if voids else None
+
+
+def _wrong(folder: Path, why: str, tree: str) -> EvaluationError:
+    return EvaluationError(f'The folder "{folder}" cannot be used: {why}. This is expected:\n{tree}')
+
+
+def _pictures(folder: Path, root: Path, tree: str) -> list[Path]:
+    if not folder.is_dir():
+        raise _wrong(root, f'there is no folder "{folder}"', tree)
+    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = sorted(path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not paths:
+        raise _wrong(root, f'"{folder}" holds no pictures', tree)
+    return paths
+
+
+def _pairs(folder: Path, images: str, targets: str, tree: str) -> Sequence[tuple[Path, Path]]:
+    found = {path.stem: path for path in _pictures(folder / targets, folder, tree)}
+    paths = _pictures(folder / images, folder, tree)
+    missing = [path.name for path in paths if path.stem not in found]
+    if missing:
+        count = f"{len(missing)} pictures have" if len(missing) > 1 else "a picture has"
+        raise _wrong(folder, f'{count} no file of the same name in {targets}/, such as "{missing[0]}"', tree)
+    return [(path, found[path.stem]) for path in paths]

@@ -1,0 +1,136 @@
+"""The methods that a table compares, as a person names them: ``lowres,bilinear,jbu,jbu=classical,jbu=street.safetensors``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featup_app.errors import EvaluationError
+from featup_app.fields import METHODS, find_method, upsample
+
+if TYPE_CHECKING:
+    from featup_app.features import FeatureMap
+    from featup_app.fields import FeatureField
+
+CLASSICAL = "classical"
+BASELINE = "bilinear"
+"""Differences are told to this method."""
+
+RAW = "raw"
+
+_GUIDED = tuple(method.name for method in METHODS if "upsampler" in method.options)
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """One method of a table.
+
+    Attributes:
+        label: as the person wrote it; names its row.
+        method: a name in ``METHODS``.
+        upsampler: ``classical``, a file with weights, or None for what the method takes by itself.
+    """
+
+    label: str
+    method: str
+    upsampler: str | None = None
+
+    def prepare(self, backbone: str, layer: str, channels: int) -> PreparedMethod:
+        """Load what the method needs for the features of a layer.
+
+        Raises:
+            UpsamplerError: if the weights cannot be read or do not fit.
+        """
+        if self.method not in _GUIDED:
+            return PreparedMethod(self.label, self.method, {}, {"method": self.method})
+        if self.upsampler == CLASSICAL:
+            return PreparedMethod(
+                self.label, self.method, {"kernel": CLASSICAL}, {"method": self.method, "kernel": CLASSICAL}
+            )
+        from featup_app.training import default_upsampler, load_upsampler
+
+        weights = (
+            default_upsampler(backbone, layer, channels) if self.upsampler is None else load_upsampler(self.upsampler)
+        )
+        if weights is None:
+            return dataclasses.replace(self, upsampler=CLASSICAL).prepare(backbone, layer, channels)
+        weights.check_fits(backbone, layer, channels)
+        identity = {"method": self.method, "upsampler": weights.facts()}
+        if weights.norm is None:
+            return PreparedMethod(self.label, self.method, {"upsampler": weights}, identity)
+        space = f"channel norm of {weights.sha256}"
+        return PreparedMethod(
+            self.label, self.method, {"upsampler": weights}, identity, space=space, normalise=weights.normalised
+        )
+
+
+@dataclass(frozen=True)
+class PreparedMethod:
+    """A method with its weights at hand.
+
+    Attributes:
+        label: of its row.
+        method, options: as :func:`~featup_app.fields.upsample` takes them.
+        identity: JSON-able; equal for what gives equal numbers.
+        space: of the features that the field returns: :data:`RAW`, or that of a channel norm in front of the upsampler.
+            Probes and views for its fields have to be of the same space.
+        normalise: from the backbone's features into that space; None for the raw ones.
+    """
+
+    label: str
+    method: str
+    options: dict[str, Any]
+    identity: dict[str, Any]
+    space: str = RAW
+    normalise: Callable[[FeatureMap], FeatureMap] | None = None
+
+    def field(self, features: FeatureMap) -> FeatureField:
+        """The method's field of the backbone's features."""
+        return upsample(features, method=self.method, **self.options)
+
+    def source(self, features: FeatureMap) -> FeatureMap:
+        """The low-resolution features in the space of the field."""
+        return features if self.normalise is None else self.normalise(features)
+
+    def key(self) -> str:
+        """The identity as text."""
+        return json.dumps(self.identity, sort_keys=True)
+
+
+def parse_methods(text: str, *, upsampler: str | None = None) -> tuple[MethodChoice, ...]:
+    """The methods of a list separated by commas; ``name=classical`` and ``name=FILE`` choose the weights of a guided one.
+
+    Args:
+        text: as a person writes it.
+        upsampler: weights for guided methods that name none: ``classical``, a file, or None for the built-in ones.
+
+    Raises:
+        EvaluationError: if a method is there twice, a file is missing, or weights are given to a method without any.
+        UpsamplerError: for an unknown method.
+    """
+    choices: list[MethodChoice] = []
+    for part in (part.strip() for part in text.split(",")):
+        if not part:
+            continue
+        name, given, weights = (piece.strip() for piece in part.partition("="))
+        find_method(name)
+        if given and name not in _GUIDED:
+            raise EvaluationError(f'The method "{name}" has no weights to choose; leave out "={weights}".')
+        if given and not weights:
+            raise EvaluationError(f'"{part}" names no weights; write {name}=classical or {name}=FILE.')
+        chosen = weights or (upsampler if name in _GUIDED else None)
+        if chosen is not None and chosen != CLASSICAL and not Path(chosen).is_file():
+            raise EvaluationError(
+                f'There is no file "{chosen}" with weights for {name}; check the name and the folder.'
+            )
+        if part in [choice.label for choice in choices]:
+            raise EvaluationError(f'The method "{part}" is asked for twice; once is enough.')
+        choices.append(MethodChoice(part, name, chosen))
+    if not choices:
+        names = ", ".join(method.name for method in METHODS)
+        raise EvaluationError(f"There is no method to evaluate; name at least one of: {names}.")
+    return tuple(choices)

@@ -1,0 +1,160 @@
+"""Held-out reprojection error: does a field explain what the backbone sees in views that no one has fitted?
+
+DESIGN section 8: sixteen seeded views of the image, the field looked up where each view looks, plain box averages over the
+patches' footprints, mean squared error divided by the variance of the view's features over positions. All channels count,
+so the figure does not depend on a choice of components. Views and their features are made once for an image and shared by
+all methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from featup_app.errors import EvaluationError
+from featup_app.evaluation.footprints import overlap
+from featup_app.features import FeatureMap, Size
+from featup_app.multiview import Jitter, random_jitter
+from featup_app.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from featup_app.fields import FeatureField
+
+VIEWS = 16
+PADDING_AT_224 = 30
+MAX_ZOOM = 1.8
+HELD_OUT_SEED = 8_151_623
+"""Views for fitting are drawn with other seeds."""
+
+_BLOCK_BYTES = 96 * 2**20
+
+
+@dataclass(frozen=True)
+class HeldOutViews:
+    """Views of one image and what the backbone gives for them.
+
+    Attributes:
+        jitters: the views, drawn for the backbone's input size.
+        features: (V, C, h, w) float32.
+        input_hw: the backbone's input size in pixels.
+    """
+
+    jitters: tuple[Jitter, ...]
+    features: Tensor
+    input_hw: Size
+
+
+@dataclass(frozen=True)
+class Reprojection:
+    """Held-out reprojection error of a field: of each view, and their mean. 1 is no better than each view's mean feature."""
+
+    per_view: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.per_view) / len(self.per_view)
+
+
+def held_out_views(
+    features: FeatureMap, *, count: int = VIEWS, seed: int = HELD_OUT_SEED, progress: Progress = silent
+) -> HeldOutViews:
+    """Draw the held-out views of an image and run its backbone on them.
+
+    Args:
+        features: the image's own features; they name image, backbone, layer and input size.
+        count: number of views.
+        seed: of the draw; the same for all methods that are compared.
+        progress: called for each view; may cancel.
+
+    Raises:
+        EvaluationError: if the map has no backbone that could be run again.
+    """
+    backbone = features.backbone
+    if backbone is None:
+        raise EvaluationError(
+            f'The features of "{features.image.name}" come from a file, without the backbone that made them; extract them '
+            "again to measure how well they are upsampled."
+        )
+    input_hw = features.geometry.input_hw
+    pixels = backbone.resized(features.image, input_hw)
+    generator = torch.Generator().manual_seed(seed)
+    padding = round(PADDING_AT_224 * min(input_hw) / 224)
+    jitters = tuple(random_jitter(generator, input_hw, max_padding=padding, max_zoom=MAX_ZOOM) for _ in range(count))
+    maps = []
+    for index, jitter in enumerate(jitters):
+        progress("features of held-out views", index, count)
+        maps.append(backbone.features(jitter.pixels(pixels)[None], features.layer)[0])
+    return HeldOutViews(jitters, torch.stack(maps), input_hw)
+
+
+def reprojection_error(field: FeatureField, views: HeldOutViews, *, progress: Progress = silent) -> Reprojection:
+    """How far a field's features, seen through each view, are from the backbone's.
+
+    The field is drawn at the backbone's input size, some channels at a time, and looked up bilinearly at one point for each
+    input pixel of the view. Look-up and box average are separable and linear, hence two small matrices for each view.
+
+    Args:
+        field: of the same image, backbone and layer as the views.
+        views: made by :func:`held_out_views`.
+        progress: called for each block of channels; may cancel.
+
+    Raises:
+        ValueError: if the field has other channels than the views.
+    """
+    channels, grid = views.features.shape[1], (views.features.shape[2], views.features.shape[3])
+    if field.channels != channels:
+        raise ValueError(f"the field has {field.channels} channels, the views have {channels}")
+    device = views.features.device
+    through = [
+        tuple(part.to(device) for part in _view_matrices(jitter, views.input_hw, grid)) for jitter in views.jitters
+    ]
+    block = max(1, _BLOCK_BYTES // (4 * views.input_hw[0] * views.input_hw[1]))
+    identity = torch.eye(channels, device=device)
+    squared = torch.zeros(len(through), dtype=torch.float64)
+    for start in range(0, channels, block):
+        progress("looking through held-out views", start, channels)
+        chosen = slice(start, start + block)
+        drawn = field.project(identity[chosen], size=views.input_hw, progress=_kept(progress, start, channels))
+        for index, (rows, columns) in enumerate(through):
+            seen = rows @ drawn @ columns.T
+            squared[index] += (seen - views.features[index, chosen]).double().square().sum().cpu()
+    progress("looking through held-out views", channels, channels)
+    return Reprojection(tuple((squared / _variances(views.features)).tolist()))
+
+
+def _variances(features: Tensor) -> Tensor:
+    """(V, C, h, w) -> (V) float64: squared deviations from each view's mean feature, summed over positions and channels."""
+    values = features.double().flatten(2)
+    return (values - values.mean(2, keepdim=True)).square().sum((1, 2)).clamp(min=1e-30).cpu()
+
+
+def _view_matrices(jitter: Jitter, drawn: Size, grid: Size) -> Sequence[Tensor]:
+    """(h, H) and (w, W) float32: from a map drawn at H x W to the box averages of a view's cells, along each axis."""
+    samples = tuple(max(1, round(pixels / cells)) * cells for pixels, cells in zip(drawn, grid, strict=True))
+    places = jitter.coordinates((samples[0], samples[1])).double()
+    matrices = []
+    for fractions, length, cells in ((places[:, 0, 1], drawn[0], grid[0]), (places[0, :, 0], drawn[1], grid[1])):
+        matrices.append((overlap(cells, len(fractions)) @ _lookup(fractions, length)).float())
+    return matrices
+
+
+def _lookup(fractions: Tensor, length: int) -> Tensor:
+    """(N, length) float64: linear interpolation between the centres of ``length`` pixels at fractions of their side."""
+    centred = (fractions * length - 0.5).clamp(0, length - 1)
+    low = centred.floor().long()
+    high = (low + 1).clamp(max=length - 1)
+    part = centred - low
+    matrix = torch.zeros(len(fractions), length, dtype=torch.float64)
+    rows = torch.arange(len(fractions))
+    matrix.index_put_((rows, low), 1 - part, accumulate=True)
+    matrix.index_put_((rows, high), part, accumulate=True)
+    return matrix
+
+
+def _kept(progress: Progress, done: int, total: int) -> Progress:
+    """Inside a block the person keeps seeing the channels that are done; cancelling still works at every step."""
+    return lambda stage, part, parts: progress("looking through held-out views", done, total)

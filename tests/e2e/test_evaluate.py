@@ -1,0 +1,154 @@
+"""``featup-app evaluate`` as a person runs it, on data sets of a few small pictures and the bundled backbone."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image as pillow
+
+from featup_app.cli.main import run
+from featup_app.images import load_image, resized, sample_images
+
+SIZE = ("--size", "56x84")
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs a command in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            run(["evaluate", *(str(argument) for argument in arguments)])
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sample_images()[:2]:
+        pillow.fromarray(resized(load_image(path).pixels, (64, 96))).save(folder / f"{path.stem}.png")
+    return folder
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Halves of photos with two classes: the cat to the left of the cup, or the other way round."""
+    cat, cup = (resized(load_image(path).pixels, (64, 48)) for path in sample_images()[:2])
+    for part, count in (("train", 4), ("val", 2)):
+        for kind in ("images", "labels"):
+            (tmp_path / part / kind).mkdir(parents=True)
+        (tmp_path / part / "classes.txt").write_text("cat\ncup\nvoid\n")
+        for index in range(count):
+            turned = index % 2 == 1
+            pixels = np.roll(np.concatenate([cup, cat] if turned else [cat, cup], 1), 3 * index, 0)
+            labels = np.full((64, 96), 0, np.uint8)
+            labels[:, :48] = int(turned)
+            labels[:, 48:] = int(not turned)
+            labels[:, 47:49] = 2
+            pillow.fromarray(pixels).save(tmp_path / part / "images" / f"{index}.png")
+            pillow.fromarray(labels).save(tmp_path / part / "labels" / f"{index}.png")
+    return tmp_path
+
+
+def test_quality_of_photos_is_a_table_and_two_files(tmp_path, photos, command):
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    out = tmp_path / "report"
+    code, text, errors = command("--methods", "lowres,bilinear,jbu=classical", "--data", photos, *SIZE, "-o", out)
+    assert code == 0
+    assert "broken.jpg was passed over" in errors
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["lowres", "bilinear", "jbu=classical"]
+    assert lines[4:] == [str(out / "report.json"), str(out / "report.csv")]
+    report = json.loads((out / "report.json").read_text())
+    assert [row["pictures"] for row in report["rows"]] == [2, 2, 2]
+    assert all(0 < row["figure"] < 5 for row in report["rows"])
+    bilinear, jbu = report["rows"][1:]
+    assert bilinear["difference"] is None
+    assert jbu["difference"] == pytest.approx(jbu["figure"] - bilinear["figure"])
+    assert jbu["interval"][0] <= jbu["difference"] <= jbu["interval"][1]
+    assert [failure["picture"] for failure in report["failures"]] == ["broken.jpg"]
+    with (out / "report.csv").open() as stream:
+        assert [row["method"] for row in csv.DictReader(stream)] == ["lowres", "bilinear", "jbu=classical"]
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same_figures(tmp_path, photos, command):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    arguments = ("--methods", "lowres,bilinear", "--data", photos, *SIZE, "--json")
+    first = json.loads(command(*arguments, "-o", whole)[1])
+    lines = (whole / "results.jsonl").read_text().splitlines(keepends=True)
+    stopped.mkdir()
+    (stopped / "results.jsonl").write_text("".join(lines[:3]) + lines[3][:40])
+    second = json.loads(command(*arguments, "-o", stopped)[1])
+    assert [row["figure"] for row in second["rows"]] == [row["figure"] for row in first["rows"]]
+    kept = (stopped / "results.jsonl").read_text().splitlines()
+    assert len(kept) == 5, "three kept lines, one cut short, one measured anew"
+    assert kept[:3] == [line.rstrip("\n") for line in lines[:3]]
+
+
+def test_segmentation_in_both_protocols(tmp_path, labelled, command):
+    out = tmp_path / "report"
+    arguments = (
+        "--task", "seg", "--methods", "lowres,bilinear", "--protocol", "transfer,trained", "--data", labelled / "val",
+        "--train", labelled / "train", *SIZE, "--folds", "2", "-o", out, "--json",
+    )  # fmt: skip
+    code, text, errors = command(*arguments)
+    assert (code, errors) == (0, "")
+    report = json.loads(text)
+    assert [(row["method"], row["protocol"]) for row in report["rows"]] == [
+        ("lowres", "transfer"),
+        ("bilinear", "transfer"),
+        ("lowres", "trained"),
+        ("bilinear", "trained"),
+    ]
+    for row in report["rows"]:
+        assert row["figure"] > 0.6, "the probe tells a cat from a cup"
+        assert row["details"]["accuracy"] > 0.7
+        assert len(row["details"]["fold_miou"]) == 2
+        assert set(row["details"]["class_iou"]) == {"cat", "cup"}
+    lines = len((out / "results.jsonl").read_text().splitlines())
+    again = json.loads(command(*arguments)[1])
+    assert again["rows"] == report["rows"]
+    assert len((out / "results.jsonl").read_text().splitlines()) == lines, "nothing was measured twice"
+
+
+def test_logistic_probes(tmp_path, labelled, command):
+    code, text, _ = command(
+        "--task", "seg", "--methods", "bilinear", "--probe", "logistic", "--data", labelled / "val", "--train",
+        labelled / "train", *SIZE, "--folds", "2", "-o", tmp_path / "report", "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(text)["rows"][0]["figure"] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--task", "magic"), "quality, seg"),
+        (("--task", "seg"), "--train"),
+        (("--train", "."), "fits nothing"),
+        (("--methods", "magic"), "no upsampling method"),
+        (("--methods", "jbu=none.pth"), "There is no file"),
+        (("--protocol", "none"), "transfer, trained"),
+        (("--probe", "none"), "ridge, logistic"),
+    ],
+)
+def test_wrong_words_are_one_sentence(tmp_path, photos, command, arguments, words):
+    code, text, errors = command("--data", photos, "-o", tmp_path / "report", *arguments)
+    assert (code, text) == (2, "")
+    assert errors.count("\n") == 1
+    assert words in errors
+
+
+def test_a_wrong_folder_is_shown_the_right_tree(tmp_path, photos, command):
+    code, _, errors = command("--task", "seg", "--data", photos, "--train", photos, "-o", tmp_path / "report")
+    assert code == 2
+    assert "images/" in errors
+    assert "labels/" in errors
+    assert not (tmp_path / "report").exists()
