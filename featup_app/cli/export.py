@@ -11,10 +11,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from featup_app.cli.options import UpsamplerChoice
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.engine.exporting import ExportOptions, export_image, parse_views, unique_stems
 from featup_app.engine.views import ViewSettings
-from featup_app.errors import FeatUpError
+from featup_app.errors import FeatUpError, UpsamplerError
 from featup_app.progress import Progress
 
 BAD_INPUT = 2
@@ -44,6 +45,7 @@ def export(
     method: Annotated[
         str, typer.Option(metavar="NAME", help="Upsampling method: lowres, bilinear or jbu.")
     ] = _DEFAULT.method,
+    upsampler: UpsamplerChoice = None,
     output_size: Annotated[
         str,
         typer.Option(
@@ -81,7 +83,18 @@ def export(
     line. The files of an image appear when all of them are complete; a cancelled or failed export leaves nothing
     behind.
     """
-    settings = ViewSettings(backbone=backbone, layer=layer, input_size=size, method=method, output_size=output_size)
+    settings = ViewSettings(
+        backbone=backbone,
+        layer=layer,
+        input_size=size,
+        method=method,
+        output_size=output_size,
+        upsampler=upsampler,
+    )
+    if upsampler is not None and method != "jbu":
+        raise UpsamplerError(
+            f"The method {method} has no weights to choose; leave out --upsampler, or take --method jbu."
+        )
     options = ExportOptions(format, dtype, features, parse_views(views), overwrite)
     options.check()
     results: list[dict[str, Any]] = []
@@ -115,6 +128,8 @@ def _export_all(
         from featup_app.images import load_image
 
         session = Session(device=device)
+        if settings.upsampler_file is not None:
+            session.check_upsampler(settings, progress)  # told once, not for each image
         for path, stem in zip(images, unique_stems(images), strict=True):
             place = f"{path.name}: " if len(images) > 1 else ""
             try:

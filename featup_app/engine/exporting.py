@@ -248,12 +248,11 @@ def _stage_view(
         name, pixels = f"cam-{_slug(chosen.name) or chosen.index}", view.picture(request.colormap, limits)
         facts = {"lens": "cam", "kind": view.kind, "note": view.note, "colormap": request.colormap, "limits": limits}
         facts["class"] = {"index": chosen.index, "name": chosen.name, "probability": chosen.probability}
-        if view.facts.backbone != settings.backbone:
-            settings = ViewSettings(backbone=view.facts.backbone, method=settings.method)
-        settings = settings.with_(layer=view.facts.layer)
+        settings = session.class_settings(settings, progress).with_(layer=view.facts.layer)
+    shown = session.class_field if isinstance(view, CAMView) else session.field
     provenance = build_provenance(
         features=session.features(image, settings, progress),
-        field=session.field(image, settings, progress),
+        field=shown(image, settings, progress),
         size=view.facts.size,
         view=facts,
     )

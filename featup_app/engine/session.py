@@ -17,6 +17,7 @@ import torch
 from featup_app.backbones import Backbone, load_backbone
 from featup_app.engine import memory
 from featup_app.engine.views import (
+    CLASSICAL,
     BackboneFacts,
     CAMView,
     ClassChoice,
@@ -24,10 +25,15 @@ from featup_app.engine.views import (
     PCAOptions,
     PCAView,
     SimilarityView,
+    UpsamplerFacts,
     ViewSettings,
+    upsampler_facts,
 )
+from featup_app.errors import UpsamplerError
 from featup_app.features import FeatureMap, Point, Size
-from featup_app.fields import METHODS, FeatureField, upsample
+from featup_app.fields import METHODS, FeatureField, Upsampler, default_upsampler, load_upsampler, upsample
+from featup_app.fields.field import LinearField
+from featup_app.fields.upsampler_files import file_state
 from featup_app.images import Image
 from featup_app.lenses import PCABasis, cam, find_class, fit_pca, similarity, top_classes
 from featup_app.progress import Progress, silent
@@ -70,6 +76,7 @@ class Session:
         self.device = device
         self._memory_budget = memory_budget
         self._backbones: _Recent[Backbone] = _Recent(2)
+        self._upsamplers: _Recent[Upsampler] = _Recent(4)
         self._maps: _Recent[FeatureMap] = _Recent(6)
         self._fields: _Recent[FeatureField] = _Recent(4)
         self._bases: _Recent[PCABasis] = _Recent(8)
@@ -119,8 +126,43 @@ class Session:
     def field(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> FeatureField:
         """The features at any size. Raises BackboneError, SizeError, UpsamplerError."""
         features = self.features(image, settings, progress)
-        key = (_map_key(image, settings), settings.method)
-        return self._fields.get(key, lambda: upsample(features, image, settings.method))
+        return self._field(image, settings, features, self._upsampler(settings, features))
+
+    def _field(
+        self, image: Image, settings: ViewSettings, features: FeatureMap, upsampler: Upsampler | None
+    ) -> FeatureField:
+        key = (_map_key(image, settings), settings.method, _weights_key(upsampler))
+        options: dict[str, Any] = {}
+        if settings.method == "jbu":
+            options = {"kernel": CLASSICAL} if upsampler is None else {"upsampler": upsampler}
+        return self._fields.get(key, lambda: upsample(features, image, settings.method, **options))
+
+    def _upsampler(self, settings: ViewSettings, features: FeatureMap) -> Upsampler | None:
+        """The trained weights that joint bilateral upsampling uses; None for the classical ones, and for other methods."""
+        if settings.method != "jbu" or settings.upsampler == CLASSICAL:
+            return None
+        if settings.upsampler is None:
+            return default_upsampler(features.provenance.get("backbone"), features.layer, features.channels)
+        return self._loaded_upsampler(settings.upsampler)
+
+    def _loaded_upsampler(self, path: str) -> Upsampler:
+        """The weights in a file, read again when the file has changed."""
+        return self._upsamplers.get(file_state(path), lambda: load_upsampler(path))
+
+    def check_upsampler(self, settings: ViewSettings, progress: Progress = silent) -> UpsamplerFacts:
+        """What the chosen file with upsampler weights holds; whether it fits the chosen backbone, which is loaded for that.
+
+        Raises:
+            UpsamplerError: if the file cannot be used, or was trained for other features.
+            BackboneError: if the backbone or layer cannot be had.
+        """
+        assert settings.upsampler_file is not None
+        progress("reading the upsampler", 0, 0)
+        upsampler = self._loaded_upsampler(settings.upsampler_file)
+        backbone = self.backbone(settings, progress)
+        layer = backbone.layer(settings.layer)
+        upsampler.check_fits(backbone.name, layer.name, layer.channels)
+        return upsampler_facts(settings, upsampler.facts())
 
     def output_size(
         self, image: Image, settings: ViewSettings, progress: Progress = silent, *, streamed: bool = False
@@ -143,12 +185,23 @@ class Session:
             size, lambda wanted: field.fixed_bytes(wanted) + wanted[0] * wanted[1] * per_pixel, self.memory_budget
         )
 
-    def facts(self, image: Image, settings: ViewSettings, size: Size, progress: Progress = silent) -> FieldFacts:
+    def facts(
+        self, image: Image, settings: ViewSettings, field: FeatureField, size: Size, progress: Progress = silent
+    ) -> FieldFacts:
         """What a person wants to know about the features of a view."""
         features = self.features(image, settings, progress)
-        title = self.backbone(settings, progress).title
+        weights = field.settings().get("upsampler")
         return FieldFacts(
-            settings.backbone, title, features.layer, features.channels, features.geometry, settings.method, size
+            backbone=settings.backbone,
+            backbone_title=self.backbone(settings, progress).title,
+            layer=features.layer,
+            channels=features.channels,
+            geometry=features.geometry,
+            method=settings.method,
+            size=size,
+            upsampler=upsampler_facts(settings, weights if isinstance(weights, dict) else None)
+            if settings.method == "jbu"
+            else None,
         )
 
     # -- lenses ----------------------------------------------------------------------------------------------------
@@ -165,32 +218,71 @@ class Session:
         if field.channels < 3:  # a map of one or two channels repeats its last one
             numbers = tuple(min(number, field.channels) for number in numbers)
         values = basis.values(field, numbers, size=size, progress=progress)
-        facts = self.facts(image, settings, size, progress)
+        facts = self.facts(image, settings, field, size, progress)
         return PCAView(facts, numbers, _array(values), basis.picture(values, numbers), basis.explained)
 
     def pca_basis(
         self, image: Image, settings: ViewSettings, options: PCAOptions, progress: Progress = silent
     ) -> PCABasis:
-        """The principal components that a PCA view of these settings shows."""
+        """The principal components that a PCA view of these settings shows.
+
+        An upsampler that normalises its features gives fields of other numbers than the backbone's own; components are
+        then fitted on features that are normalised in the same way, and on no others.
+        """
+        viewed = self.field(image, settings, progress)
+        own = self.features(image, settings, progress)
+        source = viewed.source if isinstance(viewed, LinearField) else own
 
         def fit() -> PCABasis:
             if options.fit == "grid":
-                return fit_pca(self.features(image, settings, progress), progress=progress)
+                return fit_pca(source, progress=progress)
             if options.fit == "field":
-                return fit_pca(self.field(image, settings, progress), progress=progress)
+                return fit_pca(viewed, progress=progress)
             fields = [self.field(image, settings.with_(method=method.name), progress) for method in METHODS]
-            return fit_pca(fields, progress=progress)
+            alike = [field for field in fields if (field.source if isinstance(field, LinearField) else own) is source]
+            return fit_pca(alike, progress=progress)
 
-        method = settings.method if options.fit == "field" else None
-        return self._bases.get((_map_key(image, settings), options.fit, method), fit)
+        weights = _weights_key(self._upsampler(settings.with_(method="jbu"), own)) if options.fit == "joint" else None
+        if options.fit == "field" or source is not own:
+            weights = settings.method, _weights_key(self._upsampler(settings, own)), weights
+        return self._bases.get((_map_key(image, settings), options.fit, weights), fit)
 
     def similarity_view(
         self, image: Image, settings: ViewSettings, point: Point, progress: Progress = silent
     ) -> SimilarityView:
         """Cosine to the feature under an image point. Raises what :meth:`output_size` raises."""
         size = self.output_size(image, settings, progress)
-        values = similarity(self.field(image, settings, progress), point, size=size, progress=progress)
-        return SimilarityView(self.facts(image, settings, size, progress), point, _array(values))
+        field = self.field(image, settings, progress)
+        values = similarity(field, point, size=size, progress=progress)
+        return SimilarityView(self.facts(image, settings, field, size, progress), point, _array(values))
+
+    def class_settings(self, settings: ViewSettings, progress: Progress = silent) -> ViewSettings:
+        """The settings under which classes are explained: the same if the backbone has a head, else the classifier's.
+
+        Chosen upsampler weights stay chosen if they serve the classifier too; else its bundled ones are taken.
+        """
+        if self.backbone(settings, progress).has_head:
+            return settings
+        chosen = settings.upsampler
+        if settings.upsampler_file and not self._loaded_upsampler(settings.upsampler_file).universal:
+            chosen = None
+        return ViewSettings(backbone=CLASSIFIER, method=settings.method, upsampler=chosen)
+
+    def class_field(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> FeatureField:
+        """The features that evidence for a class is read from: those that the backbone's own head sees, upsampled.
+
+        Of weights that expect normalised features, or features of another layer, only the stages are used.
+        """
+        features = self.features(image, settings, progress)
+        upsampler = self._upsampler(settings, features)
+        if upsampler is not None:
+            try:
+                upsampler.check_fits(settings.backbone, features.layer, features.channels)
+                fits = upsampler.norm is None
+            except UpsamplerError:
+                fits = False
+            upsampler = upsampler if fits else upsampler.stages_alone()
+        return self._field(image, settings, features, upsampler)
 
     def cam_view(
         self, image: Image, settings: ViewSettings, chosen: str | int | None = None, progress: Progress = silent
@@ -201,10 +293,9 @@ class Session:
         views. Raises LensError for an unknown class, and what :meth:`output_size` raises.
         """
         size = self.output_size(image, settings, progress)
-        classifier, note = settings, None
-        if not self.backbone(settings, progress).has_head:
+        classifier, note = self.class_settings(settings, progress), None
+        if classifier.backbone != settings.backbone:
             title = self.backbone(settings, progress).title
-            classifier = ViewSettings(backbone=CLASSIFIER, method=settings.method)
             note = f"{title} has no classes; they come from {self.backbone(classifier, progress).title}."
         backbone = self.backbone(classifier, progress)
         progress("classifying", 0, 0)
@@ -221,11 +312,11 @@ class Session:
         progress("explaining the class", 0, 0)
         layer, weights = backbone.class_weights(image, [index], size=classifier.input_size, progress=progress)
         classifier = classifier.with_(layer=layer)
-        field = self.field(image, classifier, progress)
+        field = self.class_field(image, classifier, progress)
         self._check_memory(field, size, field.bytes_per_pixel(1) + _VIEW_BYTES_PER_PIXEL)
         values = cam(field, weights, size=size, progress=progress)[0]
         return CAMView(
-            facts=self.facts(image, classifier, size, progress),
+            facts=self.facts(image, classifier, field, size, progress),
             chosen=ClassChoice(index, names[index], probability),
             top=tuple(ClassChoice(score.index, score.name, score.probability) for score in best),
             values=_array(values),
@@ -241,6 +332,10 @@ _VIEW_BYTES_PER_PIXEL = 3 * 4 + 3 + 3 * 4
 
 def _map_key(image: Image, settings: ViewSettings) -> Hashable:
     return image.sha256, settings.backbone, settings.weights_file, settings.layer, settings.input_size
+
+
+def _weights_key(upsampler: Upsampler | None) -> Hashable:
+    return None if upsampler is None else (upsampler.path, upsampler.sha256, upsampler.title, upsampler.channels)
 
 
 def _array(values: Any) -> npt.NDArray[np.float32]:

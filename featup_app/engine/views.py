@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +16,9 @@ Values = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 PCAFit = Literal["grid", "field", "joint"]
 
+CLASSICAL = "classical"
+"""Choice of untrained weights for the joint bilateral upsampler."""
+
 
 @dataclass(frozen=True)
 class ViewSettings:
@@ -28,6 +31,8 @@ class ViewSettings:
         method: upsampling method.
         output_size: size of the upsampled maps (grammar of ``sizes``).
         weights_file: local checkpoint for the backbone, instead of its own weights.
+        upsampler: file with weights for joint bilateral upsampling, or "classical"; None for the bundled ones. Other methods
+            take no notice of it.
     """
 
     backbone: str = "dinov2-s14-imgfocus"
@@ -36,6 +41,12 @@ class ViewSettings:
     method: str = "jbu"
     output_size: str = "16x"
     weights_file: str | None = None
+    upsampler: str | None = None
+
+    @property
+    def upsampler_file(self) -> str | None:
+        """The chosen file with upsampler weights, if a file is chosen."""
+        return None if self.upsampler == CLASSICAL else self.upsampler
 
     def with_(self, **changes: Any) -> ViewSettings:
         """A copy with some fields changed."""
@@ -55,8 +66,55 @@ class PCAOptions:
 
 
 @dataclass(frozen=True)
+class UpsamplerFacts:
+    """Which weights joint bilateral upsampling uses.
+
+    Attributes:
+        kind: chosen from a "file", "bundled" for the backbone, "universal" (bundled for all backbones), or "classical".
+        title: what a person calls them.
+        universal: whether they serve every backbone.
+        details: (name, value) pairs about file and training, for tooltips and panels.
+    """
+
+    kind: Literal["file", "bundled", "universal", "classical"]
+    title: str
+    universal: bool
+    details: tuple[tuple[str, str], ...] = ()
+
+
+def upsampler_facts(settings: ViewSettings, weights: Mapping[str, Any] | None) -> UpsamplerFacts:
+    """Facts about weights, as a field's settings give them; None stands for the classical ones."""
+    if weights is None:
+        return UpsamplerFacts("classical", "classical", True, (("Weights", "joint bilateral filter, nothing trained"),))
+    universal = weights["channels"] is None
+    trained = weights["trained"]
+    serves = "every backbone" if universal else None
+    entries = (
+        ("File", settings.upsampler_file or weights["file"]),
+        ("Serves", serves),
+        ("Backbone", trained.get("backbone")),
+        ("Layer", trained.get("layer")),
+        ("Channels", weights["channels"]),
+        ("Trained on", trained.get("data")),
+        ("Made", trained.get("created")),
+        ("Features", "normalised over their channels first" if weights["channel_norm"] else None),
+    )
+    details = tuple((name, _in_words(value)) for name, value in entries if value not in (None, "", [], {}))
+    kind: Literal["file", "bundled", "universal"] = "universal" if universal else "bundled"
+    return UpsamplerFacts("file" if settings.upsampler_file else kind, str(weights["title"]), universal, details)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_in_words(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_in_words(item) for item in value)
+    return str(value)
+
+
+@dataclass(frozen=True)
 class FieldFacts:
-    """What a person wants to know about the features that a view shows."""
+    """What a person wants to know about the features that a view shows; ``upsampler`` is None for methods without weights."""
 
     backbone: str
     backbone_title: str
@@ -65,6 +123,7 @@ class FieldFacts:
     geometry: Geometry
     method: str
     size: Size
+    upsampler: UpsamplerFacts | None = None
 
 
 @dataclass(frozen=True, eq=False)

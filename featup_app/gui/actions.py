@@ -29,6 +29,12 @@ COMMANDS: tuple[Command, ...] = (
     Command("paste", "&File", "&Paste image", ("Ctrl+V",), "Open the picture on the clipboard"),
     Command("export", "&File", "&Export…", ("Ctrl+E",), "Save features and pictures to files", "export", True),
     Command("copy", "&File", "&Copy view", ("Ctrl+C",), "Copy the picture of the view in hand to the clipboard"),
+    Command(
+        "load_upsampler", "&File", "Load &upsampler…", (), "Take the weights of FeatUp JBU from a file", separated=True
+    ),
+    Command(
+        "builtin_upsampler", "&File", "Use &built-in upsampler", (), "Go back to the weights that come with FeatUp"
+    ),
     Command("quit", "&File", "&Quit", ("Ctrl+Q",), "Close the program", "", True),
     Command(
         "compute", "&Compute", "&Compute", ("F5", "Ctrl+Return"), "Compute all views with these settings", "compute"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from html import escape
+from pathlib import Path
+
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtGui import QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
 
 from featup_app.backbones import BackboneInfo
-from featup_app.engine.views import BackboneFacts, ViewSettings
+from featup_app.engine.views import CLASSICAL, BackboneFacts, UpsamplerFacts, ViewSettings
 from featup_app.fields import METHODS
 from featup_app.gui import style
 
@@ -16,6 +19,7 @@ OUTPUT_SIZES = ("grid", "2x", "4x", "8x", "16x", "32x", "image")
 _OUTPUT_TITLES = {"grid": "feature grid", "image": "image size"}
 _STATUS_TITLES = {"bundled": "bundled", "cached": "on this computer", "download": "needs a download"}
 OTHER_MODEL = "\0other"
+LOAD_UPSAMPLER = "\0load"
 
 _BACKBONE_TIP = "The pretrained model that sees the image. Bundled ones work offline; others are downloaded once."
 _LAYER_TIP = (
@@ -25,6 +29,11 @@ _INPUT_TIP = (
     "What the image is resized to for the backbone (shorter side, or HEIGHTxWIDTH). Larger gives a finer feature grid and "
     "takes longer."
 )
+_WEIGHTS_TIP = (
+    "Whose weights guide FeatUp JBU: the ones that come with the program, an untrained filter, or a file of your own."
+)
+_CLASSICAL_TIP = "The joint bilateral filter as it was before learning: nothing is trained"
+_LOAD_TIP = "An upsampler that you trained, or a published FeatUp checkpoint; nothing in the file is executed"
 _OUTPUT_TIP = (
     "Size of the upsampled features: times the feature grid (16x), the image's own size, the shorter side (1024), or "
     "HEIGHTxWIDTH."
@@ -32,21 +41,31 @@ _OUTPUT_TIP = (
 
 
 class Controls(QWidget):
-    """Chooses :class:`ViewSettings`. Signals ``chosen(ViewSettings)`` and ``other_model_asked()``."""
+    """Chooses :class:`ViewSettings`.
+
+    Signals:
+        chosen(ViewSettings): other settings.
+        other_model_asked(), upsampler_asked(): a dialog is wanted.
+        upsampler_dropped(sentence): with the choice of another backbone or layer, weights were given up that serve only one.
+    """
 
     chosen = Signal(object)
     other_model_asked = Signal()
+    upsampler_asked = Signal()
+    upsampler_dropped = Signal(str)
 
     def __init__(self, settings: ViewSettings, catalogue: list[BackboneInfo]) -> None:
         super().__init__()
         self._settings = settings
         self._catalogue = catalogue
         self._statuses = {info.name: "bundled" for info in catalogue if info.bundled}
+        self._upsampler: UpsamplerFacts | None = None
 
         self.backbone = _box("Backbone", _BACKBONE_TIP, width=150)
         self.layer = _box("Layer", _LAYER_TIP, width=120)
         self.input = _box("Input", _INPUT_TIP, width=100, editable=True)
         self.method = _box("Method", "How the coarse features are brought to the output size.", width=100)
+        self.weights = _box("Weights", _WEIGHTS_TIP, width=125)
         self.output = _box("Output", _OUTPUT_TIP, width=100, editable=True)
 
         for method in METHODS:
@@ -61,7 +80,7 @@ class Controls(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(style.SPACING)
-        for box in (self.backbone, self.layer, self.input, self.method, self.output):
+        for box in (self.backbone, self.layer, self.input, self.method, self.weights, self.output):
             label = QLabel(box.accessibleName(), objectName="caption")
             label.setToolTip(box.toolTip())
             label.setBuddy(box)
@@ -69,13 +88,14 @@ class Controls(QWidget):
             column.setSpacing(2)
             column.addWidget(label)
             column.addWidget(box)
-            layout.addLayout(column, 3 if box is self.backbone else 1)
+            layout.addLayout(column, {self.backbone: 6, self.layer: 3, self.weights: 4}.get(box, 2))
 
         self._fill_backbones()
         self.show_settings(settings)
         for box in (self.layer, self.method, self.input, self.output):
             box.activated.connect(self._choose)
         self.backbone.activated.connect(self._backbone_activated)
+        self.weights.activated.connect(self._weights_activated)
 
     # -- shown -----------------------------------------------------------------------------------------------------
 
@@ -93,6 +113,35 @@ class Controls(QWidget):
         _select(self.input, settings.input_size or "")
         _select(self.method, settings.method)
         _select(self.output, settings.output_size)
+        self._show_weights()
+
+    def show_upsampler(self, facts: UpsamplerFacts | None) -> None:
+        """Say which weights the pictures were made with; None for a method without weights."""
+        if facts is not None:
+            self._upsampler = facts
+        self._show_weights()
+
+    def _show_weights(self) -> None:
+        """The choices of weights. What is known of the weights in use stands beside the choice that they belong to."""
+        file, facts = self._settings.upsampler_file, self._upsampler
+        entries = [("built-in", "", _WEIGHTS_TIP), ("classical", CLASSICAL, _CLASSICAL_TIP)]
+        if file is not None:
+            known = facts if facts is not None and dict(facts.details).get("File") == file else None
+            entries.append((known.title, file, _upsampler_tip(known)) if known else (Path(file).stem, file, file))
+        elif self._settings.upsampler is None and facts is not None and facts.kind != "file":
+            title = {"bundled": "for backbone"}.get(facts.kind, str(facts.kind))
+            entries[0] = (f"built-in ({title})", "", _upsampler_tip(facts))
+        entries.append(("Load file…", LOAD_UPSAMPLER, _LOAD_TIP))
+        with QSignalBlocker(self.weights):
+            self.weights.clear()
+            for title, data, tip in entries:
+                self.weights.addItem(title, data)
+                self.weights.setItemData(self.weights.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        _select(self.weights, self._settings.upsampler or "")
+        usable = self._settings.method == "jbu"
+        self.weights.setEnabled(usable)
+        told = self.weights.currentData(Qt.ItemDataRole.ToolTipRole)
+        self.weights.setToolTip(told if usable else "Only FeatUp JBU has weights to choose.")
 
     def show_backbone(self, facts: BackboneFacts) -> None:
         """Offer the layers of the backbone that was loaded."""
@@ -158,7 +207,29 @@ class Controls(QWidget):
             self.other_model_asked.emit()
         elif self.backbone.currentData() != self._settings.backbone or self._settings.weights_file is not None:
             name = self.backbone.currentData()
-            self.chosen.emit(self._settings.with_(backbone=name, layer=None, input_size=None, weights_file=None))
+            settings = self._settings.with_(backbone=name, layer=None, input_size=None, weights_file=None)
+            self.choose_backbone(settings)
+
+    def choose_backbone(self, settings: ViewSettings) -> None:
+        """Choose another backbone or layer; a file that was trained for the one before is given up, and that is said."""
+        facts = self._upsampler
+        universal = facts is not None and facts.kind == "file" and facts.universal
+        if settings.upsampler_file is None or universal:
+            self.chosen.emit(settings)
+            return
+        name = facts.title if facts is not None and facts.kind == "file" else Path(settings.upsampler_file).stem
+        self.chosen.emit(settings.with_(upsampler=None))
+        self.upsampler_dropped.emit(
+            f"The upsampler “{name}” was trained for the features that were shown before; the built-in one is used now."
+        )
+
+    def _weights_activated(self) -> None:
+        choice = self.weights.currentData()
+        _select(self.weights, self._settings.upsampler or "")
+        if choice == LOAD_UPSAMPLER:
+            self.upsampler_asked.emit()
+        elif (choice or None) != self._settings.upsampler:
+            self.chosen.emit(self._settings.with_(upsampler=choice or None))
 
     def _choose(self) -> None:
         settings = self._settings.with_(
@@ -167,7 +238,9 @@ class Controls(QWidget):
             method=self.method.currentData(),
             output_size=_typed(self.output) or "16x",
         )
-        if settings != self._settings:
+        if settings.layer != self._settings.layer:
+            self.choose_backbone(settings)
+        elif settings != self._settings:
             self.chosen.emit(settings)
 
     def commit_typed(self) -> None:
@@ -193,6 +266,14 @@ def _box(name: str, tooltip: str, *, width: int, editable: bool = False) -> QCom
         edit.setCompleter(None)  # type: ignore[arg-type]  # Qt takes None to mean no completion
         edit.returnPressed.connect(lambda: box.activated.emit(box.currentIndex()))
     return box
+
+
+def _upsampler_tip(facts: UpsamplerFacts) -> str:
+    rows = "".join(
+        f"<tr><td style='padding-right:10px'>{escape(name)}</td><td>{escape(value)}</td></tr>"
+        for name, value in facts.details
+    )
+    return f"<b>{escape(facts.title)}</b><table>{rows}</table>"
 
 
 def _select(box: QComboBox, data: str) -> None:

@@ -20,8 +20,20 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from featup_app.engine.views import UpsamplerFacts
 from featup_app.gui.actions import COMMANDS, MOUSE_AND_KEYS
 from featup_app.ops.status import native_status
+
+UPSAMPLER_PATTERN = "Upsamplers (*.safetensors *.ckpt *.pth *.pt *.bin);;All files (*)"
+"""What the dialog for upsampler weights offers."""
+
+
+def upsampler_sentence(facts: UpsamplerFacts) -> str:
+    """What is told of weights that were loaded from a file."""
+    known = dict(facts.details)
+    trained = f", trained on {known['Trained on']}" if "Trained on" in known else ""
+    serves = "every backbone" if facts.universal else known.get("Backbone", f"features of {known['Channels']} channels")
+    return f"Loaded the upsampler “{facts.title}” for {serves}{trained}. File > Use built-in upsampler goes back."
 
 
 class OtherModelDialog(QDialog):

@@ -290,6 +290,7 @@ class FactsTab(QWidget):
             ("Input", "What the whole image was resized to for the backbone; nothing is cropped"),
             ("Feature grid", "Columns and rows of the coarse map, and the size of a cell in image pixels"),
             ("Method", "How the coarse map was brought to the output size"),
+            ("Weights", "Which weights FeatUp JBU uses, what they were trained on and for"),
             ("Output", "Width and height of the upsampled features, and how much their export would take in float32"),
         ):
             label = QLabel("–")
@@ -318,6 +319,9 @@ class FactsTab(QWidget):
             f"{geometry.grid_hw[1]} × {geometry.grid_hw[0]}, cells of {cell[0]:.1f} × {cell[1]:.1f} px"
         )
         self._labels["Method"].setText(find_method(facts.method).title)
+        weights = facts.upsampler
+        told = () if weights is None else (weights.title, *(f"{name}: {value}" for name, value in weights.details))
+        self._labels["Weights"].setText("\n".join(told) or "–")
         self._labels["Output"].setText(f"{facts.size[1]} × {facts.size[0]}, all channels {gigabytes:.2f} GB")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from featup_app.engine.jobs import Job
-from featup_app.engine.views import CAMView, PCAOptions, PCAView, SimilarityView, ViewSettings
+from featup_app.engine.views import CAMView, PCAOptions, PCAView, SimilarityView, UpsamplerFacts, ViewSettings
 from featup_app.features import Point
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.images import Image, image_from_array, load_image
@@ -28,6 +28,7 @@ class Studio(QObject):
         query_changed((x, y)): another pixel is compared with.
         pca_ready(PCAView), similarity_ready(SimilarityView), cam_ready(CAMView): new pictures.
         backbone_ready(BackboneFacts): the chosen backbone is loaded.
+        upsampler_loaded(UpsamplerFacts): the weights in a file can be used and are chosen.
         stale(kind, bool): the picture of this kind no longer answers the current question, or does again.
         failed(sentence, details): something did not work; the last good state is kept.
     """
@@ -39,6 +40,7 @@ class Studio(QObject):
     similarity_ready = Signal(object)
     cam_ready = Signal(object)
     backbone_ready = Signal(object)
+    upsampler_loaded = Signal(object)
     stale = Signal(str, bool)
     failed = Signal(str, str)
 
@@ -57,10 +59,12 @@ class Studio(QObject):
         self._answers: dict[str, Callable[[Any], None]] = {
             "open": self._opened,
             "backbone": self.backbone_ready.emit,
+            "upsampler": self._upsampler_answered,
             "pca": self._pca_answered,
             "similarity": self._similarity_answered,
             "cam": self._cam_answered,
         }
+        self._wanted_upsampler = ""
         self._good = ViewSettings()
         self._reported = ""
         engine.succeeded.connect(self._succeeded)
@@ -84,6 +88,13 @@ class Studio(QObject):
         self.settings = settings
         self.settings_changed.emit(settings)
         self.compute()
+
+    def load_upsampler(self, path: str) -> None:
+        """Choose the upsampler weights in a file, once it is known that they can be used with the chosen backbone."""
+        self._reported = ""
+        self._wanted_upsampler = path
+        settings = self.settings.with_(method="jbu", upsampler=path)
+        self._submit("upsampler", lambda session, progress: session.check_upsampler(settings, progress))
 
     def choose_pca(self, options: PCAOptions) -> None:
         """Other components."""
@@ -206,6 +217,14 @@ class Studio(QObject):
         self.query_changed.emit(self.query)
         # The window draws the image first; features follow.
         QTimer.singleShot(0, self.compute)
+
+    def _upsampler_answered(self, facts: UpsamplerFacts) -> None:
+        settings = self.settings.with_(method="jbu", upsampler=self._wanted_upsampler)
+        if settings == self.settings:
+            self.compute()  # the same file, which may have changed
+        else:
+            self.choose(settings)
+        self.upsampler_loaded.emit(facts)
 
     def _pca_answered(self, view: PCAView) -> None:
         self._good = self.settings

@@ -27,12 +27,12 @@ from featup_app.backbones import list_backbones, status
 from featup_app.engine.exporting import export_image
 from featup_app.engine.jobs import Job
 from featup_app.engine.preferences import Preferences, save_preferences
-from featup_app.engine.views import CAMView, PCAView, SimilarityView
+from featup_app.engine.views import CAMView, PCAView, SimilarityView, UpsamplerFacts
 from featup_app.features import Point
 from featup_app.gui import style
 from featup_app.gui.actions import COMMANDS, make_actions
 from featup_app.gui.controls import Controls
-from featup_app.gui.dialogs import OtherModelDialog, about_text, keys_text
+from featup_app.gui.dialogs import UPSAMPLER_PATTERN, OtherModelDialog, about_text, keys_text, upsampler_sentence
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.export_dialog import ExportDialog
 from featup_app.gui.inspector import Inspector
@@ -89,6 +89,8 @@ class MainWindow(QMainWindow):
             "paste": self.paste,
             "export": self.ask_for_export,
             "copy": self.copy_view,
+            "load_upsampler": self.ask_for_upsampler,
+            "builtin_upsampler": self._use_builtin_upsampler,
             "quit": self.close,
             "compute": self._compute,
             "cancel": self.studio.cancel,
@@ -163,8 +165,11 @@ class MainWindow(QMainWindow):
         studio, engine, views, inspector = self.studio, self.engine, self.views, self.inspector
         self.controls.chosen.connect(studio.choose)
         self.controls.other_model_asked.connect(self._ask_for_model)
+        self.controls.upsampler_asked.connect(self.ask_for_upsampler)
+        self.controls.upsampler_dropped.connect(lambda sentence: self.notice.tell("information", sentence))
         studio.settings_changed.connect(self.controls.show_settings)
         studio.backbone_ready.connect(self.controls.show_backbone)
+        studio.upsampler_loaded.connect(self._show_loaded_upsampler)
         studio.image_changed.connect(self._show_image)
         studio.query_changed.connect(views.show_query)
         studio.query_changed.connect(inspector.similarity.show_query)
@@ -253,6 +258,7 @@ class MainWindow(QMainWindow):
         self.views.component_bar.show_components(view.numbers, view.explained)
         self.inspector.pca.show_view(view)
         self.inspector.facts.show_facts(view.facts)
+        self.controls.show_upsampler(view.facts.upsampler)
 
     def _show_similarity(self, view: SimilarityView) -> None:
         tab = self.inspector.similarity
@@ -320,7 +326,22 @@ class MainWindow(QMainWindow):
         if dialog.exec():
             name, path = dialog.answer()
             settings = self.studio.settings.with_(backbone=name, weights_file=path, layer=None, input_size=None)
-            self.studio.choose(settings)
+            self.controls.choose_backbone(settings)
+
+    def ask_for_upsampler(self) -> None:
+        """The dialog for a file with upsampler weights; it is read on the engine's thread and used if it fits."""
+        chosen = self.studio.settings.upsampler_file
+        folder = str(Path(chosen).parent) if chosen else str(Path.home())
+        path, _ = QFileDialog.getOpenFileName(self, "Load upsampler", folder, UPSAMPLER_PATTERN)
+        if path:
+            self.studio.load_upsampler(path)
+
+    def _show_loaded_upsampler(self, facts: UpsamplerFacts) -> None:
+        self.controls.show_upsampler(facts)
+        self.notice.tell("information", upsampler_sentence(facts))
+
+    def _use_builtin_upsampler(self) -> None:
+        self.studio.choose(self.studio.settings.with_(method="jbu", upsampler=None))
 
     def ask_for_export(self) -> None:
         """The export dialog; the export itself runs on the engine's thread."""

@@ -1,0 +1,17 @@
+"""Options that several commands share, so that they mean the same and read the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+UpsamplerChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--upsampler",
+        metavar="FILE|classical",
+        help="Weights of the method jbu: a file of `featup-app train` or a published FeatUp checkpoint (nothing in it is "
+        "executed), or classical for the untrained filter; the bundled weights if not given.",
+    ),
+]
