@@ -6,6 +6,7 @@ exchanged for those of CUDA over the emulated library.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +224,12 @@ def test_torch_accepts_the_operators(exchanged):
     temperature, bias = torch.tensor(0.5).double().requires_grad_(), random(9, seed=4).requires_grad_()
     torch.library.opcheck(native.range_weights, (leaves[0], temperature, bias, 3), test_utils=checks)
     torch.library.opcheck(native.bilateral_weights, (padded.detach(), 0.7, 0.2, 3), test_utils=checks)
+
+
+def test_info_tells_of_cuda(absent, capsys):
+    from featup_app.cli.facts import info
+
+    info(as_json=True)
+    assert json.loads(capsys.readouterr().out)["cuda_operators"] == f"The CUDA operators are not used: {NO_LIBRARY}."
+    info(as_json=False)
+    assert "cuda operators:    The CUDA operators are not used: " in capsys.readouterr().out
