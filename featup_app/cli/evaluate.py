@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from featup_app.cli.options import UpsamplerChoice
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.errors import EvaluationError
 from featup_app.evaluation.datasets import labelled_images, photos
@@ -67,12 +68,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="SIZE", help="Size that pictures are resized to for the backbone: 448, 364x476 or image."),
     ] = None,
-    upsampler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|classical", help="Weights for every jbu that names none; the bundled ones if not given."
-        ),
-    ] = None,
+    upsampler: UpsamplerChoice = None,
     folds: Annotated[int, typer.Option(min=2, help="seg: parts of the training pictures, left out in turn.")] = 3,
     limit: Annotated[
         int | None,

@@ -7,10 +7,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image as pillow
 
 from featup_app.cli.main import run
+from featup_app.fields import JBUStack
 from featup_app.images import load_image, resized, sample_images
+from featup_app.training import save_upsampler
 
 SIZE = ("--size", "56x84")
 
@@ -125,6 +128,33 @@ def test_logistic_probes(tmp_path, labelled, command):
     )  # fmt: skip
     assert code == 0
     assert json.loads(text)["rows"][0]["figure"] > 0.6
+
+
+def test_weights_with_a_channel_norm_are_measured_in_their_own_space(tmp_path, photos, labelled, command):
+    torch.manual_seed(0)
+    stack, twice = JBUStack(384), (torch.full((384,), 2.0), torch.zeros(384))
+    plain = save_upsampler(tmp_path / "plain.safetensors", stack, norm=(twice[0] / 2, twice[1]), provenance={})
+    scaled = save_upsampler(tmp_path / "scaled.safetensors", stack, norm=twice, provenance={})
+    methods = ("--methods", f"lowres,jbu={plain},jbu={scaled}")
+    text = command(*methods, "--data", photos, *SIZE, "-o", tmp_path / "quality", "--json")[1]
+    lowres, one, two = (row["figure"] for row in json.loads(text)["rows"])
+    assert 0 < one < 3 * lowres
+    assert two == pytest.approx(one, rel=0.05), "the error is relative to the variance of the space"
+    folders = ("--data", labelled / "val", "--train", labelled / "train")
+    text = command("--task", "seg", *methods, *folders, *SIZE, "--folds", "2", "-o", tmp_path / "seg", "--json")[1]
+    assert all(row["figure"] > 0.5 for row in json.loads(text)["rows"]), "a probe of other features would fail"
+    assert len(list((tmp_path / "seg").glob("probes-*.npz"))) == 3
+
+
+def test_a_broken_training_picture_is_listed_and_passed_over(tmp_path, labelled, command):
+    (labelled / "train" / "images" / "1.png").write_bytes(b"no picture")
+    code, text, errors = command(
+        "--task", "seg", "--methods", "bilinear", "--data", labelled / "val", "--train", labelled / "train", *SIZE,
+        "--folds", "2", "-o", tmp_path / "report", "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert "1 (training) was passed over" in errors
+    assert json.loads(text)["rows"][0]["difference"] is None
 
 
 @pytest.mark.parametrize(
