@@ -29,6 +29,9 @@ _INPUT_TIP = (
     "What the image is resized to for the backbone (shorter side, or HEIGHTxWIDTH). Larger gives a finer feature grid and "
     "takes longer."
 )
+_LONGEST_TITLE = 24
+"""Characters of the name of weights that the tool bar has room for; the tooltip has all of them."""
+
 _WEIGHTS_TIP = (
     "Whose weights guide FeatUp JBU: the ones that come with the program, an untrained filter, or a file of your own."
 )
@@ -66,6 +69,7 @@ class Controls(QWidget):
         self.input = _box("Input", _INPUT_TIP, width=100, editable=True)
         self.method = _box("Method", "How the coarse features are brought to the output size.", width=100)
         self.weights = _box("Weights", _WEIGHTS_TIP, width=125)
+        self.weights.view().setMinimumWidth(260)
         self.output = _box("Output", _OUTPUT_TIP, width=100, editable=True)
 
         for method in METHODS:
@@ -135,7 +139,7 @@ class Controls(QWidget):
         with QSignalBlocker(self.weights):
             self.weights.clear()
             for title, data, tip in entries:
-                self.weights.addItem(title, data)
+                self.weights.addItem(title if len(title) <= _LONGEST_TITLE else f"{title[: _LONGEST_TITLE - 1]}…", data)
                 self.weights.setItemData(self.weights.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         _select(self.weights, self._settings.upsampler or "")
         usable = self._settings.method == "jbu"

@@ -103,7 +103,7 @@ def test_a_loaded_file_is_used_at_once_and_given_back(driver, write, choose):
 
 def test_the_tool_bar_loads_and_chooses_too(driver, write, choose):
     studio, weights = driver.studio, driver.window.controls.weights
-    path = write("all", 3, channels=None, title="Everything")
+    path = write("all", 3, channels=None, title="Everything that was ever trained")
     choose(path)
     index = weights.findData(LOAD_UPSAMPLER)
     weights.setCurrentIndex(index)
@@ -111,8 +111,10 @@ def test_the_tool_bar_loads_and_chooses_too(driver, write, choose):
     driver.wait_for(driver.window.notice.isVisible)
     driver.wait_until_idle()
     assert studio.settings.upsampler == path
-    assert "“Everything” for every backbone" in driver.window.notice.text.text()
-    assert studio.cam.facts.upsampler.title == "Everything"
+    assert "“Everything that was ever trained” for every backbone" in driver.window.notice.text.text()
+    assert weights.currentText() == "Everything that was eve…"
+    assert "Everything that was ever trained" in weights.toolTip()
+    assert studio.cam.facts.upsampler.title == "Everything that was ever trained"
     classical = weights.findText("classical")
     weights.setCurrentIndex(classical)
     weights.activated.emit(classical)
