@@ -10,7 +10,9 @@ import pytest
 import torch
 from PIL import Image as pillow
 
+from featup_app.backbones import load_backbone
 from featup_app.cli.main import run
+from featup_app.evaluation import labelled_images, load_frames
 from featup_app.fields import JBUStack
 from featup_app.images import load_image, resized, sample_images
 from featup_app.training import save_upsampler
@@ -119,6 +121,22 @@ def test_segmentation_in_both_protocols(tmp_path, labelled, command):
     again = json.loads(command(*arguments)[1])
     assert again["rows"] == report["rows"]
     assert len((out / "results.jsonl").read_text().splitlines()) == lines, "nothing was measured twice"
+
+
+def test_frames_for_experiments_are_read_back_from_their_cache(tmp_path, labelled):
+    backbone, data, cache = load_backbone("dinov2-s14-imgfocus"), labelled_images(labelled / "val"), tmp_path / "c.npz"
+    made = load_frames(data, backbone, size="56x84", cache=cache)
+    written = cache.stat().st_mtime_ns
+    read = load_frames(data, backbone, size="56x84", cache=cache)
+    assert cache.stat().st_mtime_ns == written
+    for one, two in zip(made, read, strict=True):
+        assert torch.equal(one.features.data, two.features.data)
+        assert torch.equal(one.labels, two.labels)
+        assert one.features.geometry == two.features.geometry
+        assert one.features.layer == two.features.layer
+    other = load_frames(data, backbone, size="56x84", layer="block 8", cache=cache)
+    assert not torch.equal(other[0].features.data, made[0].features.data)
+    assert cache.stat().st_mtime_ns != written
 
 
 def test_logistic_probes(tmp_path, labelled, command):
