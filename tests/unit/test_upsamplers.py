@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,13 @@ from featup_app.training import load_upsampler, save_upsampler
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "golden"
 CHANNELS = 6
+OBJECTS = {
+    "crop": {"size": 224},
+    "arguments": argparse.Namespace(seed=1),
+    "counts": defaultdict(list, {"a": [1]}),
+    "types": {int, float},
+}
+"""Settings as training programs keep them beside the weights."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,7 +79,7 @@ def published(stack: JBUStack, *, norm: bool = True) -> dict[str, object]:
         "global_step": 2000,
         "pytorch-lightning_version": "2.2.1",
         "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.5), "dirpath": "out"}},
-        "hyper_parameters": {"model_type": "dino16", "lr": 1e-3, "folder": Path("out"), "crop": {"size": 224}},
+        "hyper_parameters": {"model_type": "dino16", "lr": 1e-3, "folder": Path("out"), **OBJECTS},
         "state_dict": state,
     }
 
