@@ -165,15 +165,14 @@ class LinearField(FeatureField):
 
     @abstractmethod
     def _upsample(self, source: Tensor, size: Size, region: Region, progress: Progress) -> Tensor:
-        """(K, h, w) map -> (K, region.height, region.width), the same linear map for every channel."""
+        """(K, h, w) map -> new (K, region.height, region.width), the same linear map for every channel."""
 
-    def _fold(self, matrix: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Matrix and bias with any per-pixel affine map of the channels that ends the method folded in."""
-        return matrix, bias
+    def _corrected(self) -> tuple[Tensor, Tensor | None]:
+        """The map with any 1x1 map of the channels that ends the method already applied, and the bias (C) to add at the end.
 
-    def _finish(self, features: Tensor) -> Tensor:
-        """Apply that affine map to the full channels (C, H, W)."""
-        return features
+        Such a map commutes with the upsampling, and costs next to nothing before it.
+        """
+        return self.source.data, None
 
     def project(
         self,
@@ -188,11 +187,12 @@ class LinearField(FeatureField):
             raise ValueError(f"matrix has shape {tuple(matrix.shape)}; expected (K, {self.channels})")
         region = region or Region.whole(size)
         region.check_inside(size)
-        data = self.source.data
+        data, offset = self._corrected()
         matrix = matrix.to(data)
         bias = data.new_zeros(matrix.shape[0]) if bias is None else bias.to(data)
         with torch.no_grad():
-            matrix, bias = self._fold(matrix, bias)
+            if offset is not None:
+                bias = bias + matrix @ offset
             low = (matrix @ data.flatten(1)).view(matrix.shape[0], *data.shape[1:])
             return self._upsample(low, size, region, progress) + bias[:, None, None]
 
@@ -200,7 +200,9 @@ class LinearField(FeatureField):
         region = region or Region.whole(size)
         region.check_inside(size)
         with torch.no_grad():
-            return self._finish(self._upsample(self.source.data, size, region, progress))
+            data, offset = self._corrected()
+            result = self._upsample(data, size, region, progress)
+            return result if offset is None else result.add_(offset[:, None, None])
 
 
 def output_positions(size: Size, region: Region, geometry: Geometry) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,11 @@ from torch import Tensor
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.field import LinearField, output_positions
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
-from featup_app.fields.resampling import bicubic_double, bilinear, double_span, linear_span, reflect_indices
-from featup_app.fields.window_kernels import KERNEL_SIZE, RADIUS, BilateralKernel, WindowKernel
+from featup_app.fields.window_kernels import KERNEL_SIZE, RADIUS, BilateralKernel, WindowKernel, strips
 from featup_app.images import Image
-from featup_app.ops import window_sum
+from featup_app.ops.doubling import Place, coarse_span, guided_double
+from featup_app.ops.native import empty_map
+from featup_app.ops.resampling import bilinear, linear_span, reflect_indices
 from featup_app.progress import Progress
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -29,9 +30,6 @@ MAX_FINAL_ENLARGEMENT = 1.125
 
 WEIGHTS_BUDGET = 2**29
 """Bytes of window weights that a field keeps for the next lens; finer stages are computed anew each time."""
-
-_STRIP_BYTES = 8 * 2**20
-"""Window weights are made and used in strips of about this size, so that they stay in the processor's cache."""
 
 
 class _Span(NamedTuple):
@@ -45,12 +43,10 @@ class _Span(NamedTuple):
 
 @dataclass(frozen=True)
 class _Step:
-    """What one doubling reads: the span of the finer level, its window's indices, and the span of the coarser level."""
+    """One doubling: the span of the finer level that it makes, and the span of the coarser level that it reads."""
 
     level: int
     span: _Span
-    rows: Tensor
-    columns: Tensor
     source: _Span
 
 
@@ -100,6 +96,7 @@ class JBUField(LinearField):
         self._normalise = normalise
         self._guidance: dict[int, Tensor] = {}
         self._weights: dict[int, _KeptWeights] = {}
+        self._corrected_source: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def classical(
@@ -188,9 +185,10 @@ class JBUField(LinearField):
             finest = _Span(*linear_span(rows, height), *linear_span(columns, width))
         steps = self._plan(level, finest)
         span = steps[0].source if steps else finest
-        current = source[:, span.top : span.bottom, span.left : span.right]
+        stacked = source[None, :, span.top : span.bottom, span.left : span.right]
         for step in steps:
-            current = self._double(current, step, level, progress)
+            stacked = self._double(stacked, step, level, progress)
+        current = stacked[0] if steps else stacked[0].clone()
         return current if exact else bilinear(current, rows - finest.top, columns - finest.left)
 
     def _plan(self, level: int, span: _Span) -> list[_Step]:
@@ -198,33 +196,25 @@ class JBUField(LinearField):
         steps: list[_Step] = []
         while level > 0:
             height, width = self._level_size(level)
-            rows = reflect_indices(span.top - RADIUS, span.bottom + RADIUS, height)
-            columns = reflect_indices(span.left - RADIUS, span.right + RADIUS, width)
-            source = _Span(*double_span(rows, height // 2), *double_span(columns, width // 2))
-            steps.insert(0, _Step(level, span, rows, columns, source))
+            source = _Span(
+                *coarse_span(span.top, span.bottom, height // 2), *coarse_span(span.left, span.right, width // 2)
+            )
+            steps.insert(0, _Step(level, span, source))
             level, span = level - 1, source
         return steps
 
     def _double(self, source: Tensor, step: _Step, levels: int, progress: Progress) -> Tensor:
-        """One stage, in strips of rows: weights, doubled and padded source, weighted window sum."""
+        """One stage (1, C, rows, columns) -> (1, C, rows, columns), in strips of rows: weights, then the guided doubling."""
         span, width = step.span, step.span.right - step.span.left
         height = span.bottom - span.top
-        origin = step.source.top, step.source.left
-        result = source.new_empty((source.shape[0], height, width))
-        strip = max(1, _STRIP_BYTES // (width * 4 * max(KERNEL_SIZE**2, source.shape[0])))
-        for top in range(0, height, strip):
-            progress(f"upsampling, stage {step.level} of {levels}", top, height)
-            bottom = min(top + strip, height)
-            part = _Span(span.top + top, span.top + bottom, span.left, span.right)
+        coarse, origin = self._level_size(step.level - 1), (step.source.top, step.source.left)
+        result = empty_map(source, height, width)
+        for top, bottom in strips(span.top, span.bottom, width):
+            progress(f"upsampling, stage {step.level} of {levels}", top - span.top, height)
+            part = _Span(top, bottom, span.left, span.right)
             weights = self._window_weights(step.level, part)
-            padded = bicubic_double(
-                source,
-                step.rows[top : bottom + 2 * RADIUS],
-                step.columns,
-                origin=origin,
-                lengths=self._level_size(step.level - 1),
-            )
-            result[:, top:bottom] = window_sum(padded[None], weights)[0]
+            place = Place(coarse, origin, (top, span.left))
+            guided_double(source, weights, place=place, out=result[:, :, top - span.top : bottom - span.top])
         return result
 
     # -- weights and guidance ----------------------------------------------------------------------------------------
@@ -295,15 +285,12 @@ class JBUField(LinearField):
 
     # -- the last 1x1 correction of the learned stack ------------------------------------------------------------------
 
-    def _fold(self, matrix: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def _corrected(self) -> tuple[Tensor, Tensor | None]:
         if self._fixup is None:
-            return matrix, bias
-        weight, offset = self._fixup
-        return matrix + FIXUP_WEIGHT * (matrix @ weight), bias + FIXUP_WEIGHT * (matrix @ offset)
-
-    def _finish(self, features: Tensor) -> Tensor:
-        if self._fixup is None:
-            return features
-        weight, offset = self._fixup
-        correction = (weight @ features.flatten(1) + offset[:, None]).view_as(features)
-        return torch.add(features, correction, alpha=FIXUP_WEIGHT)
+            return self.source.data, None
+        if self._corrected_source is None:
+            weight, offset = self._fixup
+            data = self.source.data
+            correction = (weight @ data.flatten(1)).view_as(data)
+            self._corrected_source = torch.add(data, correction, alpha=FIXUP_WEIGHT), FIXUP_WEIGHT * offset
+        return self._corrected_source

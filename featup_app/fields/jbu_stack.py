@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featup_app.fields.window_kernels import RADIUS, LearnedKernel
-from featup_app.ops import window_sum
+from featup_app.fields.window_kernels import RADIUS, LearnedKernel, strips
+from featup_app.ops.doubling import Place, guided_double
+from featup_app.ops.native import empty_map
 
 FIXUP_WEIGHT = 0.1
 
@@ -40,14 +42,21 @@ class JBUStack(nn.Module):
     def upsample(self, source: Tensor, guidance: Tensor, kernel: LearnedKernel) -> Tensor:
         """One doubling: (B, C, h, w) and an image (B, 3, H, W) of any size -> (B, C, 2 h, 2 w)."""
         size = (2 * source.shape[-2], 2 * source.shape[-1])
-        padding = (RADIUS, RADIUS, RADIUS, RADIUS)
         small = F.adaptive_avg_pool2d(guidance, size)
-        weights = kernel.window_weights(F.pad(small, padding, mode="reflect"))
-        doubled = F.interpolate(source, size, mode="bicubic", align_corners=False)
-        return window_sum(F.pad(doubled, padding, mode="reflect"), weights)
+        padded = F.pad(small, (RADIUS, RADIUS, RADIUS, RADIUS), mode="reflect")
+        if torch.is_grad_enabled():
+            return guided_double(source, kernel.window_weights(padded))
+        result = empty_map(source, *size)
+        for top, bottom in strips(0, size[0], size[1] * source.shape[0]):
+            weights = kernel.window_weights(padded[:, :, top : bottom + 2 * RADIUS])
+            place = Place((source.shape[-2], source.shape[-1]), (0, 0), (top, 0))
+            guided_double(source, weights, place=place, out=result[:, :, top:bottom])
+        return result
 
     def forward(self, source: Tensor, guidance: Tensor) -> Tensor:
         """Upsample features sixteen times.
+
+        Without gradients the window weights exist for a strip of rows at a time, and neither doubled nor padded features do.
 
         Args:
             source: (B, C, h, w) features, both sides at least 2.
@@ -56,7 +65,12 @@ class JBUStack(nn.Module):
         Returns:
             (B, C, 16 h, 16 w).
         """
+        # The 1x1 correction of the finest features commutes with the doublings, but for its bias: 256 times less work here.
+        dropout, conv = self.fixup_proj
+        assert isinstance(conv, nn.Conv2d)
+        assert conv.bias is not None
+        source = source + FIXUP_WEIGHT * F.conv2d(dropout(source), conv.weight)
         for kernel in self.kernels:
             source = self.upsample(source, guidance, kernel)
-        corrected: Tensor = source + FIXUP_WEIGHT * self.fixup_proj(source)
-        return corrected
+        bias = FIXUP_WEIGHT * conv.bias[:, None, None]
+        return source + bias if torch.is_grad_enabled() else source.add_(bias)

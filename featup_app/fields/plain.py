@@ -6,7 +6,7 @@ from torch import Tensor
 
 from featup_app.features import Region, Size
 from featup_app.fields.field import LinearField, output_positions
-from featup_app.fields.resampling import bilinear, nearest
+from featup_app.ops.resampling import bilinear, nearest
 from featup_app.progress import Progress
 
 

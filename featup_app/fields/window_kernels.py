@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from featup_app.ops import bilateral_weights, jbu_weights, range_softmax
+from featup_app.ops.pixel_network import pixel_network
 
 RADIUS = 3
 KERNEL_SIZE = 2 * RADIUS + 1
 KEY_CHANNELS = 32
+CORRECTION_WEIGHT = 0.1
+
+
+_STRIP_BYTES = 8 * 2**20
+"""Window weights are made and used in strips of about this size, so that they stay in the processor's cache."""
+
+
+def strips(top: int, bottom: int, width: int) -> Iterator[tuple[int, int]]:
+    """Cut the rows ``top .. bottom`` of a level into strips whose window weights fit into the processor's cache."""
+    rows = max(1, _STRIP_BYTES // (width * 4 * KERNEL_SIZE**2))
+    for begin in range(top, bottom, rows):
+        yield begin, min(begin + rows, bottom)
 
 
 class WindowKernel(Protocol):
@@ -65,13 +79,30 @@ class LearnedKernel(nn.Module):
 
     def range_kernel(self, padded_guidance: Tensor) -> Tensor:
         """(B, 3, H + 6, W + 6) -> (B, 49, H, W), summing to one."""
-        return range_softmax(self.range_proj(padded_guidance), self._temperature(), KERNEL_SIZE)
+        return range_softmax(self.keys(padded_guidance), self._temperature(), KERNEL_SIZE)
+
+    def keys(self, padded_guidance: Tensor) -> Tensor:
+        """(B, 3, H + 6, W + 6) -> (B, 32, H + 6, W + 6)."""
+        if self.training:
+            keys: Tensor = self.range_proj(padded_guidance)
+            return keys
+        return pixel_network(padded_guidance, None, _layers(self.range_proj))
 
     def _temperature(self) -> Tensor:
         return self.range_temp.exp().clamp(1e-4, 1e4)
 
     def window_weights(self, padded_guidance: Tensor) -> Tensor:
-        keys = self.range_proj(padded_guidance)
-        kernel = jbu_weights(keys, self._temperature(), self.sigma_spatial, KERNEL_SIZE)
-        correction: Tensor = self.fixup_proj(torch.cat([kernel, centre(padded_guidance)], dim=1))
-        return kernel + 0.1 * correction
+        kernel = jbu_weights(self.keys(padded_guidance), self._temperature(), self.sigma_spatial, KERNEL_SIZE)
+        guidance = centre(padded_guidance)
+        if self.training:
+            correction: Tensor = self.fixup_proj(torch.cat([kernel, guidance], dim=1))
+            return kernel + CORRECTION_WEIGHT * correction
+        return pixel_network(kernel, guidance, _layers(self.fixup_proj), skip=True, scale=CORRECTION_WEIGHT)
+
+
+def _layers(network: nn.Sequential) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """The two convolutions between which there are only GELU and dropout."""
+    first, second = network[0], network[3]
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(second, nn.Conv2d)
+    return first, second

@@ -177,7 +177,7 @@ def _path() -> Path:
 
 def _prepare(native: ctypes.CDLL) -> None:
     tensor, whole, real = ctypes.POINTER(TensorView), ctypes.c_int32, ctypes.c_double
-    reals = ctypes.POINTER(ctypes.c_double)
+    reals, wholes = ctypes.POINTER(ctypes.c_double), ctypes.POINTER(ctypes.c_int64)
     signatures: dict[str, list[Any]] = {
         "featup_instruction_set": [],
         "featup_use_instruction_set": [ctypes.c_char_p],
@@ -187,6 +187,8 @@ def _prepare(native: ctypes.CDLL) -> None:
         "featup_range_softmax": [tensor, real, reals, tensor, whole, whole],
         "featup_bilateral_weights": [tensor, real, reals, tensor, whole, whole],
         "featup_guided_double": [tensor, tensor, tensor, ctypes.POINTER(Place), whole],
+        "featup_pixel_network": [*[tensor] * 7, real, real, whole],
+        "featup_bilinear": [tensor, tensor, wholes, reals, wholes, reals, whole],
     }
     declare(native, signatures)
     chosen = os.environ.get("FEATUP_INSTRUCTION_SET")

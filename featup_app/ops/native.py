@@ -68,6 +68,23 @@ def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=layout)
 
 
+def empty_map(source: Tensor, height: int, width: int) -> Tensor:
+    """Memory for (B, C, height, width) made of ``source``: many channels next to each other (channels last), few as planes."""
+    layout = torch.channels_last if source.shape[1] > FEW_CHANNELS else torch.contiguous_format
+    shape = (source.shape[0], source.shape[1], height, width)
+    return torch.empty(shape, dtype=source.dtype, device=source.device, memory_format=layout)
+
+
+def has_layout(tensor: Tensor) -> bool:
+    """Whether a (B, C, H, W) map lies as :func:`empty_map` would have it, but for gaps."""
+    return tensor.stride(1 if tensor.shape[1] > FEW_CHANNELS else 3) == 1
+
+
+def in_layout(tensor: Tensor) -> Tensor:
+    """The map itself if it has that layout, or a copy that does."""
+    return tensor if has_layout(tensor) else empty_map(tensor, *tensor.shape[2:]).copy_(tensor)
+
+
 def _sum_shape(padded: Tensor, kernel_size: int) -> tuple[int, int, int, int]:
     batch, channels, height, width = padded.shape
     return batch, channels, height - kernel_size + 1, width - kernel_size + 1
@@ -230,7 +247,13 @@ def bilateral_weights(guidance: Tensor, sigma_spatial: float, sigma_range: float
     bias = [-(y * y + x * x) / (2 * sigma_spatial**2) for y in line for x in line]
     taps, scale = (ctypes.c_double * len(bias))(*bias), -0.5 / sigma_range**2
     call(
-        "featup_bilateral_weights", view(source), scale, taps, view(result), kernel_size, threads_for(3 * result.numel())
+        "featup_bilateral_weights",
+        view(source),
+        scale,
+        taps,
+        view(result),
+        kernel_size,
+        threads_for(3 * result.numel()),
     )
     return result
 

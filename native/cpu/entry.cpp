@@ -163,6 +163,43 @@ const char* run_weights(const char* name, const featup_tensor* padded, double fa
   return out_of_memory(chosen().load()->window_weights(job));
 }
 
+// Many channels lie next to each other, few are planes.
+const char* check_layouts(const featup_tensor& source, const featup_tensor& result) {
+  if (source.dtype > FEATUP_FLOAT64) return message("source must be float32 or float64");
+  if (result.dtype != source.dtype) return message("result must have the number format of source");
+  if (is_empty(result)) return nullptr;
+  const int along = source.size[1] > kFewChannels ? 1 : 3;
+  if (source.stride[along] == 1 && result.stride[along] == 1) return nullptr;
+  return message("source and result must have their %s next to each other", along == 1 ? "channels" : "columns");
+}
+
+const char* check_indices(const char* name, const int64_t* indices, const double* shares, int64_t count, int64_t length) {
+  if (indices == nullptr || shares == nullptr) return message("%s are missing", name);
+  for (int64_t i = 0; i < count; ++i)
+    if (indices[i] < 0 || indices[i] >= length || !(shares[i] >= 0 && shares[i] <= 1))
+      return message("%s has index %lld and share %g at %lld; expected 0 to %lld and 0 to 1", name,
+                     static_cast<long long>(indices[i]), shares[i], static_cast<long long>(i),
+                     static_cast<long long>(length - 1));
+  return nullptr;
+}
+
+const char* check_part(const char* name, int64_t begin, int64_t count, int64_t length) {
+  if (length > 0 && length < (int64_t(1) << 40) && begin >= 0 && count >= 0 && begin <= length - count) return nullptr;
+  return message("%s covers lines %lld to %lld of a map with %lld", name, static_cast<long long>(begin),
+                 static_cast<long long>(begin + count), static_cast<long long>(length));
+}
+
+// Whether the source holds the cells within three of those that the fine lines lie in.
+const char* check_cells(int64_t begin, int64_t count, int64_t coarse, int64_t source_begin, int64_t source_count) {
+  const int64_t first = begin / 2 > 3 ? begin / 2 - 3 : 0;
+  int64_t end = (begin + count - 1) / 2 + 4;
+  if (end > coarse) end = coarse;
+  if (first >= source_begin && end <= source_begin + source_count) return nullptr;
+  return message("source holds the coarse lines %lld to %lld; the result needs %lld to %lld",
+                 static_cast<long long>(source_begin), static_cast<long long>(source_begin + source_count),
+                 static_cast<long long>(first), static_cast<long long>(end));
+}
+
 }  // namespace
 }  // namespace featup
 
@@ -224,4 +261,83 @@ const char* featup_range_softmax(const featup_tensor* keys, double temperature, 
 const char* featup_bilateral_weights(const featup_tensor* guidance, double scale, const double* bias,
                                      const featup_tensor* result, int32_t kernel_size, int32_t threads) {
   return run_weights("guidance", guidance, scale, bias, result, kernel_size, threads, true);
+}
+
+const char* featup_guided_double(const featup_tensor* source, const featup_tensor* weights, const featup_tensor* result,
+                                 const featup_place* place, int32_t threads) {
+  const char* wrong = nullptr;
+  if ((wrong = check_sizes(7, threads)) || (wrong = check_tensor("source", source)) ||
+      (wrong = check_tensor("weights", weights)) || (wrong = check_tensor("result", result)))
+    return wrong;
+  if (place == nullptr) return message("place is missing");
+  const int64_t batch = source->size[0], channels = source->size[1], height = result->size[2], width = result->size[3];
+  if ((wrong = check_shape("weights", *weights, batch, 49, height, width)) ||
+      (wrong = check_shape("result", *result, batch, channels, height, width)) ||
+      (wrong = check_precision("weights", *weights, "source", *source)))
+    return wrong;
+  if ((wrong = check_layouts(*source, *result))) return wrong;
+  if (is_empty(*result)) return nullptr;
+  if (weights->stride[3] != 1) return message("weights must have its columns next to each other");
+  if ((wrong = check_part("result", place->top, height, 2 * place->coarse_rows)) ||
+      (wrong = check_part("result", place->left, width, 2 * place->coarse_columns)) ||
+      (wrong = check_part("source", place->source_top, source->size[2], place->coarse_rows)) ||
+      (wrong = check_part("source", place->source_left, source->size[3], place->coarse_columns)) ||
+      (wrong = check_cells(place->top, height, place->coarse_rows, place->source_top, source->size[2])) ||
+      (wrong = check_cells(place->left, width, place->coarse_columns, place->source_left, source->size[3])))
+    return wrong;
+  expect_writing(*result);
+  const DoublingJob job{*source, *weights, *result, place->coarse_rows, place->coarse_columns, place->source_top,
+                        place->source_left, place->top, place->left, threads};
+  return out_of_memory(chosen().load()->guided_double(job));
+}
+
+const char* featup_bilinear(const featup_tensor* source, const featup_tensor* result, const int64_t* rows,
+                            const double* row_shares, const int64_t* columns, const double* column_shares,
+                            int32_t threads) {
+  const char* wrong = nullptr;
+  if ((wrong = check_sizes(1, threads)) || (wrong = check_tensor("source", source)) ||
+      (wrong = check_tensor("result", result)) ||
+      (wrong = check_shape("result", *result, source->size[0], source->size[1], result->size[2], result->size[3])) ||
+      (wrong = check_layouts(*source, *result)))
+    return wrong;
+  if (is_empty(*result)) return nullptr;
+  if ((wrong = check_indices("rows", rows, row_shares, result->size[2], source->size[2])) ||
+      (wrong = check_indices("columns", columns, column_shares, result->size[3], source->size[3])))
+    return wrong;
+  expect_writing(*result);
+  const BilinearJob job{*source, *result, rows, row_shares, columns, column_shares, threads};
+  return out_of_memory(chosen().load()->bilinear(job));
+}
+
+const char* featup_pixel_network(const featup_tensor* first, const featup_tensor* second, const featup_tensor* weights1,
+                                 const featup_tensor* bias1, const featup_tensor* weights2, const featup_tensor* bias2,
+                                 const featup_tensor* result, double skip, double scale, int32_t threads) {
+  const char* const names[] = {"first", "second", "weights1", "bias1", "weights2", "bias2", "result"};
+  const featup_tensor* const tensors[] = {first, second, weights1, bias1, weights2, bias2, result};
+  const char* wrong = nullptr;
+  if ((wrong = check_sizes(1, threads))) return wrong;
+  for (int i = 0; i < 7; ++i) {
+    if ((wrong = check_tensor(names[i], tensors[i]))) return wrong;
+    if (tensors[i]->dtype > FEATUP_FLOAT64 || tensors[i]->dtype != first->dtype)
+      return message("%s must be float32 or float64, as all are", names[i]);
+    if (!is_empty(*tensors[i]) && tensors[i]->stride[3] != 1 && tensors[i]->size[3] != 1)
+      return message("%s must have its columns next to each other", names[i]);
+  }
+  const int64_t batch = result->size[0], height = result->size[2], width = result->size[3], outputs = result->size[1];
+  const int64_t hidden = weights1->size[2], inputs = first->size[1] + second->size[1];
+  if ((wrong = check_shape("first", *first, batch, first->size[1], height, width)) ||
+      (wrong = check_shape("second", *second, batch, second->size[1], height, width)) ||
+      (wrong = check_shape("weights1", *weights1, 1, 1, hidden, inputs)) ||
+      (wrong = check_shape("bias1", *bias1, 1, 1, 1, hidden)) ||
+      (wrong = check_shape("weights2", *weights2, 1, 1, outputs, hidden)) ||
+      (wrong = check_shape("bias2", *bias2, 1, 1, 1, outputs)))
+    return wrong;
+  if ((hidden > 1 && weights1->stride[2] != inputs) || (outputs > 1 && weights2->stride[2] != hidden))
+    return message("weights1 and weights2 must not have gaps between their rows");
+  if (skip != 0 && first->size[1] < outputs) return message("first has too few channels to be added to the result");
+  if (is_empty(*result)) return nullptr;
+  expect_writing(*result);
+  const PixelNetworkJob job{*first, *second, *result, weights1->data, bias1->data, weights2->data, bias2->data,
+                            hidden, skip,    scale,   threads};
+  return out_of_memory(chosen().load()->pixel_network(job));
 }

@@ -7,6 +7,9 @@
 
 namespace featup {
 
+// Up to so many channels are summed in planes. As in featup_app/ops/native.py.
+constexpr int64_t kFewChannels = 8;
+
 // A window sum, forward or spread (its gradient to the padded input).
 //
 // Both read, for the result pixel (y, x) and the tap (dy, dx), the source at (y + dy - margin, x + dx - margin), which counts
@@ -40,12 +43,53 @@ struct WindowWeightsJob {
   int threads;
 };
 
+// Bicubic doubling, reflecting padding and a 7 x 7 window sum. The result is the part of the fine map that begins at (top,
+// left); the source the part of the coarse map that begins at (source_top, source_left) and holds every cell that is read.
+struct DoublingJob {
+  featup_tensor source;
+  featup_tensor weights;
+  featup_tensor result;
+  int64_t coarse_rows, coarse_columns;  // of the whole map
+  int64_t source_top, source_left;
+  int64_t top, left;
+  int threads;
+};
+
+// result[b, c, y, x] between the source rows rows[y] and the next, at row_shares[y] of the way, and columns likewise.
+struct BilinearJob {
+  featup_tensor source;
+  featup_tensor result;
+  const int64_t* rows;
+  const double* row_shares;
+  const int64_t* columns;
+  const double* column_shares;
+  int threads;
+};
+
+// result = skip * first + scale * (weights2 GELU(weights1 [first; second] + bias1) + bias2) at each pixel. Weights and biases
+// are in the number format of the maps, rows of weights one after the other; `second` may have no channels.
+struct PixelNetworkJob {
+  featup_tensor first;
+  featup_tensor second;
+  featup_tensor result;
+  const void* weights1;
+  const void* bias1;
+  const void* weights2;
+  const void* bias2;
+  int64_t hidden;
+  double skip, scale;
+  int threads;
+};
+
 // Each returns false if it ran out of memory.
 struct Kernels {
   const char* name;
   bool (*window_sum)(const WindowSumJob&);
   bool (*window_dot)(const WindowDotJob&);
   bool (*window_weights)(const WindowWeightsJob&);
+  bool (*guided_double)(const DoublingJob&);
+  bool (*bilinear)(const BilinearJob&);
+  bool (*pixel_network)(const PixelNetworkJob&);
 };
 
 extern const Kernels kernels_baseline;

@@ -42,8 +42,11 @@ inline void planar_sum_block(const T* source, int64_t source_plane, int64_t sour
           const int64_t here = larger_of(count - u * kLanes<T>, 0);
           if (here == 0) break;
           weight[u] = load_as<T, S>(tap + u * kLanes<T>, here);
-          for (int g = 0; g < G; ++g)
-            sums[g][u] += weight[u] * load_some<T>(shifted + g * source_plane + u * kLanes<T>, here);
+          for (int g = 0; g < G; ++g) {
+            Vector<T> input = load_some<T>(shifted + g * source_plane + u * kLanes<T>, here);
+            keep_in_register<T>(input);  // or the product is not fused with the sum, and its bits differ from those above
+            sums[g][u] += weight[u] * input;
+          }
         }
       }
     }
@@ -52,6 +55,16 @@ inline void planar_sum_block(const T* source, int64_t source_plane, int64_t sour
       const int64_t here = smaller_of(larger_of(count - u * kLanes<T>, 0), kLanes<T>);
       if (here > 0) store_some<T>(result + g * result_plane + u * kLanes<T>, sums[g][u], here);
     }
+}
+
+template <class T, class S>
+inline void planar_sum(int64_t channels, const T* source, int64_t source_plane, int64_t source_row, const S* weights,
+                       int64_t tap_plane, int64_t k, T* result, int64_t result_plane, int64_t count) {
+  const auto run = channels == 4   ? planar_sum_block<T, S, 4>
+                   : channels == 3 ? planar_sum_block<T, S, 3>
+                   : channels == 2 ? planar_sum_block<T, S, 2>
+                                   : planar_sum_block<T, S, 1>;
+  run(source, source_plane, source_row, weights, tap_plane, k, result, result_plane, count);
 }
 
 template <class T, class S>
@@ -67,11 +80,8 @@ void window_sum_planar(const WindowSumJob& job) {
       for (int64_t c = 0; c < channels; c += 4) {
         const T* source = address<T>(job.source, b, c, y, x);
         T* result = const_cast<T*>(address<T>(job.result, b, c, y, x));
-        const auto run = channels - c >= 4   ? planar_sum_block<T, S, 4>
-                         : channels - c == 3 ? planar_sum_block<T, S, 3>
-                         : channels - c == 2 ? planar_sum_block<T, S, 2>
-                                             : planar_sum_block<T, S, 1>;
-        run(source, source_plane, job.source.stride[2], weights, job.weights.stride[1], k, result, result_plane, count);
+        planar_sum<T, S>(smaller_of(channels - c, 4), source, source_plane, job.source.stride[2], weights,
+                         job.weights.stride[1], k, result, result_plane, count);
       }
     });
   }

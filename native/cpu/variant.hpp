@@ -18,8 +18,9 @@ namespace {
 #include "window_sum.hpp"
 #include "window_dot.hpp"
 #include "planar.hpp"
-
-constexpr int64_t kFewChannels = 8;
+#include "doubling.hpp"
+#include "bilinear.hpp"
+#include "pixel_network.hpp"
 
 template <class T>
 bool sum_of(const WindowSumJob& job) {
@@ -60,12 +61,40 @@ bool window_weights(const WindowWeightsJob& job) {
   return job.padded.dtype == FEATUP_FLOAT64 ? window_weights_planar<double>(job) : window_weights_planar<float>(job);
 }
 
+
+template <class T, class S>
+bool double_of(const DoublingJob& job) {
+  return job.result.size[1] > kFewChannels ? double_many<T, S>(job) : double_planar<T, S>(job);
+}
+
+bool guided_double(const DoublingJob& job) {
+  if (job.source.dtype == FEATUP_FLOAT64) return double_of<double, double>(job);
+  if (job.weights.dtype == FEATUP_FLOAT16) return double_of<float, Half>(job);
+  if (job.weights.dtype == FEATUP_BFLOAT16) return double_of<float, BFloat>(job);
+  return double_of<float, float>(job);
+}
+
+template <class T>
+bool bilinear_of(const BilinearJob& job) {
+  if (job.result.size[1] <= kFewChannels) return bilinear_planar<T>(job);
+  return bilinear_many<T>(job), true;
+}
+
+bool bilinear(const BilinearJob& job) {
+  return job.source.dtype == FEATUP_FLOAT64 ? bilinear_of<double>(job) : bilinear_of<float>(job);
+}
+
+bool pixel_network(const PixelNetworkJob& job) {
+  return job.result.dtype == FEATUP_FLOAT64 ? pixel_network_of<double>(job) : pixel_network_of<float>(job);
+}
+
 }  // namespace
 }  // namespace FEATUP_VARIANT
 
 #define FEATUP_JOIN_(a, b) a##b
 #define FEATUP_JOIN(a, b) FEATUP_JOIN_(a, b)
 const Kernels FEATUP_JOIN(kernels_, FEATUP_VARIANT) = {FEATUP_NAME, FEATUP_VARIANT::window_sum, FEATUP_VARIANT::window_dot,
-                                                       FEATUP_VARIANT::window_weights};
+                                                       FEATUP_VARIANT::window_weights, FEATUP_VARIANT::guided_double, FEATUP_VARIANT::bilinear,
+                                                       FEATUP_VARIANT::pixel_network};
 
 }  // namespace featup

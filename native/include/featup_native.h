@@ -17,7 +17,7 @@
 #define FEATUP_API __attribute__((visibility("default")))
 #endif
 
-#define FEATUP_ABI_VERSION 1
+#define FEATUP_ABI_VERSION 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -64,6 +64,37 @@ FEATUP_API const char* featup_range_softmax(const featup_tensor* keys, double te
  * guidance (B,D,H+k-1,W+k-1) with columns next to each other; result (B,k*k,H,W); float32 or float64. */
 FEATUP_API const char* featup_bilateral_weights(const featup_tensor* guidance, double scale, const double* bias,
                                                 const featup_tensor* result, int32_t kernel_size, int32_t threads);
+
+/* Where a guided doubling works: rows and columns of the whole coarse map, of which the source begins at (source_top,
+ * source_left), and the fine row and column at which the result begins. */
+typedef struct featup_place {
+  int64_t coarse_rows, coarse_columns;
+  int64_t source_top, source_left;
+  int64_t top, left;
+} featup_place;
+
+/* Bicubic doubling of the coarse map, reflecting padding by 3 and window sum with 7 x 7 weights, in one pass.
+ * source (B,C,r,c) holds every coarse cell that is read; weights (B,49,H,W) with columns next to each other, in any format;
+ * result (B,C,H,W). Source and result are float32 or float64; both have their channels next to each other, or, if there are
+ * at most 8 of them, their columns. */
+FEATUP_API const char* featup_guided_double(const featup_tensor* source, const featup_tensor* weights,
+                                            const featup_tensor* result, const featup_place* place, int32_t threads);
+
+/* result[b,c,y,x]: the source between its rows rows[y] and rows[y] + 1, row_shares[y] of the way (0..1), and likewise its
+ * columns; the line after the last counts as the last. source (B,C,h,w), result (B,C,H,W), layouts as above; H indices and
+ * shares of rows, W of columns. */
+FEATUP_API const char* featup_bilinear(const featup_tensor* source, const featup_tensor* result, const int64_t* rows,
+                                       const double* row_shares, const int64_t* columns, const double* column_shares,
+                                       int32_t threads);
+
+/* A network of two layers at each pixel: result = skip * first + scale * (W2 gelu(W1 [first; second] + b1) + b2).
+ * first (B,I,H,W), second (B,J,H,W) with J >= 0, weights1 (1,1,hidden,I+J), bias1 (1,1,1,hidden), weights2 (1,1,O,hidden),
+ * bias2 (1,1,1,O), result (B,O,H,W); all float32 or all float64, columns next to each other, weights without gaps. With a
+ * skip, first has at least O channels. */
+FEATUP_API const char* featup_pixel_network(const featup_tensor* first, const featup_tensor* second,
+                                            const featup_tensor* weights1, const featup_tensor* bias1,
+                                            const featup_tensor* weights2, const featup_tensor* bias2,
+                                            const featup_tensor* result, double skip, double scale, int32_t threads);
 
 #ifdef __cplusplus
 }

@@ -259,7 +259,7 @@ def test_wrong_types_and_devices_are_named(padded, weights, named):
 
 def test_the_library_checks_what_it_is_given():
     library, tensor = loading.library(), torch.zeros(1, 9, 4, 4)
-    view = native._view(tensor)
+    view = native.view(tensor)
 
     def message(*arguments) -> str:
         text = library.featup_window_sum(*arguments)

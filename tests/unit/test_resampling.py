@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featup_app.fields.resampling import (
+from featup_app.ops.resampling import (
     bicubic_double,
     bilinear,
-    double_span,
     linear_span,
     nearest,
     reflect_indices,
@@ -40,27 +39,6 @@ def test_bicubic_doubling_equals_interpolate(height, width, channels, seed):
     rows, columns = torch.arange(2 * height), torch.arange(2 * width)
     found = bicubic_double(source, rows, columns, origin=(0, 0), lengths=(height, width))
     torch.testing.assert_close(found, expected)
-
-
-@settings(max_examples=80, deadline=None)
-@given(height=lengths, width=lengths, seed=seeds, data=st.data())
-def test_bicubic_doubling_of_a_part_reads_its_span_and_no_more(height, width, seed, data):
-    source = random_map(2, height, width, seed)
-    # Any order and repeats, as reflected windows have them.
-    rows = torch.tensor(data.draw(st.lists(st.integers(0, 2 * height - 1), min_size=1, max_size=9)))
-    columns = torch.tensor(data.draw(st.lists(st.integers(0, 2 * width - 1), min_size=1, max_size=9)))
-    expected = F.interpolate(source[None], scale_factor=2, mode="bicubic", align_corners=False)[0]
-    expected = expected[:, rows][:, :, columns]
-    (top, bottom), (left, right) = double_span(rows, height), double_span(columns, width)
-    assert 0 <= top < bottom <= height
-    assert 0 <= left < right <= width
-    part = source[:, top:bottom, left:right].clone()
-    sizes = {"origin": (top, left), "lengths": (height, width)}
-    torch.testing.assert_close(bicubic_double(part, rows, columns, **sizes), expected)
-    for row, column in ((0, slice(None)), (-1, slice(None)), (slice(None), 0), (slice(None), -1)):
-        poisoned = part.clone()
-        poisoned[:, row, column] = math.nan
-        assert bicubic_double(poisoned, rows, columns, **sizes).isnan().any(), "the span holds an edge nobody reads"
 
 
 @settings(max_examples=60, deadline=None)
@@ -123,3 +101,20 @@ def test_reflected_indices_equal_reflect_padding_and_go_on_beyond_it(length, bef
     if max(before, after) < length:  # as far as torch pads
         line = torch.arange(length, dtype=torch.float64)[None, None]
         assert found.tolist() == F.pad(line, (before, after), mode="reflect")[0, 0].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    channels=st.sampled_from([1, 8, 9, 33]), height=lengths, width=lengths, out=st.tuples(lengths, lengths), seed=seeds
+)
+def test_compiled_bilinear_equals_plain_torch(channels, height, width, out, seed):
+    source = random_map(channels, height, width, seed)
+    rows, columns = centres(out[0], height), centres(out[1], width)
+    expected = bilinear(source.clone().requires_grad_(), rows, columns).detach()  # gradients take the plain form
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        found = bilinear(source.to(dtype), rows, columns)
+        torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
+        last = source.to(dtype)[None].contiguous(memory_format=torch.channels_last)[0]
+        assert torch.equal(bilinear(last, rows, columns), found)
+        top, left = seed % out[0], seed % out[1]
+        assert torch.equal(bilinear(source.to(dtype), rows[top:], columns[left:]), found[:, top:, left:])

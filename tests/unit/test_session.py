@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-import featup_app.fields.jbu as jbu
+import featup_app.fields.window_kernels as window_kernels
 import featup_app.lenses.principal_components as principal_components
 from featup_app.backbones import Backbone
 from featup_app.engine.session import CLASSIFIER, Session
@@ -282,7 +282,7 @@ class CancelAt:
 
 def many_small_steps(monkeypatch) -> None:
     """Small work in many strips, so that a cancellation often leaves weights half there."""
-    monkeypatch.setattr(jbu, "_STRIP_BYTES", 2**20)
+    monkeypatch.setattr(window_kernels, "_STRIP_BYTES", 2**20)
     monkeypatch.setattr(principal_components, "FIT_PIXELS", 32 * 32)
 
 

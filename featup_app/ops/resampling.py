@@ -6,8 +6,13 @@ the map the nearest edge cell counts.
 
 from __future__ import annotations
 
+import ctypes
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from featup_app.ops import native
 
 CUBIC_A = -0.75
 """The sharpness of the cubic kernel, as in torch's bicubic interpolation, which the published stack uses."""
@@ -38,20 +43,61 @@ def nearest(source: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def bilinear(source: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(K, h, w) -> (K, R, C): linear interpolation between the centres of the cells."""
-    return _linear_along(_linear_along(source, rows, 1), columns, 2)
+    """(K, h, w) -> new (K, R, C): linear interpolation between the centres of the cells."""
+    (low_rows, row_shares), (low_columns, column_shares) = (
+        _linear_taps(positions, length) for positions, length in ((rows, source.shape[1]), (columns, source.shape[2]))
+    )
+    compiled = source.device.type == "cpu" and source.dtype in (torch.float32, torch.float64) and native.handles(source)
+    if compiled and not (torch.is_grad_enabled() and source.requires_grad):
+        result = native.empty_map(source[None], len(rows), len(columns))
+        bilinear_into(native.in_layout(source[None]), result, low_rows, row_shares, low_columns, column_shares)
+        return result[0]
+    part = _linear_along(source, low_rows, row_shares, 1)
+    return _linear_along(part, low_columns, column_shares, 2)
 
 
-def _linear_along(source: Tensor, positions: Tensor, dim: int) -> Tensor:
-    length = source.shape[dim]
-    centred = (positions - 0.5).clamp(0, length - 1)
+def _linear_taps(positions: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The lower cell of each position (int64) and how far it lies on the way to the next (float64, 0 .. 1)."""
+    centred = (positions.to(torch.float64) - 0.5).clamp(0, length - 1)
     low = centred.floor()
+    return low.long(), centred - low
+
+
+def _linear_along(source: Tensor, low: Tensor, shares: Tensor, dim: int) -> Tensor:
     shape = [1, 1, 1]
     shape[dim] = -1
-    weight = (centred - low).to(source).view(shape)
-    low = low.long()
-    high = (low + 1).clamp(max=length - 1)
-    return torch.lerp(_gather(source, low, dim), _gather(source, high, dim), weight)
+    high = (low + 1).clamp(max=source.shape[dim] - 1)
+    return torch.lerp(_gather(source, low, dim), _gather(source, high, dim), shares.to(source).view(shape))
+
+
+@torch.library.custom_op("featup::bilinear_into", mutates_args=("result",), device_types="cpu")
+def bilinear_into(
+    source: Tensor, result: Tensor, rows: Tensor, row_shares: Tensor, columns: Tensor, column_shares: Tensor
+) -> None:
+    """(B, C, h, w) between the cells ``rows`` (int64) and the next, ``row_shares`` (float64) of the way; columns likewise."""
+
+    def whole(tensor: Tensor) -> Any:
+        return ctypes.cast(tensor.data_ptr(), ctypes.POINTER(ctypes.c_int64))
+
+    def real(tensor: Tensor) -> Any:
+        return ctypes.cast(tensor.data_ptr(), ctypes.POINTER(ctypes.c_double))
+
+    kept = [tensor.contiguous() for tensor in (rows, row_shares, columns, column_shares)]
+    native.call(
+        "featup_bilinear",
+        native.view(source),
+        native.view(result),
+        whole(kept[0]),
+        real(kept[1]),
+        whole(kept[2]),
+        real(kept[3]),
+        native.threads_for(4 * result.numel()),
+    )
+
+
+@bilinear_into.register_fake
+def _(source: Tensor, result: Tensor, rows: Tensor, row_shares: Tensor, columns: Tensor, column_shares: Tensor) -> None:
+    return None
 
 
 def linear_span(positions: Tensor, length: int) -> tuple[int, int]:
@@ -67,35 +113,28 @@ def _double_taps(indices: Tensor, length: int) -> tuple[Tensor, Tensor]:
     return cells, indices.remainder(2) == 1
 
 
-def double_span(indices: Tensor, length: int) -> tuple[int, int]:
-    """First and one past the last source cell that :func:`bicubic_double` reads for these output indices."""
-    cells, _ = _double_taps(indices, length)
-    return int(cells.min()), int(cells.max()) + 1
-
-
 def bicubic_double(
     source: Tensor, rows: Tensor, columns: Tensor, *, origin: tuple[int, int], lengths: tuple[int, int]
 ) -> Tensor:
     """Rows and columns of the bicubic doubling of a map of which only a part is at hand.
 
     Args:
-        source: (K, r, c), the part of the map that begins at row and column ``origin``.
+        source: (..., r, c), the part of the map that begins at row and column ``origin``.
         rows, columns: output indices in ``0 .. 2 * length``, in any order, repeats allowed.
         lengths: rows and columns of the whole map.
 
     Returns:
-        (K, len(rows), len(columns)), equal to those rows and columns of torch's ``interpolate(scale_factor=2,
+        (..., len(rows), len(columns)), equal to those rows and columns of torch's ``interpolate(scale_factor=2,
         mode="bicubic", align_corners=False)`` of the whole map.
     """
-    part = _double_along(source, rows, 1, origin[0], lengths[0])
-    return _double_along(part, columns, 2, origin[1], lengths[1])
+    part = _double_along(source, rows, -2, origin[0], lengths[0])
+    return _double_along(part, columns, -1, origin[1], lengths[1])
 
 
 def _double_along(source: Tensor, indices: Tensor, dim: int, origin: int, length: int) -> Tensor:
     cells, odd = _double_taps(indices, length)
     even_weights, odd_weights = _cubic_weights(0.75), _cubic_weights(0.25)
-    shape = [1, 1, 1]
-    shape[dim] = -1
+    shape = [-1, 1] if dim == -2 else [1, -1]
     result: Tensor | None = None
     for tap in range(4):
         weight = torch.where(odd, odd_weights[tap], even_weights[tap]).to(source).view(shape)
