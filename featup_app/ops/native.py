@@ -217,15 +217,14 @@ def _keep_weights(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _range_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
     keys, temperature, weights = ctx.saved_tensors
     size: int = ctx.kernel_size
-    through = weights * gradient
-    through = through - weights * through.sum(dim=1, keepdim=True)  # the gradient to the logits
+    # The gradient to the logits, in one pass over the planes instead of four.
+    through = torch.ops.aten._softmax_backward_data(gradient, weights, 1, weights.dtype)
     radius = size // 2
     centre = keys[..., radius : keys.shape[2] - radius, radius : keys.shape[3] - radius]
     to_keys = to_temperature = to_bias = None
     if ctx.needs_input_grad[0]:
-        scaled = through * temperature
-        own = window_sum(keys, scaled, size)
-        to_keys = window_spread(centre, scaled, size) + torch.nn.functional.pad(own, (radius,) * 4)
+        own = window_sum(keys, through, size)
+        to_keys = temperature * (window_spread(centre, through, size) + torch.nn.functional.pad(own, (radius,) * 4))
     if ctx.needs_input_grad[1]:
         to_temperature = (through * window_dot(keys, centre, size)).sum()
     if ctx.needs_input_grad[2]:

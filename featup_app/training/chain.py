@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from featup_app.fields.jbu import IMAGENET_MEAN, IMAGENET_STD
 from featup_app.fields.window_kernels import KERNEL_SIZE, RADIUS, BilateralKernel, LearnedKernel
 from featup_app.ops import jbu_weights, window_sum
+from featup_app.training.correction import corrected
 
 LEVELS = 4
 UPSAMPLING = 2**LEVELS
@@ -107,10 +108,10 @@ def _published_gradient(gradient: Tensor) -> Tensor:
 
 
 def _layer(sequence: nn.Sequential, index: int) -> tuple[Tensor, Tensor]:
-    """Matrix (out, in) and bias (out, 1) of a 1x1 convolution."""
+    """Matrix (out, in) and bias (out) of a 1x1 convolution."""
     layer = cast(nn.Conv2d, sequence[index])
     assert layer.bias is not None
-    return layer.weight[:, :, 0, 0], layer.bias[:, None]
+    return layer.weight[:, :, 0, 0], layer.bias
 
 
 def _product(matrix: Tensor, values: Tensor, addend: Tensor) -> Tensor:
@@ -121,13 +122,14 @@ def _product(matrix: Tensor, values: Tensor, addend: Tensor) -> Tensor:
 
 def _window_weights(kernel: LearnedKernel, padded: Tensor, *, correction: bool) -> Tensor:
     """``LearnedKernel.window_weights`` in matrix products."""
-    batch, _, height, width = padded.shape
     first, first_bias = _layer(kernel.range_proj, 0)
     second, second_bias = _layer(kernel.range_proj, 3)
-    hidden = F.gelu(_product(first, padded.flatten(2), first_bias))
-    hidden = kernel.range_proj[2](hidden.view(batch, -1, height, width)).flatten(2)
+    # Channels last: the window operators read a pixel's key in one go.
+    hidden = F.gelu(F.linear(padded.permute(0, 2, 3, 1), first, first_bias))
+    if kernel.range_proj[2].training:
+        hidden = kernel.range_proj[2](hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     root = (0.5 * kernel.range_temp).exp().clamp(1e-2, 1e2)
-    keys = _product(root * second, hidden, root * second_bias).view(batch, -1, height, width)
+    keys = F.linear(hidden, root * second, root * second_bias).permute(0, 3, 1, 2)
     weights = jbu_weights(keys, 1.0, kernel.sigma_spatial, KERNEL_SIZE)
     if not correction:
         return weights
@@ -136,7 +138,11 @@ def _window_weights(kernel: LearnedKernel, padded: Tensor, *, correction: bool) 
     first, first_bias = _layer(kernel.fixup_proj, 0)
     second, second_bias = _layer(kernel.fixup_proj, 3)
     taps = flat.shape[1]
-    hidden = F.gelu(_product(first[:, :taps], flat, _product(first[:, taps:], colours, first_bias)))
-    hidden = kernel.fixup_proj[2](hidden.view(batch, taps, *weights.shape[2:])).flatten(2)
-    corrected = _product(CORRECTION_WEIGHT * second, hidden, flat + CORRECTION_WEIGHT * second_bias)
-    return corrected.view_as(weights)
+    if not kernel.fixup_proj[2].training:
+        factor = CORRECTION_WEIGHT
+        return corrected(flat, colours, first, first_bias, factor * second, factor * second_bias).view_as(weights)
+    hidden = F.gelu(_product(first[:, :taps], flat, _product(first[:, taps:], colours, first_bias[:, None])))
+    hidden = kernel.fixup_proj[2](hidden.view_as(weights)).flatten(2)
+    return _product(CORRECTION_WEIGHT * second, hidden, flat + CORRECTION_WEIGHT * second_bias[:, None]).view_as(
+        weights
+    )
