@@ -12,6 +12,7 @@ from featup_app.errors import UpsamplerError
 from featup_app.fields import JBUStack
 from featup_app.fields.jbu import IMAGENET_MEAN, IMAGENET_STD
 from featup_app.multiview import box_average, random_jitter
+from featup_app.training import correction
 from featup_app.training.chain import PUBLISHED_TAPS, classical_weights, doubled, learned_weights, pyramid, upsample
 from featup_app.training.classical_start import classical_logarithms, fit_keys, made_up_windows, start_classical
 from featup_app.training.look_up import box_views, sampled_views
@@ -77,6 +78,28 @@ def test_the_chain_is_the_stack_forward_and_backward():
     assert len(gradients) == 40
     for name, value in gradients.items():
         torch.testing.assert_close(value, stack.get_parameter(name).grad, atol=1e-7, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("pixels", [7, 64, 1000])
+def test_the_correction_is_the_same_in_blocks_of_any_size(monkeypatch, pixels):
+    monkeypatch.setattr(correction, "PIXELS", pixels)
+    source = generator()
+
+    def drawn(*shape):
+        return torch.randn(shape, generator=source, dtype=torch.float64, requires_grad=True)
+
+    colours = drawn(2, 3, 100).detach()
+    arguments = [drawn(2, 9, 100), drawn(5, 12), drawn(5), drawn(9, 5), drawn(9)]
+    found = correction.corrected(arguments[0], colours, *arguments[1:])
+    kernel, first, first_bias, second, second_bias = arguments
+    hidden = F.gelu(first @ torch.cat([kernel, colours], dim=1) + first_bias[:, None])
+    expected = kernel + second @ hidden + second_bias[:, None]
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn(found.shape, generator=source, dtype=torch.float64)
+    for one, other in zip(
+        torch.autograd.grad(found, arguments, weight), torch.autograd.grad(expected, arguments, weight), strict=True
+    ):
+        torch.testing.assert_close(one, other)
 
 
 def test_doubling_is_bicubic_with_mirrored_edges():
