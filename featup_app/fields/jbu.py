@@ -19,6 +19,7 @@ from featup_app.images import Image
 from featup_app.ops.doubling import Place, coarse_span, guided_double
 from featup_app.ops.native import empty_map
 from featup_app.ops.resampling import bilinear, linear_span, reflect_indices
+from featup_app.ops.rounding import ROUNDED, ROUNDED_BYTES, round_weights
 from featup_app.progress import Progress
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,7 +29,7 @@ SIGMA_RANGE = 0.08
 MAX_FINAL_ENLARGEMENT = 1.125
 """A last bilinear enlargement by up to an eighth is not visible and saves a doubling, which costs four times as much."""
 
-WEIGHTS_BUDGET = 2**29
+WEIGHTS_BUDGET = 2**30
 """Bytes of window weights that a field keeps for the next lens; finer stages are computed anew each time."""
 
 
@@ -149,15 +150,15 @@ class JBUField(LinearField):
         return dict(self._settings)
 
     def bytes_per_pixel(self, channels: int) -> float:
-        # Result, doubled and padded input, its half-way product, and the coarser levels (a third, more with their margins).
-        return 4.0 * channels * 5.0
+        # The finest level, the coarser ones (a third, more with their margins), and the resized result.
+        return 4.0 * channels * 2.75
 
     def fixed_bytes(self, size: Size) -> int:
         levels = [self._level_size(level) for level in range(1, self._levels(size) + 1)]
         guidance = sum(height * width for height, width in levels) * 3 * 4
         kept = 0
         for height, width in levels:
-            needed = height * width * KERNEL_SIZE**2 * 4
+            needed = height * width * KERNEL_SIZE**2 * ROUNDED_BYTES
             if kept + needed <= WEIGHTS_BUDGET:
                 kept += needed
         return guidance + kept + size[0] * size[1] * 4
@@ -226,8 +227,9 @@ class JBUField(LinearField):
         whole_rows = span.left == 0 and span.right == width
         if kept is None and whole_rows:
             room = WEIGHTS_BUDGET - sum(other.planes.nbytes for other in self._weights.values())
-            if height * width * KERNEL_SIZE**2 * 4 <= room:
-                planes = self._guidance_of(level).new_empty((1, KERNEL_SIZE**2, height, width))
+            if height * width * KERNEL_SIZE**2 * ROUNDED_BYTES <= room:
+                shape = (1, KERNEL_SIZE**2, height, width)
+                planes = torch.empty(shape, dtype=ROUNDED, device=self.source.data.device)
                 kept = self._weights[level] = _KeptWeights(planes, torch.zeros(height, dtype=torch.bool))
         if kept is None:
             return self._make_weights(level, span)
@@ -247,7 +249,7 @@ class JBUField(LinearField):
         columns = reflect_indices(span.left - RADIUS, span.right + RADIUS, guidance.shape[2])
         padded = guidance.index_select(1, rows.to(guidance.device)).index_select(2, columns.to(guidance.device))
         kernel = self._kernels[min(level, len(self._kernels)) - 1]
-        return kernel.window_weights(padded[None])
+        return round_weights(kernel.window_weights(padded[None]))
 
     def _guidance_of(self, level: int) -> Tensor:
         """(3, rows, columns): the image averaged over the cells of a level (interpolated where they are finer than it)."""

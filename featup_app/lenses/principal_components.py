@@ -23,8 +23,8 @@ FIT_PIXELS = 96 * 96
 PERCENTILES = (1.0, 99.0)
 """Each component's values between these percentiles spread over the whole range of its colour."""
 
-_NOISE = 1e-12
-"""Variance, as a share of the mean squared feature length, that is only the rounding of float32."""
+_NOISE = 1e-10
+"""Variance, as a share of the mean squared feature length, that is only rounding (of window weights, kept in float16)."""
 
 
 @dataclass(frozen=True)

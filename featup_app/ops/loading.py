@@ -188,6 +188,7 @@ def _prepare(native: ctypes.CDLL) -> None:
         "featup_bilateral_weights": [tensor, real, reals, tensor, whole, whole],
         "featup_guided_double": [tensor, tensor, tensor, ctypes.POINTER(Place), whole],
         "featup_pixel_network": [*[tensor] * 7, real, real, whole],
+        "featup_round_weights": [tensor, tensor, whole],
         "featup_bilinear": [tensor, tensor, wholes, reals, wholes, reals, whole],
     }
     declare(native, signatures)

@@ -19,7 +19,7 @@ const Kernels* best() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     return &kernels_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &kernels_avx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) return &kernels_avx2;
 #endif
   return &kernels_baseline;
 }
@@ -340,4 +340,20 @@ const char* featup_pixel_network(const featup_tensor* first, const featup_tensor
   const PixelNetworkJob job{*first, *second, *result, weights1->data, bias1->data, weights2->data, bias2->data,
                             hidden, skip,    scale,   threads};
   return out_of_memory(chosen().load()->pixel_network(job));
+}
+
+const char* featup_round_weights(const featup_tensor* weights, const featup_tensor* result, int32_t threads) {
+  const char* wrong = nullptr;
+  if ((wrong = check_sizes(1, threads)) || (wrong = check_tensor("weights", weights)) ||
+      (wrong = check_tensor("result", result)) ||
+      (wrong = check_shape("result", *result, weights->size[0], weights->size[1], weights->size[2], weights->size[3])))
+    return wrong;
+  if (weights->dtype != FEATUP_FLOAT32) return message("weights must be float32");
+  if (result->dtype != FEATUP_FLOAT16) return message("result must be float16");
+  if (is_empty(*result)) return nullptr;
+  if (weights->stride[3] != 1 || result->stride[3] != 1)
+    return message("weights and result must have their columns next to each other");
+  expect_writing(*result);
+  const RoundingJob job{*weights, *result, threads};
+  return out_of_memory(chosen().load()->round_weights(job));
 }

@@ -81,6 +81,13 @@ struct PixelNetworkJob {
   int threads;
 };
 
+// Window weights (B,T,H,W) in float32 to float16, keeping the sum over the taps.
+struct RoundingJob {
+  featup_tensor weights;
+  featup_tensor result;
+  int threads;
+};
+
 // Each returns false if it ran out of memory.
 struct Kernels {
   const char* name;
@@ -90,6 +97,7 @@ struct Kernels {
   bool (*guided_double)(const DoublingJob&);
   bool (*bilinear)(const BilinearJob&);
   bool (*pixel_network)(const PixelNetworkJob&);
+  bool (*round_weights)(const RoundingJob&);
 };
 
 extern const Kernels kernels_baseline;

@@ -7,6 +7,11 @@ struct BFloat {
   uint16_t bits;
 };
 
+template <class S>
+constexpr bool kIsHalf = false;
+template <>
+constexpr bool kIsHalf<Half> = true;
+
 inline uint32_t bits_of(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
@@ -65,6 +70,15 @@ inline Vector<T> load_as(const S* from, int64_t count) {
   if constexpr (sizeof(T) == sizeof(S)) {
     return load_some<T>(reinterpret_cast<const T*>(from), count);
   } else {
+#if defined(__AVX512F__)
+    if constexpr (kIsHalf<S>)
+      if (count >= kLanes<T>)
+        return reinterpret_cast<Vector<T>>(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#elif defined(__F16C__)
+    if constexpr (kIsHalf<S>)
+      if (count >= kLanes<T>)
+        return reinterpret_cast<Vector<T>>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#endif
     T lanes[kLanes<T>] = {};
     if (count >= kLanes<T>) {
       for (int lane = 0; lane < kLanes<T>; ++lane) lanes[lane] = widen(from[lane]);

@@ -21,6 +21,7 @@ namespace {
 #include "doubling.hpp"
 #include "bilinear.hpp"
 #include "pixel_network.hpp"
+#include "rounding.hpp"
 
 template <class T>
 bool sum_of(const WindowSumJob& job) {
@@ -95,6 +96,6 @@ bool pixel_network(const PixelNetworkJob& job) {
 #define FEATUP_JOIN(a, b) FEATUP_JOIN_(a, b)
 const Kernels FEATUP_JOIN(kernels_, FEATUP_VARIANT) = {FEATUP_NAME, FEATUP_VARIANT::window_sum, FEATUP_VARIANT::window_dot,
                                                        FEATUP_VARIANT::window_weights, FEATUP_VARIANT::guided_double, FEATUP_VARIANT::bilinear,
-                                                       FEATUP_VARIANT::pixel_network};
+                                                       FEATUP_VARIANT::pixel_network, FEATUP_VARIANT::round_weights};
 
 }  // namespace featup

@@ -96,6 +96,10 @@ FEATUP_API const char* featup_pixel_network(const featup_tensor* first, const fe
                                             const featup_tensor* weights2, const featup_tensor* bias2,
                                             const featup_tensor* result, double skip, double scale, int32_t threads);
 
+/* weights (B,T,H,W) in float32 to result in float16, columns of both next to each other: each tap takes over what rounding
+ * lost at the one before it, so that the sum over the taps stays. */
+FEATUP_API const char* featup_round_weights(const featup_tensor* weights, const featup_tensor* result, int32_t threads);
+
 #ifdef __cplusplus
 }
 #endif

@@ -12,8 +12,8 @@ variants=""
 case $(uname -m) in
 x86_64 | amd64)
     flags="$flags -DFEATUP_X86_VARIANTS"
-    $compiler $flags -mavx2 -mfma -c "$native/cpu/kernels_avx2.cpp" -o "$folder/avx2.o"
-    $compiler $flags -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -c "$native/cpu/kernels_avx512.cpp" \
+    $compiler $flags -mavx2 -mfma -mf16c -c "$native/cpu/kernels_avx2.cpp" -o "$folder/avx2.o"
+    $compiler $flags -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -c "$native/cpu/kernels_avx512.cpp" \
         -o "$folder/avx512.o"
     variants="$folder/avx2.o $folder/avx512.o"
     ;;

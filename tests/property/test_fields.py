@@ -118,7 +118,7 @@ def test_field_of_a_stack_equals_its_forward_at_sixteen_times_the_grid():
     guidance = (pixels - mean[:, None, None]) / std[:, None, None]
     with torch.no_grad():
         expected = stack.eval()(field.source.data[None], guidance[None])[0]
-    assert relative_error(field.features(size=(64, 96)), expected) < 1e-5
+    assert relative_error(field.features(size=(64, 96)), expected) < 5e-4  # a field's window weights are in float16
 
 
 def test_classical_upsampling_follows_the_edges_of_the_image():
