@@ -130,7 +130,7 @@ def draw_curve(result: TrainingResult) -> bytes:
         pen.line([place(*point) for point in points], fill=_STACK, width=3, joint="curve")
     for x, y in (place(*point) for point in points):
         pen.ellipse([x - 4, y - 4, x + 4, y + 4], fill=_STACK)
-    _draw_legend(pen, [("trained", _STACK, points[-1][1] if points else None), *lines])
+    _draw_legend(pen, [("best", _STACK, min((error for _, error in points), default=None)), *lines])
     content = io.BytesIO()
     picture.save(content, "PNG", optimize=True)
     return content.getvalue()
