@@ -190,6 +190,7 @@ def _prepare(native: ctypes.CDLL) -> None:
         "featup_pixel_network": [*[tensor] * 7, real, real, whole],
         "featup_round_weights": [tensor, tensor, whole],
         "featup_bilinear": [tensor, tensor, wholes, reals, wholes, reals, whole],
+        "featup_multiply_add": [ctypes.c_int64, whole, reals],
     }
     declare(native, signatures)
     chosen = os.environ.get("FEATUP_INSTRUCTION_SET")

@@ -357,3 +357,12 @@ const char* featup_round_weights(const featup_tensor* weights, const featup_tens
   const RoundingJob job{*weights, *result, threads};
   return out_of_memory(chosen().load()->round_weights(job));
 }
+
+const char* featup_multiply_add(int64_t rounds, int32_t threads, double* operations) {
+  const char* wrong = check_sizes(1, threads);
+  if (wrong) return wrong;
+  if (operations == nullptr) return message("operations is missing");
+  if (rounds < 0) return message("rounds is %lld; expected none below 0", static_cast<long long>(rounds));
+  const MultiplyAddJob job{rounds, operations, threads};
+  return out_of_memory(chosen().load()->multiply_add(job));
+}

@@ -88,6 +88,13 @@ struct RoundingJob {
   int threads;
 };
 
+// So many rounds of independent multiplications and additions in registers by each thread; how many operations that was.
+struct MultiplyAddJob {
+  int64_t rounds;
+  double* operations;
+  int threads;
+};
+
 // Each returns false if it ran out of memory.
 struct Kernels {
   const char* name;
@@ -98,6 +105,7 @@ struct Kernels {
   bool (*bilinear)(const BilinearJob&);
   bool (*pixel_network)(const PixelNetworkJob&);
   bool (*round_weights)(const RoundingJob&);
+  bool (*multiply_add)(const MultiplyAddJob&);
 };
 
 extern const Kernels kernels_baseline;

@@ -22,6 +22,7 @@ namespace {
 #include "bilinear.hpp"
 #include "pixel_network.hpp"
 #include "rounding.hpp"
+#include "peak.hpp"
 
 template <class T>
 bool sum_of(const WindowSumJob& job) {
@@ -96,6 +97,7 @@ bool pixel_network(const PixelNetworkJob& job) {
 #define FEATUP_JOIN(a, b) FEATUP_JOIN_(a, b)
 const Kernels FEATUP_JOIN(kernels_, FEATUP_VARIANT) = {FEATUP_NAME, FEATUP_VARIANT::window_sum, FEATUP_VARIANT::window_dot,
                                                        FEATUP_VARIANT::window_weights, FEATUP_VARIANT::guided_double, FEATUP_VARIANT::bilinear,
-                                                       FEATUP_VARIANT::pixel_network, FEATUP_VARIANT::round_weights};
+                                                       FEATUP_VARIANT::pixel_network, FEATUP_VARIANT::round_weights,
+                                                       FEATUP_VARIANT::multiply_add};
 
 }  // namespace featup
