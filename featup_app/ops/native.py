@@ -22,6 +22,9 @@ from featup_app.ops.loading import TensorView
 FEW_CHANNELS = 8
 """Up to so many channels are summed in planes. As in native/cpu/kernels.hpp."""
 
+_SPREAD_PLANES = 64
+"""Up to so many channels are spread in planes. As kSpreadPlanes in native/cpu/variant.hpp."""
+
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _WORTH_A_THREAD = 2**18
 """Multiplications below which waking other threads takes longer than the work."""
@@ -118,6 +121,7 @@ def _(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
 @torch.library.custom_op("featup::window_spread", mutates_args=(), device_types="cpu")
 def window_spread(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
     """(B, C, H, W) and (B, k * k, H, W) -> (B, C, H + k - 1, W + k - 1)."""
+    gradient = _for_spread(gradient)
     result = _empty(gradient, _sum_shape(gradient, 2 - kernel_size))
     threads = threads_for(gradient.shape[1] * weights.numel())
     call("featup_window_spread", view(gradient), view(weights), view(result), kernel_size, threads)
@@ -129,8 +133,14 @@ def _window_spread_cuda(gradient: Tensor, weights: Tensor, kernel_size: int) -> 
     return cuda.window_sum_grad_input(gradient, weights, _sum_shape(gradient, 2 - kernel_size))
 
 
+def _for_spread(gradient: Tensor) -> Tensor:
+    few = gradient.device.type == "cpu" and gradient.shape[1] <= _SPREAD_PLANES
+    return gradient.contiguous() if few and gradient.stride(3) != 1 else gradient
+
+
 @window_spread.register_fake
 def _(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
+    gradient = _for_spread(gradient)
     return _empty(gradient, _sum_shape(gradient, 2 - kernel_size))
 
 

@@ -87,6 +87,64 @@ void window_sum_planar(const WindowSumJob& job) {
   }
 }
 
+// The spread (gradient to the padded input) in planes: the same sum with both operands read at the tap's distance to the left
+// and above, nothing beyond the borders.
+template <class T, int G, bool Inside>
+inline void planar_spread_block(const WindowSumJob& job, int64_t b, int64_t c, int64_t y, int64_t x, int64_t count) {
+  constexpr int U = kPlanarVectors;
+  const int64_t k = job.kernel_size, height = job.source.size[2], width = job.source.size[3];
+  Vector<T> sums[G][U] = {};
+  for (int64_t dy = larger_of(y - height + 1, 0); dy <= smaller_of(k - 1, y); ++dy) {
+    const T* weights = address<T>(job.weights, b, dy * k, y - dy, 0);
+    const T* source = address<T>(job.source, b, c, y - dy, 0);
+    for (int64_t dx = 0; dx < k; ++dx, weights += job.weights.stride[1]) {
+      Vector<T> weight[U];
+#pragma GCC unroll 4
+      for (int u = 0; u < U; ++u)
+        weight[u] = load_between<T>(weights, x - dx + u * kLanes<T>, width, Inside);
+#pragma GCC unroll 4
+      for (int g = 0; g < G; ++g)
+#pragma GCC unroll 4
+        for (int u = 0; u < U; ++u) {
+          Vector<T> input = load_between<T>(source + g * job.source.stride[1], x - dx + u * kLanes<T>, width, Inside);
+          keep_in_register<T>(input);
+          sums[g][u] += weight[u] * input;
+        }
+    }
+  }
+  for (int g = 0; g < G; ++g)
+    for (int u = 0; u < U; ++u) {
+      const int64_t here = smaller_of(larger_of(count - u * kLanes<T>, 0), kLanes<T>);
+      if (here > 0)
+        store_some<T>(const_cast<T*>(address<T>(job.result, b, c + g, y, x)) + u * kLanes<T>, sums[g][u], here);
+    }
+}
+
+template <class T>
+void window_spread_planar(const WindowSumJob& job) {
+  const int64_t channels = job.result.size[1], height = job.result.size[2], width = job.result.size[3];
+  const int64_t lines = job.result.size[0] * height;
+#pragma omp parallel for num_threads(job.threads) schedule(dynamic, 4)
+  for (int64_t line = 0; line < lines; ++line) {
+    const int64_t b = line / height, y = line % height;
+    for_blocks(width, kPlanarVectors * kLanes<T>, [&](int64_t x, int64_t count) {
+      const bool inside = x >= job.kernel_size - 1 && x + kPlanarVectors * kLanes<T> <= job.source.size[3];
+      for (int64_t c = 0; c < channels; c += 4) {
+        const int64_t some = smaller_of(channels - c, 4);
+        const auto run = inside ? (some == 4   ? planar_spread_block<T, 4, true>
+                                   : some == 3 ? planar_spread_block<T, 3, true>
+                                   : some == 2 ? planar_spread_block<T, 2, true>
+                                               : planar_spread_block<T, 1, true>)
+                                : (some == 4   ? planar_spread_block<T, 4, false>
+                                   : some == 3 ? planar_spread_block<T, 3, false>
+                                   : some == 2 ? planar_spread_block<T, 2, false>
+                                               : planar_spread_block<T, 1, false>);
+        run(job, b, c, y, x, count);
+      }
+    });
+  }
+}
+
 // -- weights of the range kernels ------------------------------------------------------------------------------------
 
 constexpr int kWeightVectors = kManyRegisters ? 3 : 1;

@@ -24,11 +24,17 @@ namespace {
 #include "rounding.hpp"
 #include "peak.hpp"
 
+// A spread reads the weights of all the pixels around its own. Up to so many channels it is faster in planes, where those are
+// shifted rows, than pixel by pixel, where they must be gathered.
+constexpr int64_t kSpreadPlanes = 64;
+
 template <class T>
 bool sum_of(const WindowSumJob& job) {
   const bool planes = job.source.stride[3] == 1 && job.weights.stride[3] == 1 && job.result.stride[3] == 1;
   const bool plain = job.source.dtype == kPlain<T> && job.result.dtype == kPlain<T>;
-  if (!job.spread && job.result.size[1] <= kFewChannels && planes && plain) {
+  if (job.spread && job.result.size[1] <= kSpreadPlanes && planes && plain && job.weights.dtype == kPlain<T>)
+    return window_spread_planar<T>(job), true;
+  if (!job.spread && job.result.size[1] <= kSpreadPlanes && planes && plain) {
     if constexpr (sizeof(T) == 4) {
       if (job.weights.dtype == FEATUP_FLOAT16) return window_sum_planar<T, Half>(job), true;
       if (job.weights.dtype == FEATUP_BFLOAT16) return window_sum_planar<T, BFloat>(job), true;

@@ -199,3 +199,20 @@ inline void store_some(T* to, Vector<T> value, int64_t count) {
   store<T>(lanes, value);
   for (int64_t lane = 0; lane < count; ++lane) to[lane] = lanes[lane];
 }
+// Lanes from[at] on, those before 0 and from `length` on are 0 and not read. `inside` tells that there are none.
+template <class T>
+inline Vector<T> load_between(const T* from, int64_t at, int64_t length, bool inside) {
+  if (inside || (at >= 0 && at + kLanes<T> <= length)) return load<T>(from + at);
+  T lanes[kLanes<T>] = {};
+  if (at >= length || at + kLanes<T> <= 0) return load<T>(lanes);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    const int64_t before = at < 0 ? -at : 0, behind = at + kLanes<T> > length ? at + kLanes<T> - length : 0;
+    const __mmask16 mask = __mmask16((0xffff << before) & (0xffff >> behind));
+    return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_ps(mask, from + at));
+  }
+#endif
+  for (int64_t lane = 0; lane < kLanes<T>; ++lane)
+    if (at + lane >= 0 && at + lane < length) lanes[lane] = from[at + lane];
+  return load<T>(lanes);
+}
