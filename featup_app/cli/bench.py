@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featup_app.cli.terminal import progress_bar, say, say_json
+from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.errors import FeatUpError
+from featup_app.progress import Progress
+
+if TYPE_CHECKING:
+    from featup_app.engine.bench_measures import Machine, Row
+
+NAIVE_SUBJECT = "jbu"
 
 
 def bench(
     subject: Annotated[str, typer.Argument(help="What to measure: adaptive-conv, jbu or similarity.")],
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Runs of each, taking turns; the median counts.")] = 7,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Runs of each, taking turns; the median counts.")
+    ] = 7,
+    naive: Annotated[
+        bool,
+        typer.Option(
+            "--naive", help="With jbu: run the published, unfolding form once, too; it needs 12 GB of memory."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Measure the compiled operators against plain torch, turn by turn in one process."""
@@ -23,23 +37,59 @@ def bench(
 
     if subject not in SUBJECTS:
         raise FeatUpError(f'There is nothing to measure called "{subject}"; choose one of: {", ".join(SUBJECTS)}.')
+    if naive and subject != NAIVE_SUBJECT:
+        raise FeatUpError(f'The option --naive belongs to "{NAIVE_SUBJECT}"; leave it out with "{subject}".')
     status = native_status()
     if not status.backend.startswith("native"):
         raise FeatUpError(f"There is nothing to compare with plain torch here. {status.detail}")
-    machine = measure_machine()
     with progress_bar() as progress:
+        machine = measure_machine(progress)
         rows = list(SUBJECTS[subject](machine, repeats, progress))
+        note = None
+        if naive:
+            rows, note = _with_naive(rows, progress)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if as_json:
-        facts = {"machine": dataclasses.asdict(machine), "backend": status.backend, "load": load}
+        facts = {"machine": dataclasses.asdict(machine), "backend": status.backend, "load": load, "note": note}
         say_json({**facts, "rows": [dataclasses.asdict(row) for row in rows]})
-        return
+    else:
+        _say_table(status.backend, machine, load, rows)
+    if note is not None:
+        complain(note)
+
+
+def _with_naive(rows: list[Row], progress: Progress) -> tuple[list[Row], str | None]:
+    """The rows with the published form's figures beside the smallest stack's, or a sentence why they are missing."""
+    from featup_app.engine.bench import CHANNELS
+    from featup_app.engine.bench_naive import SIDE, run_naive
+
+    try:
+        found = run_naive(SIDE, CHANNELS, progress)
+    except FeatUpError as problem:
+        return rows, str(problem)
+    first = dataclasses.replace(rows[0], naive_ms=found.milliseconds, naive_mb=found.extra_mb)
+    return [first, *rows[1:]], None
+
+
+def _say_table(backend: str, machine: Machine, load: float | None, rows: list[Row]) -> None:
+    """At most 100 columns."""
     say(
-        f"{status.backend}, {machine.threads} threads; copying {machine.bandwidth_gb_s:.0f} GB/s, matrix product "
-        f"{machine.matmul_gflops:.0f} GFLOP/s" + ("" if load is None else f"; load {load:.1f}")
+        f"{backend}, {machine.threads} threads; GFLOP/s: FMA {machine.fma_gflops:.0f}, product "
+        f"{machine.matmul_gflops:.0f}; GB/s: read {machine.read_gb_s:.0f}, copy {machine.copy_gb_s:.0f}"
+        + ("" if load is None else f"; load {load:.1f}")
     )
-    say(f"{'':<32}{'':<28}{'native ms':>10}{'torch ms':>10}{'ratio':>8}{'GFLOP/s':>9}{'extra MB':>10}")
+    say(f"{'':<25}{'':<24}{'native ms':>9}{'torch ms':>9}{'ratio':>7}{'GFLOP/s':>8}{'peak':>5}{'MB':>5}")
     for row in rows:
         extra = "-" if row.extra_mb is None else f"{row.extra_mb:.0f}"
-        figures = f"{row.native_ms:>10.1f}{row.torch_ms:>10.1f}{row.speedup:>7.1f}x{row.gflops:>9.0f}{extra:>10}"
-        say(f"{row.name:<32}{row.shape:<28}{figures}")
+        say(
+            f"{row.name:<25}{row.shape:<24}{row.native_ms:>9.1f}{row.torch_ms:>9.1f}{row.speedup:>6.1f}x"
+            f"{row.gflops:>8.1f}{row.peak_fraction:>5.0%}{extra:>5}"
+        )
+        if row.to_forward is not None:
+            say(f"    {row.to_forward:.2f} times the forward operator")
+        if row.to_bandwidth is not None:
+            say(f"    {row.to_bandwidth:.2f} times the time that reading the weights takes")
+        if row.naive_ms is not None:
+            memory = "" if row.naive_mb is None else f", {row.naive_mb:.0f} MB beyond inputs and result"
+            say(f"    unfolded, as published: {row.naive_ms:.0f} ms{memory} (one run)")
+    say("MB: peak memory of the native call beyond inputs and result. peak: share of the FMA rate.")

@@ -6,225 +6,211 @@ figures stands what the machine could do at best, measured in the same minute.
 
 from __future__ import annotations
 
-import os
-import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featup_app.engine.memory import process_bytes
-from featup_app.features import FeatureMap, Geometry
-from featup_app.fields import JBUStack, upsample
-from featup_app.images import image_from_array
-from featup_app.lenses import similarity
-from featup_app.ops import adaptive_conv, window_sum
+from featup_app.engine.bench_measures import Case, Machine, Row, compare, measure_machine
+from featup_app.features import FeatureMap, Geometry, Size
+from featup_app.fields import FeatureField, JBUStack, upsample
+from featup_app.images import Image, image_from_array
+from featup_app.lenses import fit_pca, similarity
+from featup_app.ops import adaptive_conv, loading, window_sum
+from featup_app.ops.doubling import guided_double
 from featup_app.progress import Progress, silent
 
+__all__ = ["SUBJECTS", "Machine", "Row", "measure_machine"]
+
 KERNEL_SIZE = 7
-_CLEAR_PEAK = "/proc/self/clear_refs"
+TAPS = KERNEL_SIZE**2
+CHANNELS = 384
+STACK_NAME = "jbu stack"
+PATCH = 14
+"""Pixels of the backbone's input for each cell of the grids that are measured, as in the bundled backbone."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What the processor reached now: copying 256 MB (read and written bytes counted), and a large float32 product."""
-
-    threads: int
-    bandwidth_gb_s: float
-    matmul_gflops: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement. ``extra_mb`` is peak memory beyond inputs and result, where the system tells it (Linux).
-
-    ``peak_gflops`` is that of a large matrix product of torch in the same process, as a yardstick for ``gflops``.
-    """
-
-    name: str
-    shape: str
-    native_ms: float
-    torch_ms: float
-    speedup: float
-    gflops: float
-    peak_gflops: float
-    peak_fraction: float
-    extra_mb: float | None
-
-
-@contextmanager
-def _operators(choice: str) -> Iterator[None]:
-    """Compiled operators ("require") or plain torch ("off") while it lasts."""
-    before = os.environ.get("FEATUP_NATIVE")
-    os.environ["FEATUP_NATIVE"] = choice
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["FEATUP_NATIVE"]
-        else:
-            os.environ["FEATUP_NATIVE"] = before
-
-
-def interleaved(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each function; they take turns, after one run of each that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for turn in range(repeats + 1):
-        for name, function in functions.items():
-            begun = time.perf_counter()
-            function()
-            if turn:
-                seconds[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(times) for name, times in seconds.items()}
-
-
-def measure_machine() -> Machine:
-    """Bandwidth and arithmetic of this machine, the best of a few runs."""
-    source = torch.ones(64 * 2**20)
-    target = torch.empty_like(source)
-    matrix = torch.ones(2048, 2048)
-
-    def best(function: Callable[[], Any]) -> float:
-        return min(interleaved({"run": function}, 1)["run"] for _ in range(5))
-
-    copied = 2 * source.nbytes / best(lambda: target.copy_(source)) / 1e9
-    product = 2 * 2048**3 / best(lambda: matrix @ matrix) / 1e9
-    return Machine(torch.get_num_threads(), copied, product)
-
-
-def _extra_megabytes(function: Callable[[], Tensor]) -> float | None:
-    """Peak memory of a call beyond what was there before and its result."""
-    try:
-        with open(_CLEAR_PEAK, "w") as reset:
-            reset.write("5")
-        before = process_bytes()
-        result = function()
-        with open("/proc/self/status") as lines:
-            peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except OSError:
-        return None
-    return None if before is None else max(0.0, (peak - before - result.nbytes) / 1e6)
-
-
-def _compare(
-    name: str, shape: str, function: Callable[[], Tensor], *, operations: float, machine: Machine, repeats: int
-) -> Row:
-    def run(choice: str) -> Tensor:
-        with _operators(choice), torch.no_grad():
-            return function()
-
-    seconds = interleaved({"native": lambda: run("require"), "torch": lambda: run("off")}, repeats)
-    gflops = operations / seconds["native"] / 1e9
-    return Row(
-        name=name,
-        shape=shape,
-        native_ms=1e3 * seconds["native"],
-        torch_ms=1e3 * seconds["torch"],
-        speedup=seconds["torch"] / seconds["native"],
-        gflops=gflops,
-        peak_gflops=machine.matmul_gflops,
-        peak_fraction=gflops / machine.matmul_gflops,
-        extra_mb=_extra_megabytes(lambda: run("require")),
-    )
+def _window_operations(channels: int, pixels: int) -> float:
+    return 2.0 * TAPS * channels * pixels
 
 
 def _window_inputs(channels: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """(1, C, H + 6, W + 6) and (1, 49, H, W)."""
     generator = torch.Generator().manual_seed(0)
     edge = KERNEL_SIZE - 1
     padded = torch.randn(1, channels, height + edge, width + edge, generator=generator)
-    weights = torch.rand(1, KERNEL_SIZE**2, height, width, generator=generator)
-    return padded, weights
+    return padded, torch.rand(1, TAPS, height, width, generator=generator)
 
 
-def bench_adaptive_conv(machine: Machine, repeats: int, progress: Progress = silent) -> Iterator[Row]:
-    """The window sum: many channels in both layouts, its gradients, and the few channels that lenses use."""
-    padded, weights = _window_inputs(384, 224, 224)
-    filters = weights.view(1, KERNEL_SIZE, KERNEL_SIZE, 224, 224).permute(0, 3, 4, 1, 2).contiguous()
-    operations = 2.0 * KERNEL_SIZE**2 * 384 * 224 * 224
-    last = padded.contiguous(memory_format=torch.channels_last)
-    cases: list[tuple[str, str, Callable[[], Tensor]]] = [
-        ("adaptive_conv", "1x384x224x224", lambda: adaptive_conv(padded, filters)),
-        ("window_sum", "1x384x224x224", lambda: window_sum(padded, weights)),
-        ("window_sum, channels last", "1x384x224x224", lambda: window_sum(last, weights)),
-    ]
-    for index, (name, shape, function) in enumerate(cases):
-        progress(f"measuring {name}", index, len(cases) + 3)
-        yield _compare(name, shape, function, operations=operations, machine=machine, repeats=repeats)
-    for index, (channels, height, width) in enumerate(((1, 1024, 1024), (3, 1024, 1024))):
-        progress("measuring few channels", len(cases) + index, len(cases) + 3)
-        small, planes = _window_inputs(channels, height, width)
-        compact = planes.to(torch.bfloat16)
-        operations = 2.0 * KERNEL_SIZE**2 * channels * height * width
-        shape = f"1x{channels}x{height}x{width}"
-        for title, chosen in (("few channels, float32 weights", planes), ("few channels, bfloat16 weights", compact)):
-            yield _compare(
-                title,
-                shape,
-                lambda small=small, chosen=chosen: window_sum(small, chosen),  # type: ignore[misc]
-                operations=operations,
-                machine=machine,
-                repeats=repeats,
-            )
+def bench_adaptive_conv(
+    machine: Machine, repeats: int, progress: Progress = silent, *, side: int = 224, channels: int = CHANNELS
+) -> Iterator[Row]:
+    """The window sum of many channels in its layouts, its gradients, the guided doubling, and few channels.
 
-
-def bench_jbu(machine: Machine, repeats: int, progress: Progress = silent) -> Iterator[Row]:
-    """The whole learned stack, sixteen times, at 384 channels."""
-    stack = JBUStack(384).eval()
-    generator = torch.Generator().manual_seed(0)
-    for side in (16, 28):
-        progress(f"measuring the stack from {side}x{side}", 0, 0)
-        source = torch.randn(1, 384, side, side, generator=generator)
-        guidance = torch.randn(1, 3, 16 * side, 16 * side, generator=generator)
-        operations = sum(2.0 * KERNEL_SIZE**2 * 384 * (side << level) ** 2 for level in range(1, 5))
-        shape = f"1x384x{side}x{side} to {16 * side}x{16 * side}"
-        yield _compare(
-            "jbu stack",
-            shape,
-            lambda source=source, guidance=guidance: stack(source, guidance),  # type: ignore[misc]
-            operations=operations,
-            machine=machine,
-            repeats=repeats,
+    Args:
+        side: of the maps with many channels, even.
+        channels: how many those have.
+    """
+    yield from _bench_many_channels(machine, repeats, progress, side, channels)
+    for coarse in (side // 2, side):
+        case = Case(
+            "guided doubling",
+            f"{channels}x{coarse}x{coarse} to {2 * coarse}x{2 * coarse}",
+            _window_operations(channels, 4 * coarse * coarse),
+            partial(_prepare_doubling, channels, coarse),
         )
+        yield compare(case, machine, repeats, progress)
+    for size in ((1024, 1024), (2160, 3840)):
+        yield from _bench_few_channels(machine, repeats, progress, size)
 
 
-def bench_similarity(machine: Machine, repeats: int, progress: Progress = silent) -> Iterator[Row]:
-    """What a click costs: the first time with the features' lengths, and every time after."""
+def _bench_many_channels(machine: Machine, repeats: int, progress: Progress, side: int, channels: int) -> Iterator[Row]:
+    padded, weights = _window_inputs(channels, side, side)
+    filters = weights.view(1, KERNEL_SIZE, KERNEL_SIZE, side, side).permute(0, 3, 4, 1, 2).contiguous()
+    last = padded.contiguous(memory_format=torch.channels_last)
+    shape, operations = f"1x{channels}x{side}x{side}", _window_operations(channels, side * side)
+
+    def row(name: str, prepare: Callable[[], Callable[[], Tensor]], forward_ms: float | None = None) -> Row:
+        return compare(Case(name, shape, operations, prepare), machine, repeats, progress, forward_ms=forward_ms)
+
+    yield row("adaptive_conv", lambda: partial(adaptive_conv, padded, filters))
+    forward = row("window_sum", lambda: partial(window_sum, padded, weights))
+    yield forward
+    yield row("window_sum channels-last", lambda: partial(window_sum, last, weights))
+    gradient = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(1))
+    for name, chosen in (("gradient to filters", 1), ("gradient to input", 0)):
+        yield row(name, partial(_prepare_gradient, (padded, weights), chosen, gradient), forward.native_ms)
+
+
+def _prepare_gradient(operands: tuple[Tensor, Tensor], chosen: int, gradient: Tensor) -> Callable[[], Tensor]:
+    """The gradient of the window sum to one of its operands alone, through autograd as in training."""
+    with torch.enable_grad():
+        leaves = [operand.detach().requires_grad_(index == chosen) for index, operand in enumerate(operands)]
+        result = window_sum(leaves[0], leaves[1])
+    return lambda: torch.autograd.grad(result, leaves[chosen], gradient, retain_graph=True)[0]
+
+
+def _prepare_doubling(channels: int, coarse: int) -> Callable[[], Tensor]:
+    """Each implementation is given the map in the layout that it is faster in."""
     generator = torch.Generator().manual_seed(0)
-    height, width, grid = 512, 768, (32, 48)
-    picture = torch.randint(0, 256, (height // 8, width // 8, 3), generator=generator, dtype=torch.uint8)
-    smooth = F.interpolate(picture.permute(2, 0, 1)[None].float(), (height, width), mode="bilinear")[0]
-    image = image_from_array(smooth.permute(1, 2, 0).round().to(torch.uint8).numpy())
-    features = FeatureMap(
-        data=torch.randn(384, *grid, generator=generator),
-        geometry=Geometry(image.size_hw, (grid[0] * 14, grid[1] * 14), grid),
-        layer="block 10",
-        image=image,
-    )
-    pixels = sum((grid[0] << level) * (grid[1] << level) for level in range(1, 5))
-    shape = f"384 channels at {height}x{width}"
+    source = torch.randn(1, channels, coarse, coarse, generator=generator)
+    if loading.wish() != "off":
+        source = source.contiguous(memory_format=torch.channels_last)
+    weights = torch.rand(1, TAPS, 2 * coarse, 2 * coarse, generator=generator)
+    return partial(guided_double, source, weights)
 
-    def first() -> Tensor:
-        return similarity(upsample(features, image), (100.0, 100.0), size=image.size_hw)
 
-    progress("measuring the first click", 0, 2)
-    operations = 2.0 * KERNEL_SIZE**2 * 384 * pixels
-    yield _compare("first click", shape, first, operations=operations, machine=machine, repeats=repeats)
-    progress("measuring the next clicks", 1, 2)
-    field = upsample(features, image)
-    field.norms(size=image.size_hw)
-    yield _compare(
-        "next click",
-        shape,
-        lambda: similarity(field, (300.0, 200.0), size=image.size_hw),
-        operations=2.0 * KERNEL_SIZE**2 * pixels,
-        machine=machine,
-        repeats=repeats,
-    )
+def _bench_few_channels(machine: Machine, repeats: int, progress: Progress, size: Size) -> Iterator[Row]:
+    """What a lens costs at each further look: one pass over the kept weights, in float16 as fields keep them."""
+    height, width = size
+    weights = torch.empty(1, TAPS, height, width, dtype=torch.float16)
+    weights.uniform_(0, 1, generator=torch.Generator().manual_seed(0))
+    for channels in (1, 3):
+        edge = KERNEL_SIZE - 1
+        shape = (1, channels, height + edge, width + edge)
+        padded = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        case = Case(
+            "few channels",
+            f"1x{channels}x{height}x{width} float16",
+            _window_operations(channels, height * width),
+            partial(partial, window_sum, padded, weights),
+        )
+        yield compare(case, machine, repeats, progress, weight_bytes=weights.nbytes)
+
+
+def stack_inputs(side: int, channels: int) -> tuple[JBUStack, Tensor, Tensor]:
+    """A learned stack with seeded weights, (1, C, side, side) features and the (1, 3, 16 side, 16 side) guidance."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        stack = JBUStack(channels).eval()
+    generator = torch.Generator().manual_seed(0)
+    source = torch.randn(1, channels, side, side, generator=generator)
+    return stack, source, torch.randn(1, 3, 16 * side, 16 * side, generator=generator)
+
+
+def bench_jbu(
+    machine: Machine,
+    repeats: int,
+    progress: Progress = silent,
+    *,
+    sides: tuple[int, ...] = (16, 28),
+    channels: int = CHANNELS,
+) -> Iterator[Row]:
+    """The whole learned stack, sixteen times."""
+    for side in sides:
+        stack, source, guidance = stack_inputs(side, channels)
+        pixels = sum((side << level) ** 2 for level in range(1, 5))
+        case = Case(
+            STACK_NAME,
+            f"{channels}x{side}x{side} to {16 * side}x{16 * side}",
+            _window_operations(channels, pixels),
+            lambda stack=stack, source=source, guidance=guidance: partial(stack, source, guidance),  # type: ignore[misc]
+        )
+        yield compare(case, machine, repeats, progress)
+
+
+def _picture_and_features(size: Size) -> tuple[Image, FeatureMap]:
+    """A smooth random picture and random features for it, a cell for sixteen pixels."""
+    generator = torch.Generator().manual_seed(0)
+    (height, width), grid = size, (size[0] // 16, size[1] // 16)
+    coarse = torch.randint(0, 256, (1, 3, height // 8, width // 8), generator=generator).float()
+    smooth = F.interpolate(coarse, size, mode="bilinear")[0].permute(1, 2, 0)
+    image = image_from_array(smooth.round().to(torch.uint8).numpy())
+    geometry = Geometry(image.size_hw, (grid[0] * PATCH, grid[1] * PATCH), grid)
+    data = torch.randn(CHANNELS, *grid, generator=generator)
+    return image, FeatureMap(data=data, geometry=geometry, layer="block 10", image=image)
+
+
+def _chain_pixels(size: Size) -> int:
+    """Pixels of all doublings of :func:`_picture_and_features` up to its picture's size."""
+    return sum((size[0] // 16 << level) * (size[1] // 16 << level) for level in range(1, 5))
+
+
+def bench_similarity(
+    machine: Machine,
+    repeats: int,
+    progress: Progress = silent,
+    *,
+    first_size: Size = (512, 768),
+    next_sizes: tuple[Size, ...] = ((512, 768), (1024, 1024)),
+    opening_size: Size = (1024, 1024),
+) -> Iterator[Row]:
+    """What a person waits for with a learned stack: the first click, the next ones, and the first colours of a picture."""
+    stack = stack_inputs(1, CHANNELS)[0]
+
+    def row(name: str, size: Size, channels: int, prepare: Callable[[], Callable[[], Tensor]]) -> Row:
+        operations = _window_operations(channels, _chain_pixels(size))
+        case = Case(name, f"{CHANNELS} at {size[0]}x{size[1]}", operations, prepare)
+        return compare(case, machine, repeats, progress)
+
+    def field(size: Size) -> FeatureField:
+        image, features = _picture_and_features(size)
+        return upsample(features, image, stack=stack)
+
+    def first_click() -> Callable[[], Tensor]:
+        image, features = _picture_and_features(first_size)
+        return lambda: similarity(upsample(features, image, stack=stack), (100.0, 100.0), size=first_size)
+
+    def next_click(size: Size) -> Callable[[], Tensor]:
+        known = field(size)
+        similarity(known, (100.0, 100.0), size=size, progress=progress)
+        return lambda: similarity(known, (size[1] / 3, size[0] / 3), size=size)
+
+    def opening() -> Callable[[], Tensor]:
+        image, features = _picture_and_features(opening_size)
+
+        def colours() -> Tensor:
+            fresh = upsample(features, image, stack=stack)
+            return fit_pca(features).values(fresh, (1, 2, 3), size=opening_size)
+
+        return colours
+
+    yield row("first click", first_size, CHANNELS, first_click)
+    for size in next_sizes:
+        yield row("next click", size, 1, partial(next_click, size))
+    yield row("opening", opening_size, 3, opening)
 
 
 SUBJECTS: Mapping[str, Callable[[Machine, int, Progress], Iterator[Row]]] = {
