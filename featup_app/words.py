@@ -11,3 +11,13 @@ def human_bytes(count: float) -> str:
         units.pop(0)
     unit = units[0]
     return f"{count:.0f} {unit}" if unit == "B" or round(count, 1) >= 100 else f"{count:.1f} {unit}"
+
+
+def human_duration(seconds: float) -> str:
+    """95 -> "95 seconds", 150 -> "2.5 minutes", 7200 -> "2 hours"; as exact as a person wants to know it."""
+    if seconds < 99.5:
+        whole = max(1, round(seconds))
+        return f"{whole} second{'s' if whole > 1 else ''}"
+    amount, unit = (seconds / 60, "minutes") if seconds < 5400 else (seconds / 3600, "hours")
+    text = f"{amount:.1f}".removesuffix(".0") if amount < 10 else f"{amount:.0f}"
+    return f"{text} {unit}"

@@ -47,6 +47,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("view_pca", "&View", "&PCA alone", ("2",), "Show PCA alone, or all four views"),
     Command("view_similarity", "&View", "&Similarity alone", ("3",), "Show similarity alone, or all four views"),
     Command("view_cam", "&View", "&CAM alone", ("4",), "Show CAM alone, or all four views"),
+    Command("train", "&Tools", "&Train upsampler…", (), "Train weights of FeatUp JBU on pictures of your own"),
     Command("keys", "&Help", "&Keys and mouse", ("F1",), "What the keys and the mouse do"),
     Command("about", "&Help", "&About", (), "Version, models and what computes"),
 )

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 SessionWork = Callable[["Session", Progress], Any]
 
 
-class EngineBridge(QObject):
-    """Two worker threads: one owns models and device, the other reads and writes files.
+class JobSignals(QObject):
+    """The events of lanes as signals.
 
-    Signals arrive on the thread of this object (the GUI's): ``started(Job)``, ``progressed(Progressed)``, ``succeeded(Job,
+    They arrive on the thread of this object (the GUI's): ``started(Job)``, ``progressed(Progressed)``, ``succeeded(Job,
     result)``, ``failed(Job, sentence, details)``, ``stopped(Job)``, and ``finished(Job)`` exactly once for each job, last.
     """
 
@@ -35,10 +35,36 @@ class EngineBridge(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._session: Session | None = None
         self._happened.connect(self._dispatch)
-        self._engine = Lane("featup-engine", self._happened.emit)
-        self._files = Lane("featup-files", self._happened.emit)
+
+    def lane(self, name: str) -> Lane:
+        """A worker thread whose events become these signals."""
+        return Lane(name, self._happened.emit)
+
+    def _dispatch(self, event: Event) -> None:
+        match event:
+            case Started(job):
+                self.started.emit(job)
+            case Progressed():
+                self.progressed.emit(event)
+            case Succeeded(job, result):
+                self.succeeded.emit(job, result)
+            case Failed(job, error):
+                self.failed.emit(job, *_in_words(error))
+            case Stopped(job):
+                self.stopped.emit(job)
+            case Finished(job):
+                self.finished.emit(job)
+
+
+class EngineBridge(JobSignals):
+    """Two worker threads: one owns models and device, the other reads and writes files."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._session: Session | None = None
+        self._engine = self.lane("featup-engine")
+        self._files = self.lane("featup-files")
 
     def compute(self, kind: str, work: SessionWork, *, replace: bool = True) -> Job:
         """Queue work for the engine's thread; it is given the session."""
@@ -69,21 +95,6 @@ class EngineBridge(QObject):
 
             self._session = Session()
         return self._session
-
-    def _dispatch(self, event: Event) -> None:
-        match event:
-            case Started(job):
-                self.started.emit(job)
-            case Progressed():
-                self.progressed.emit(event)
-            case Succeeded(job, result):
-                self.succeeded.emit(job, result)
-            case Failed(job, error):
-                self.failed.emit(job, *_in_words(error))
-            case Stopped(job):
-                self.stopped.emit(job)
-            case Finished(job):
-                self.finished.emit(job)
 
 
 def _in_words(error: Exception) -> tuple[str, str]:

@@ -64,7 +64,7 @@ class Studio(QObject):
             "similarity": self._similarity_answered,
             "cam": self._cam_answered,
         }
-        self._wanted_upsampler = ""
+        self._wanted_changes: dict[str, str | None] = {}
         self._good = ViewSettings()
         self._reported = ""
         engine.succeeded.connect(self._succeeded)
@@ -89,11 +89,16 @@ class Studio(QObject):
         self.settings_changed.emit(settings)
         self.compute()
 
-    def load_upsampler(self, path: str) -> None:
-        """Choose the upsampler weights in a file, once it is known that they can be used with the chosen backbone."""
+    def load_upsampler(self, path: str, **changes: str | None) -> None:
+        """Choose the upsampler weights in a file, once it is known that they can be used with the chosen backbone.
+
+        Args:
+            path: the file.
+            changes: other settings that are chosen with it, such as the backbone that it was trained for.
+        """
         self._reported = ""
-        self._wanted_upsampler = path
-        settings = self.settings.with_(method="jbu", upsampler=path)
+        self._wanted_changes = {**changes, "method": "jbu", "upsampler": path}
+        settings = self.settings.with_(**self._wanted_changes)
         self._submit("upsampler", lambda session, progress: session.check_upsampler(settings, progress))
 
     def choose_pca(self, options: PCAOptions) -> None:
@@ -219,7 +224,7 @@ class Studio(QObject):
         QTimer.singleShot(0, self.compute)
 
     def _upsampler_answered(self, facts: UpsamplerFacts) -> None:
-        settings = self.settings.with_(method="jbu", upsampler=self._wanted_upsampler)
+        settings = self.settings.with_(**self._wanted_changes)
         if settings == self.settings:
             self.compute()  # the same file, which may have changed
         else:

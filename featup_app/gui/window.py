@@ -39,6 +39,7 @@ from featup_app.gui.inspector import Inspector
 from featup_app.gui.notices import NoticeBar
 from featup_app.gui.status import StatusBar
 from featup_app.gui.studio import Studio
+from featup_app.gui.training_desk import TrainingDesk
 from featup_app.gui.view_grid import ViewGrid
 from featup_app.images import IMAGE_SUFFIXES, Image
 from featup_app.progress import Progress
@@ -69,6 +70,7 @@ class MainWindow(QMainWindow):
         self.controls = Controls(preferences.settings, list_backbones())
         self.inspector = Inspector()
         self.status = StatusBar()
+        self.training = TrainingDesk(self)
         self.actions_by_name = make_actions(self, self._handlers())
         self.compute_button = QPushButton(style.icon("compute", "white"), "Compute")
         self.cancel_button = QPushButton(style.icon("cancel"), "Cancel")
@@ -98,6 +100,7 @@ class MainWindow(QMainWindow):
             "zoom_in": lambda: self.views.zoom(1.25),
             "zoom_out": lambda: self.views.zoom(0.8),
             **{f"view_{name}": lambda name=name: self.views.toggle_alone(name) for name in self.views.panels},
+            "train": self.training.open_dialog,
             "keys": lambda: QMessageBox.information(self, "Keys and mouse", keys_text()),
             "about": lambda: QMessageBox.about(self, "About FeatUp", about_text()),
         }
@@ -143,7 +146,9 @@ class MainWindow(QMainWindow):
         dock.setWidget(self.inspector)
         self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
         self.inspector_dock = dock
+        self.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, self.training.dock)
         self.setStatusBar(self.status)
+        self.status.addPermanentWidget(self.training.progress)
 
     def _make_menus(self) -> None:
         menus: dict[str, QMenu] = {}
@@ -160,6 +165,7 @@ class MainWindow(QMainWindow):
             if command.name == "view_cam":
                 menu.addSeparator()
                 menu.addAction(self.inspector_dock.toggleViewAction())
+                menu.addAction(self.training.dock.toggleViewAction())
 
     def _wire(self) -> None:
         studio, engine, views, inspector = self.studio, self.engine, self.views, self.inspector
@@ -385,9 +391,13 @@ class MainWindow(QMainWindow):
             self.restoreGeometry(QByteArray(base64.b64decode(stored["geometry"])))
         if "state" in stored:
             self.restoreState(QByteArray(base64.b64decode(stored["state"])))
+        self.training.dock.hide()  # it comes with a training
 
     def closeEvent(self, event: QCloseEvent) -> None:
         if self._exports and not self._give_up_export():
+            event.ignore()
+            return
+        if not self.training.may_close():
             event.ignore()
             return
         self.preferences.settings = self.studio.settings
@@ -396,6 +406,7 @@ class MainWindow(QMainWindow):
             "state": base64.b64encode(bytes(self.saveState().data())).decode(),
         }
         save_preferences(self.preferences)
+        self.training.close()
         self.engine.close()
         super().closeEvent(event)
         QApplication.quit()

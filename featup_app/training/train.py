@@ -49,8 +49,12 @@ class Limits:
             raise UpsamplerError(f"{self.minutes} minutes are no training; give more than 0.")
 
 
-def find_images(places: Sequence[Path]) -> list[Path]:
+def find_images(places: Sequence[Path], progress: Progress = silent) -> list[Path]:
     """The image files that files and folders mean, those of folders sorted and with what lies in folders inside.
+
+    Args:
+        places: files and folders.
+        progress: called for every file that is looked at, since a folder may hold very many; may cancel.
 
     Raises:
         UpsamplerError: if a place is neither, or a folder holds no images.
@@ -58,12 +62,14 @@ def find_images(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inside = sorted(
-                path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-            )
+            inside = []
+            for path in place.rglob("*"):
+                progress("looking for images", 0, 0)
+                if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+                    inside.append(path)
             if not inside:
                 raise UpsamplerError(f'The folder "{place}" holds no images; give one with PNG or JPEG files.')
-            found += inside
+            found += sorted(inside)
         elif place.exists():
             found.append(place)
         else:
