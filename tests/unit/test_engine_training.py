@@ -59,7 +59,7 @@ def test_a_training_leaves_weights_report_and_curve(plan):
     assert load_upsampler(plan.output).channels == CHANNELS
     assert (outcome.steps, outcome.stopped, outcome.notes) == (4, "", ())
     assert outcome.error <= outcome.classical
-    assert [state.step for state in seen][0] == 0
+    assert seen[0].step == 0
     assert seen[-1].step == 4
     report = json.loads(plan.output.with_suffix(".json").read_text())
     assert report["data"] == "4 images from shots"
