@@ -40,6 +40,7 @@ class TrainingCurve(pg.PlotWidget):
             axis.setTextPen(pg.mkPen(style.MUTED if side != "right" else LOSS))
             axis.enableAutoSIPrefix(False)
             axis.setLabel(text)
+            axis.setStyle(showValues=False)  # there is nothing to read off an empty curve
         plot.getAxis("left").setWidth(62)
 
         self._points: list[tuple[int, float]] = []
@@ -75,9 +76,12 @@ class TrainingCurve(pg.PlotWidget):
         self._baselines.clear()
         self._draw()
         self._loss_line.setData([], [])
+        self._show_values(False)
 
     def add(self, step: int, held_out: float, loss: float | None) -> None:
         """The state after a step; the error is a new point only if it was measured anew."""
+        if not self._points:
+            self._show_values(True)
         if not self._points or (step > self._points[-1][0] and held_out != self._points[-1][1]):
             self._points.append((step, held_out))
             self._draw()
@@ -114,6 +118,10 @@ class TrainingCurve(pg.PlotWidget):
         self._loss_box.setVisible(shown)
         self.getPlotItem().showAxis("right", shown)
         self._draw_loss()
+
+    def _show_values(self, shown: bool) -> None:
+        for side in ("left", "bottom", "right"):
+            self.getPlotItem().getAxis(side).setStyle(showValues=shown)
 
     def _draw(self) -> None:
         steps, errors = [step for step, _ in self._points], [error for _, error in self._points]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from featup_app.gui.window import MainWindow
 
 _SURVEY, _TRAIN = "survey", "train"
+_HEIGHT = 260
+"""Pixels that the panel takes when it appears, so that the pictures stay the largest thing."""
 
 
 class TrainingDesk(JobSignals):
@@ -107,7 +109,9 @@ class TrainingDesk(JobSignals):
         names = " and ".join(plan.backbones)
         self.panel.begin(f"universal, {names}" if len(plan.backbones) > 1 else names)
         self.progress.show_share("Training: preparing", 0, 0)
-        self.dock.show()
+        if not self.dock.isVisible():
+            self.dock.show()
+            self._window.resizeDocks([self.dock], [_HEIGHT], Qt.Orientation.Vertical)
         self.dock.raise_()
 
         def work(progress: Any) -> TrainingOutcome:

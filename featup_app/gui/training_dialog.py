@@ -98,6 +98,7 @@ class TrainingDialog(QDialog):
         self.output = QLineEdit("")
         self.output.setAccessibleName("Weights")
         self.output.setToolTip(_OUTPUT_TIP)
+        self.output.textChanged.connect(lambda text: self.output.setToolTip(f"{text}\n{_OUTPUT_TIP}"))
         self.seed = QSpinBox()
         self.seed.setRange(0, 2**31 - 1)
         self.seed.setMinimumWidth(110)
@@ -105,9 +106,11 @@ class TrainingDialog(QDialog):
         self.seed.setToolTip(_SEED_TIP)
         self.estimate = QLabel("", objectName="muted")
         self.estimate.setWordWrap(True)
-        self.estimate.setMinimumHeight(3 * self.estimate.fontMetrics().lineSpacing())
         self.problem = QLabel("")
         self.problem.setWordWrap(True)
+        for label in (self.estimate, self.problem):  # one takes the place of the other
+            label.setMinimumHeight(3 * label.fontMetrics().lineSpacing() + 4)
+            label.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.problem.hide()
         self._lay_out()
         self._propose_output()
@@ -133,8 +136,9 @@ class TrainingDialog(QDialog):
         seed = _row(self.seed)
         seed.setStretch(0, 0)
         seed.addStretch(1)
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        form = self._form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.setVerticalSpacing(10)
         for title, field, tip in (
             ("Images", images, _IMAGES_TIP),
             ("Features", self.features, _FEATURES_TIP),
@@ -146,17 +150,14 @@ class TrainingDialog(QDialog):
             form.addRow(label, field)
         self.more = QToolButton()
         self.more.setText("More")
-        self.more.setCheckable(True)
         self.more.setAutoRaise(True)
         self.more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.more.setToolTip("Settings that seldom matter")
-        self._inner = QWidget()
-        inner = QFormLayout(self._inner)
-        inner.setContentsMargins(0, 0, 0, 0)
+        self.more.clicked.connect(lambda: self._show_more(not self.seed.isVisible()))
+        form.addRow(self.more)
         label = QLabel("Seed")
         label.setToolTip(_SEED_TIP)
-        inner.addRow(label, seed)
-        self.more.toggled.connect(self._show_more)
+        form.addRow(label, seed)
         self._show_more(False)
 
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
@@ -170,14 +171,12 @@ class TrainingDialog(QDialog):
         layout = QVBoxLayout(self)
         layout.setSpacing(10)
         layout.addLayout(form)
-        layout.addWidget(self.more)
-        layout.addWidget(self._inner)
         layout.addWidget(self.estimate)
         layout.addWidget(self.problem)
         layout.addWidget(buttons)
 
     def _show_more(self, shown: bool) -> None:
-        self._inner.setVisible(shown)
+        self._form.setRowVisible(self._form.rowCount() - 1, shown)
         self.more.setIcon(style.icon("chevron-up" if shown else "chevron-down"))
         self.adjustSize()
 
@@ -240,7 +239,9 @@ class TrainingDialog(QDialog):
 
     def _show_problem(self, sentence: str) -> None:
         self.problem.setText(sentence)
-        self.problem.setVisible(bool(sentence))
+        shown, hidden = (self.problem, self.estimate) if sentence else (self.estimate, self.problem)
+        hidden.hide()  # first, lest the dialog grow for both
+        shown.show()
         self.start.setEnabled(not sentence and self._surveyed == self.plan())
 
     def _changed(self) -> None:

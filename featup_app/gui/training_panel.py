@@ -55,7 +55,7 @@ class TrainingPanel(QWidget):
         super().__init__()
         self._title = ""
         self.curve = TrainingCurve()
-        self.headline = QLabel(IDLE, objectName="heading")
+        self.headline = QLabel(IDLE, objectName="panelTitle")
         self.headline.setWordWrap(True)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
@@ -196,7 +196,7 @@ class TrainingProgress(QWidget):
         self.bar.setTextVisible(False)
         self.setToolTip("The training in the panel below the views goes on while you work")
         row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
+        row.setContentsMargins(0, 0, style.SPACING, 0)
         row.setSpacing(4)
         row.addWidget(self.text)
         row.addWidget(self.bar)

@@ -148,7 +148,7 @@ class MainWindow(QMainWindow):
         self.inspector_dock = dock
         self.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, self.training.dock)
         self.setStatusBar(self.status)
-        self.status.addPermanentWidget(self.training.progress)
+        self.status.insertPermanentWidget(1, self.training.progress)
 
     def _make_menus(self) -> None:
         menus: dict[str, QMenu] = {}

@@ -6,7 +6,6 @@ import threading
 
 import pytest
 from PIL import Image as Picture
-from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QMessageBox
 
 from featup_app.engine import training
@@ -68,7 +67,7 @@ def wait_for_points(driver, count: int) -> None:
 
 def wait_for_end(driver) -> None:
     driver.wait_for(lambda: not driver.window.training.running)
-    QTest.qWait(20)
+    driver.qtbot.wait(20)
 
 
 def left_over(tmp_path) -> list[str]:
@@ -176,9 +175,9 @@ def test_a_stopped_training_keeps_its_best_state(driver):
     window.actions_by_name["train"].trigger()
     assert window.training.dialog is None, "one training at a time"
     panel.pause.click()
-    QTest.qWait(300)
+    driver.qtbot.wait(300)
     count = panel.values["step"].text()
-    QTest.qWait(500)
+    driver.qtbot.wait(500)
     assert panel.values["step"].text() == count
     assert panel.pause.text() == "Go on"
     panel.pause.click()
@@ -219,7 +218,7 @@ def test_of_a_discarded_training_nothing_is_left(driver, tmp_path, monkeypatch):
     wait_for_points(driver, 2)
     panel.discard.click()
     assert len(answers) == 1
-    QTest.qWait(200)
+    driver.qtbot.wait(200)
     assert driver.window.training.running
     panel.pause.click()  # given up while it waits
     panel.discard.click()
