@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,8 @@ import typer
 
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.errors import Cancelled, FeatUpError
-from featup_app.progress import Progress
+from featup_app.progress import Progress, silent
+from featup_app.training.distributed import Processes, is_first, join_processes
 
 if TYPE_CHECKING:
     from featup_app.training import TrainingResult, TrainingState
@@ -71,9 +72,9 @@ def train(
     FILE gets the weights with the lowest error on held-out views; beside it a report (.json) and the curve (.png).
     Ctrl-C ends the training early and keeps the best state. While it runs, FILE's .training.pt lets an interrupted
     training go on with --resume.
+
+    In several processes: torchrun --nproc-per-node 2 -m featup_app train ... The first writes the files and speaks for all.
     """
-    if output.suffix.lower() != ".safetensors":
-        raise FeatUpError(f'Weights are written as safetensors; give "{output.name}" the ending .safetensors.')
     if steps is None and minutes is None:
         steps = 2000
     arguments: dict[str, Any] = {
@@ -89,15 +90,22 @@ def train(
         "budget": cache_budget * _MEGABYTE,
         "checkpoint": output.with_suffix(".training.pt"),
     }
-    try:
-        with _stopped_by_signals() as check, progress_bar() as bar:
-            result = _run(images, validation, backbone or [], recipe, device, arguments, bar, check)
-    except Cancelled:
-        complain("Stopped before the training began; nothing was written but cached features.")
-        raise typer.Exit(CANCELLED) from None
-    _tell(result, output, data, as_json)
-    if not result.stopped:
-        arguments["checkpoint"].unlink(missing_ok=True)
+    with _one_voice() as processes, _stopped_by_signals(alone=processes.count == 1) as check:
+        if output.suffix.lower() != ".safetensors":
+            raise FeatUpError(f'Weights are written as safetensors; give "{output.name}" the ending .safetensors.')
+        try:
+            with progress_bar() if processes.first else nullcontext(silent) as bar:
+                result = _run(images, validation, backbone or [], recipe, device, arguments, bar, check, processes)
+        except Cancelled:
+            if processes.first:
+                complain("Stopped before the training began; nothing was written but cached features.")
+            raise typer.Exit(CANCELLED) from None
+        with processes.together():
+            if processes.first:
+                _tell(result, output, data, as_json)
+                if not result.stopped:
+                    arguments["checkpoint"].unlink(missing_ok=True)
+        processes.leave()
 
 
 def _run(
@@ -109,6 +117,7 @@ def _run(
     arguments: dict[str, Any],
     bar: Progress,
     check: Callable[[], None],
+    processes: Processes,
 ) -> TrainingResult:
     bar("starting", 0, 0)
     from featup_app.backbones import load_backbone
@@ -118,8 +127,6 @@ def _run(
 
     Limits(arguments["steps"], arguments["minutes"]).check()
     chosen = find_recipe(recipe)
-    found = find_images(images)
-    held_out = None if validation is None else find_images([validation])
     latest: list[TrainingState] = []
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -129,9 +136,25 @@ def _run(
         elif latest:
             bar(_words(latest[-1]), round(1000 * latest[-1].fraction), 1000)
 
-    loaded = [load_backbone(name, device=device, progress=progress) for name in backbones or [ViewSettings().backbone]]
+    loaded = []
+    for turn in (True, False):  # what the first process downloads, the others find
+        with processes.together():
+            if processes.first == turn:
+                found = find_images(images)
+                held_out = None if validation is None else find_images([validation])
+                loaded = [
+                    load_backbone(name, device=processes.device(device), progress=progress)
+                    for name in backbones or [ViewSettings().backbone]
+                ]
     return train_upsampler(
-        found, loaded, chosen, held_out=held_out, watch=latest.append, progress=progress, **arguments
+        found,
+        loaded,
+        chosen,
+        held_out=held_out,
+        watch=latest.append,
+        progress=progress,
+        processes=processes,
+        **arguments,
     )
 
 
@@ -166,15 +189,30 @@ def _tell(result: TrainingResult, output: Path, data: str | None, as_json: bool)
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[Callable[[], None]]:
+def _one_voice() -> Iterator[Processes]:
+    """The processes that train; what is wrong is said by the first alone, and its exit code is that of all.
+
+    The others then end quietly and as if nothing were wrong, because torchrun kills all as soon as one has failed.
+    """
+    try:
+        yield join_processes()
+    except (FeatUpError, typer.Exit):
+        if is_first():
+            raise
+        raise typer.Exit from None
+
+
+@contextmanager
+def _stopped_by_signals(*, alone: bool) -> Iterator[Callable[[], None]]:
     """Ctrl-C and a polite request of the system to end (SIGTERM) are noted; the check raises at the next step.
 
-    A second one ends the program at once.
+    A second one ends the program at once, unless it is one of several processes: torchrun passes on what the terminal has
+    sent already, and ends what does not end by itself within half a minute.
     """
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if asked and alone:
             raise KeyboardInterrupt
         asked.append(number)
 

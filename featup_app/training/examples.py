@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor
 from featup_app.features import Size
 from featup_app.training.cache import PictureSet
 from featup_app.training.chain import pyramid
+from featup_app.training.distributed import ALONE, Processes
 from featup_app.training.held_out import HeldOut
 from featup_app.training.objective import Example
 from featup_app.training.recipes import Recipe
@@ -64,11 +65,12 @@ class Sampler:
         self.features = [Features(each.pictures, normalise=recipe.normalise) for each in sets]
         self._groups = [_by_size(each.pictures) for each in sets]
 
-    def held_out(self, member: int, seed: int) -> HeldOut:
-        """What one backbone is measured on."""
+    def held_out(self, member: int, seed: int, processes: Processes = ALONE) -> HeldOut:
+        """What one backbone is measured on in this process; there may be fewer pictures than processes, and then none."""
         pictures = self._sets[member].held_out
         views = min(len(picture.jitters) for picture in pictures.pictures)
-        return HeldOut(pictures, tuple(range(views)), self.features[member], seed)
+        share = replace(pictures, pictures=tuple(processes.share(pictures.pictures)))
+        return HeldOut(share, tuple(range(views)), self.features[member], seed)
 
     def draw(self, step: int, generator: torch.Generator) -> Example:
         """The example of a step: pictures of one size, drawn with replacement, and views of them without."""

@@ -79,6 +79,7 @@ def training_report(result: TrainingResult, *, data: str | None = None) -> dict[
         "steps": result.steps,
         "best_step": result.best_step,
         "seconds": round(result.seconds, 3),
+        "processes": result.facts["processes"],
         "threads": torch.get_num_threads(),
         "stopped": result.stopped,
         "held_out_reprojection_error": result.figures,

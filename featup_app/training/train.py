@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featup_app.errors import UpsamplerError
 from featup_app.images import IMAGE_SUFFIXES, Image
 from featup_app.progress import Progress, silent
-from featup_app.training.cache import DEFAULT_BUDGET, Preparation, prepare_pictures
+from featup_app.training.cache import DEFAULT_BUDGET, PictureSet, Preparation, prepare_pictures
+from featup_app.training.distributed import ALONE, Processes
 from featup_app.training.examples import TrainingSet
 from featup_app.training.held_out import split_held_out
 from featup_app.training.recipes import DEFAULT, Recipe
@@ -97,6 +99,7 @@ def train_upsampler(
     measure_every: int = MEASURE_EVERY,
     watch: Watch | None = None,
     progress: Progress = silent,
+    processes: Processes = ALONE,
 ) -> TrainingResult:
     """Train a joint bilateral upsampler for a backbone, or a universal one for several.
 
@@ -116,6 +119,8 @@ def train_upsampler(
         measure_every: steps between measurements.
         watch: told how the training stands.
         progress: may cancel. During the preparation that raises ``Cancelled``; later the best stack is returned.
+        processes: of ``torchrun``, from :func:`~featup_app.training.distributed.join_processes`, all of which call this with
+            the same arguments and get the same result; the first writes the checkpoint.
 
     Raises:
         UpsamplerError: if an argument does not fit, no image is usable, or a file cannot be read or written.
@@ -141,9 +146,10 @@ def train_upsampler(
     for backbone in members:
         share = budget // len(members)
         # The yardstick gets what it needs, up to half of the budget.
-        kept = prepare_pictures(
+        kept = _prepare(
             held_out,
             backbone,
+            processes,
             layer=layer,
             preparation=measuring,
             folder=cache,
@@ -151,9 +157,10 @@ def train_upsampler(
             keep=budget,
             progress=progress,
         )
-        trained = prepare_pictures(
+        trained = _prepare(
             images,
             backbone,
+            processes,
             layer=layer,
             preparation=preparation,
             folder=cache,
@@ -162,9 +169,10 @@ def train_upsampler(
             progress=progress,
         )
         sets.append(TrainingSet(trained, kept))
-    trainer = Trainer(sets, recipe, seed=seed)
+    trainer = Trainer(sets, recipe, seed=seed, processes=processes)
     if resume is not None:
-        trainer.resume(resume)
+        with processes.together():
+            trainer.resume(resume)
     return trainer.run(
         steps=steps,
         minutes=minutes,
@@ -173,3 +181,17 @@ def train_upsampler(
         checkpoint=checkpoint,
         measure_every=measure_every,
     )
+
+
+def _prepare(
+    images: Sequence[Path | Image], backbone: Backbone, processes: Processes, *, budget: int, **options: Any
+) -> PictureSet:
+    """:func:`prepare_pictures`; of several processes each first computes a share of the features into the common cache."""
+    if processes.count > 1:
+        part = processes.share(images)
+        # What is wrong is said below, where it concerns the whole set. A share of the budget may hold a view less.
+        with processes.together(), contextlib.suppress(UpsamplerError):
+            if part:
+                prepare_pictures(part, backbone, budget=budget * len(part) // len(images), **options)
+    with processes.together():
+        return prepare_pictures(images, backbone, budget=budget, **options)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from featup_app.errors import Cancelled, UpsamplerError
 from featup_app.fields.jbu_stack import JBUStack
 from featup_app.progress import Progress, silent
+from featup_app.training.distributed import ALONE, Processes
 from featup_app.training.examples import Sampler, TrainingSet
-from featup_app.training.held_out import guided
+from featup_app.training.held_out import HeldOut, guided
 from featup_app.training.objective import Objective
 from featup_app.training.recipes import Recipe
 from featup_app.training.training_files import read_training, write_training
@@ -118,10 +119,13 @@ class Trainer:
         sets: pictures of each backbone.
         recipe: all switches.
         seed: of initial weights, examples, directions and dropout.
+        processes: that train together, each with a trainer of the same sets, recipe and seed.
     """
 
-    def __init__(self, sets: Sequence[TrainingSet], recipe: Recipe, *, seed: int = 0) -> None:
-        self.sets, self.recipe, self.seed = tuple(sets), recipe, seed
+    def __init__(
+        self, sets: Sequence[TrainingSet], recipe: Recipe, *, seed: int = 0, processes: Processes = ALONE
+    ) -> None:
+        self.sets, self.recipe, self.seed, self.processes = tuple(sets), recipe, seed, processes
         self.generator = torch.Generator().manual_seed(seed)
         self.sampler = Sampler(sets, recipe)
         self.objective = Objective([each.pictures.channels for each in sets], recipe, self.generator)
@@ -129,7 +133,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.curve: list[Measurement] = []
-        self._held_out = [self.sampler.held_out(member, seed) for member in range(len(sets))]
+        self._held_out = [self.sampler.held_out(member, seed, processes) for member in range(len(sets))]
         self._directions = [each.directions() for each in self._held_out]
         self._best: dict[str, Tensor] = copy.deepcopy(self.objective.stack.state_dict())
         self._best_error, self._best_step = math.inf, 0
@@ -171,12 +175,13 @@ class Trainer:
                 self._measure(progress)
             self._tell(watch, steps, limit)
             while not self._done(steps, limit):
-                progress("training", self.step, steps or 0)
+                with self.processes.together():
+                    progress("training", self.step, steps or 0)
                 self._advance(self._fraction(steps, limit))
                 if self.step % measure_every == 0 or self._done(steps, limit):
                     self._measure(progress)
                     if checkpoint is not None:
-                        self.save(checkpoint)
+                        self._save_once(checkpoint)
                 elif time.perf_counter() - told < 0.5:
                     continue
                 self._tell(watch, steps, limit)
@@ -189,7 +194,7 @@ class Trainer:
                 f"{self._best_step}, is kept. Lower learning rates would help."
             )
         if checkpoint is not None and not stopped.startswith("The loss"):
-            self.save(checkpoint)
+            self._save_once(checkpoint)
         return self._result(stopped)
 
     def _fraction(self, steps: int | None, limit: float) -> float:
@@ -204,33 +209,35 @@ class Trainer:
         recipe = self.recipe
         self.objective.train()
         self.objective.stack.train(recipe.dropout)
-        example = self.sampler.draw(self.step, self.generator)
+        generator = self.processes.source(self.seed, self.step) or self.generator
+        example = self.sampler.draw(self.step, generator)
         factor = recipe.rate_factor(fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * factor
-        with self._dropout_seeded():
-            loss, error = self.objective(example, self.generator)
-        value = float(loss.detach())
+        with self._dropout_seeded(generator):
+            loss, error = self.objective(example, generator)
+        value, plain = self.processes.mean([float(loss.detach()), float(error)])
         if not math.isfinite(value):
             raise _NotFinite
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        self.processes.average_gradients(self.objective.parameters())
         if recipe.clip and (not recipe.clip_steps or self.step < recipe.clip_steps):
             nn.utils.clip_grad_norm_(self.objective.parameters(), recipe.clip)
         self.optimizer.step()
         self.step += 1
-        taken = time.perf_counter() - begun
+        (taken,) = self.processes.mean([time.perf_counter() - begun])
         self.seconds += taken
-        self._recent = [*self._recent[1 - _RECENT :], (value, float(error), taken)]
-        self._since.append((value, float(error)))
+        self._recent = [*self._recent[1 - _RECENT :], (value, plain, taken)]
+        self._since.append((value, plain))
 
     @contextlib.contextmanager
-    def _dropout_seeded(self) -> Iterator[None]:
+    def _dropout_seeded(self, generator: torch.Generator) -> Iterator[None]:
         """Torch's dropout knows only the global source of chance; it is lent, seeded, and given back."""
         if not self.recipe.dropout:
             yield
             return
-        seed = int(torch.randint(2**62, (1,), generator=self.generator))
+        seed = int(torch.randint(2**62, (1,), generator=generator))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             yield
@@ -241,32 +248,38 @@ class Trainer:
         """The reprojection error of the stack as it is now, the mean over backbones."""
         self.objective.eval()
         weigh = self.objective.weigh()
-        errors = []
-        for held_out, some in zip(self._held_out, self._directions, strict=True):
-            directions = torch.eye(held_out.pictures.channels) if all_channels else some
-            errors.append(
-                held_out.error(
-                    lambda low, picture: guided(low, picture, weigh),
-                    directions,
-                    functional=self.objective.functional,
-                    progress=progress,
-                )
+
+        def error(held_out: HeldOut, directions: Tensor) -> float:
+            return held_out.error(
+                lambda low, picture: guided(low, picture, weigh),
+                directions,
+                functional=self.objective.functional,
+                progress=progress,
             )
-        return sum(errors) / len(errors)
+
+        return self._mean_error(error, all_channels=all_channels)
 
     def _baseline_errors(self, *, all_channels: bool) -> dict[str, float]:
-        errors: dict[str, float] = {}
-        for name in ("bilinear", "classical"):
-            values = []
-            for held_out, some in zip(self._held_out, self._directions, strict=True):
+        return {
+            "bilinear": self._mean_error(HeldOut.bilinear, all_channels=all_channels),
+            "classical": self._mean_error(HeldOut.classical, all_channels=all_channels),
+        }
+
+    def _mean_error(self, measure: Callable[[HeldOut, Tensor], float], *, all_channels: bool) -> float:
+        """The mean over backbones of an error; each process measures its share of the pictures."""
+        errors = []
+        with self.processes.together():
+            for held_out, some, each in zip(self._held_out, self._directions, self.sets, strict=True):
                 directions = torch.eye(held_out.pictures.channels) if all_channels else some
-                values.append(getattr(held_out, name)(directions))
-            errors[name] = sum(values) / len(values)
-        return errors
+                share = len(held_out.pictures.pictures) / len(each.held_out.pictures)
+                errors.append(share * measure(held_out, directions) if share else 0.0)
+        return sum(self.processes.total(errors)) / len(errors)
 
     def _measure(self, progress: Progress) -> None:
+        self.processes.equalise(self.objective.state_dict().values())
         if not self._baselines:
-            progress("measuring on held-out views", 0, 0)
+            with self.processes.together():
+                progress("measuring on held-out views", 0, 0)
             self._baselines = self._baseline_errors(all_channels=False)
         error = self.held_out_error(progress=progress)
         if not math.isfinite(error):
@@ -346,7 +359,7 @@ class Trainer:
                     note for each in self.sets for part in (each.pictures, each.held_out) for note in part.notes
                 )
             ),
-            facts=self.facts(),
+            facts=self.facts() | {"processes": self.processes.count},
         )
 
     def facts(self) -> dict[str, Any]:
@@ -371,6 +384,11 @@ class Trainer:
         }
 
     # -- going on later -------------------------------------------------------------------------------------------
+
+    def _save_once(self, path: Path) -> None:
+        with self.processes.together():
+            if self.processes.first:
+                self.save(path)
 
     def save(self, path: Path) -> None:
         """Write everything that :meth:`resume` needs, in one step.
