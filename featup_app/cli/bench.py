@@ -19,7 +19,7 @@ NAIVE_SUBJECT = "jbu"
 
 
 def bench(
-    subject: Annotated[str, typer.Argument(help="What to measure: adaptive-conv, jbu or similarity.")],
+    subject: Annotated[str, typer.Argument(help="What to measure: adaptive-conv, jbu, similarity or train.")],
     repeats: Annotated[
         int, typer.Option("--repeats", min=1, help="Runs of each, taking turns; the median counts.")
     ] = 7,
@@ -89,6 +89,8 @@ def _say_table(backend: str, machine: Machine, load: float | None, rows: list[Ro
             say(f"    {row.to_forward:.2f} times the forward operator")
         if row.to_bandwidth is not None:
             say(f"    {row.to_bandwidth:.2f} times the time that reading the weights takes")
+        if row.steps_per_second is not None:
+            say(f"    {row.steps_per_second:.1f} steps a second")
         if row.naive_ms is not None:
             memory = "" if row.naive_mb is None else f", {row.naive_mb:.0f} MB beyond inputs and result"
             say(f"    unfolded, as published: {row.naive_ms:.0f} ms{memory} (one run)")

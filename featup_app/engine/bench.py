@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featup_app.engine.bench_measures import Case, Machine, Row, compare, measure_machine
+from featup_app.engine.bench_training import bench_train
 from featup_app.features import FeatureMap, Geometry, Size
 from featup_app.fields import FeatureField, JBUStack, upsample
 from featup_app.images import Image, image_from_array
@@ -217,5 +218,6 @@ SUBJECTS: Mapping[str, Callable[[Machine, int, Progress], Iterator[Row]]] = {
     "adaptive-conv": bench_adaptive_conv,
     "jbu": bench_jbu,
     "similarity": bench_similarity,
+    "train": bench_train,
 }
 """What can be measured, by name."""

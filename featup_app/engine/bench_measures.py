@@ -59,6 +59,7 @@ class Row:
             tell it, as only Linux does.
         to_forward: of a gradient, its native time by that of the forward operator.
         to_bandwidth: of few channels, the native time by the time that reading the weights takes at ``Machine.read_gb_s``.
+        steps_per_second: of a training, natively.
         naive_ms, naive_mb: the published form, run once in a process of its own, and its peak memory as ``extra_mb``.
     """
 
@@ -73,6 +74,7 @@ class Row:
     extra_mb: float | None
     to_forward: float | None = None
     to_bandwidth: float | None = None
+    steps_per_second: float | None = None
     naive_ms: float | None = None
     naive_mb: float | None = None
 

@@ -24,8 +24,8 @@ from featup_app.progress import Progress
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SIGMA_SPATIAL = 0.7
-SIGMA_RANGE = 0.08
+SIGMA_SPATIAL = 0.5
+SIGMA_RANGE = 0.03
 MAX_FINAL_ENLARGEMENT = 1.125
 """A last bilinear enlargement by up to an eighth is not visible and saves a doubling, which costs four times as much."""
 

@@ -23,6 +23,8 @@ from featup_app.resources import resource
 
 RESOURCE = ("weights", "classical-keys.safetensors")
 _MIXED = 3
+FITTED_RANGE = 0.08
+"""The width of the Gaussian on colour differences that the keys were fitted to."""
 """Colours that a made-up window mixes."""
 
 
@@ -40,7 +42,7 @@ def start_classical(stack: JBUStack, *, sigma_spatial: float = SIGMA_SPATIAL, si
     with torch.no_grad():
         for kernel in stack.kernels:
             kernel.range_proj.load_state_dict({name: keys[name] for name in keys if name != "range_temp"})
-            kernel.range_temp.copy_(keys["range_temp"] + 2 * math.log(SIGMA_RANGE / sigma_range))
+            kernel.range_temp.copy_(keys["range_temp"] + 2 * math.log(FITTED_RANGE / sigma_range))
             kernel.sigma_spatial.fill_(sigma_spatial)
             _clear(kernel.fixup_proj[3])
         _clear(stack.fixup_proj[1])
@@ -104,7 +106,7 @@ def made_up_windows(count: int, generator: torch.Generator) -> Tensor:
     return (shares @ mixed + noise).clamp(0, 1)
 
 
-def classical_logarithms(colours: Tensor, sigma_range: float = SIGMA_RANGE) -> Tensor:
+def classical_logarithms(colours: Tensor, sigma_range: float = FITTED_RANGE) -> Tensor:
     """(N, 49, 3) colours -> (N, 49) logarithms of the classical range weights of the middle pixel."""
     squares = (colours - colours[:, KERNEL_SIZE**2 // 2, None]).square().sum(dim=-1)
     return torch.log_softmax(-squares / (2 * sigma_range**2), dim=-1)

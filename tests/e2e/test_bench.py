@@ -21,6 +21,7 @@ from featup_app.engine.bench import (
     stack_inputs,
 )
 from featup_app.engine.bench_measures import Case, compare, extra_megabytes, interleaved
+from featup_app.engine.bench_training import bench_train
 from featup_app.errors import Cancelled, FeatUpError
 from featup_app.ops import loading, native_status
 
@@ -237,3 +238,9 @@ def test_json_and_text(capsys, monkeypatch):
     assert code == 0
     assert json.loads(printed)["note"] == "It was left out."
     assert "left out" in complaint
+
+
+def test_rows_of_training():
+    rows = list(bench_train(MACHINE, 1, grid=4))
+    assert [row.name for row in rows] == ["step, 30 directions", "step, kernel correction", "step, all channels"]
+    assert all(row.steps_per_second == pytest.approx(1e3 / row.native_ms) for row in rows)

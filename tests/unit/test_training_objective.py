@@ -17,7 +17,11 @@ from featup_app.training.chain import PUBLISHED_TAPS, classical_weights, doubled
 from featup_app.training.classical_start import classical_logarithms, fit_keys, made_up_windows, start_classical
 from featup_app.training.look_up import box_views, sampled_views
 from featup_app.training.objective import Example, Objective
-from featup_app.training.recipes import DEFAULT, PAPER, Rates, Recipe, find_recipe, recipe_from_facts
+from featup_app.training.recipes import DEFAULT as SHIPPED
+from featup_app.training.recipes import PAPER, Rates, Recipe, find_recipe, recipe_from_facts
+
+DEFAULT = replace(SHIPPED, learn_kernel_correction=True, learn_feature_correction=True)
+"""Everything that can be learned is."""
 
 
 @pytest.fixture(autouse=True)
