@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from training_fixtures import picture
 
 from featup_app.cli.main import run
 from featup_app.errors import Cancelled, UpsamplerError
-from featup_app.training.distributed import ALONE, is_first, join_processes
+from featup_app.training.distributed import ALONE, _Several, is_first, join_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -139,3 +140,13 @@ def test_a_missing_package_is_named_by_the_first_process_alone(monkeypatch, caps
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("pip install lightning-fabric") == (rank == "0")
+
+
+def test_backbones_are_spread_over_the_cuda_devices(monkeypatch):
+    fourth = _Several(SimpleNamespace(global_rank=3, local_rank=3, world_size=4))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [fourth.device(wanted) for wanted in (None, "cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:1", "cuda:0", "cpu"]
+    assert ALONE.device(None) is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert fourth.device(None) is None
