@@ -146,7 +146,12 @@ def test_backbones_are_spread_over_the_cuda_devices(monkeypatch):
     fourth = _Several(SimpleNamespace(global_rank=3, local_rank=3, world_size=4))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [fourth.device(wanted) for wanted in (None, "cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:1", "cuda:0", "cpu"]
+    assert [fourth.device(wanted) for wanted in (None, "cuda", "cuda:0", "cpu")] == [
+        "cuda:1",
+        "cuda:1",
+        "cuda:0",
+        "cpu",
+    ]
     assert ALONE.device(None) is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert fourth.device(None) is None
