@@ -46,7 +46,7 @@ def test_training_writes_weights_that_upsample(photos, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "out.json", "out.png", "out.safetensors"]
     image = featup_app.load_image(photos / "0.png")
     features = featup_app.load_backbone("tf_efficientnet_lite0").extract(image, size=64)
-    field = featup_app.upsample(features, image, "jbu", stack=featup_app.training.load_upsampler(output).stack)
+    field = featup_app.upsample(features, image, "jbu", upsampler=output)
     assert field.features(size=(32, 40)).isfinite().all()
 
 

@@ -358,7 +358,7 @@ def test_the_whole_way_equals_the_reference_module(tmp_path):
     with torch.no_grad():
         expected = stack(source, guidance)[0]
     found = upsample(features, method="jbu", upsampler=load_upsampler(path)).features(size=(48, 64))
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(found, expected, atol=5e-4, rtol=1e-3)  # a field rounds its window weights to float16
 
 
 def test_weights_for_other_features_are_refused(tmp_path):
