@@ -51,7 +51,16 @@ def test_window_and_command_line_write_the_same_bytes(driver, monkeypatch, tmp_p
     x, y = driver.studio.query
     export(driver, monkeypatch, tmp_path / "window")
     assert "Saved 4 files" in driver.window.notice.text.text()
-    arguments = ["export", str(sample_images()[1]), "-o", str(tmp_path / "line"), "--size", "112", "--output-size", "4x"]
+    arguments = [
+        "export",
+        str(sample_images()[1]),
+        "-o",
+        str(tmp_path / "line"),
+        "--size",
+        "112",
+        "--output-size",
+        "4x",
+    ]
     views = f"pca,similarity@{x!r},{y!r},cam:{driver.studio.cam.chosen.index}"
     monkeypatch.setattr("sys.argv", ["featup-app", *arguments, "--views", views])
     with pytest.raises(SystemExit) as stopped:

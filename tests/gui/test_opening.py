@@ -51,7 +51,9 @@ def test_command_line_dialog_drop_and_recent(start, photo, monkeypatch):
 
     menu = driver.window.recent_menu
     menu.aboutToShow.emit()
-    assert [action.text() for action in menu.actions()] == [str(photo)], "samples that ship are not among the recent files"
+    assert [action.text() for action in menu.actions()] == [str(photo)], (
+        "samples that ship are not among the recent files"
+    )
     driver.window.close()
     assert load_preferences().recent == [str(photo)]
     assert load_preferences().settings.input_size == "112"
@@ -90,7 +92,9 @@ def test_a_bad_file_is_told_and_loses_nothing(start, photo, tmp_path):
     empty.touch()
     for bad in (text, cut, empty, tmp_path / "missing.png", tmp_path):
         drop(driver, bad)
-        driver.wait_for(lambda bad=bad: driver.window.notice.isVisible() and bad.name in driver.window.notice.text.text())
+        driver.wait_for(
+            lambda bad=bad: driver.window.notice.isVisible() and bad.name in driver.window.notice.text.text()
+        )
         sentence = driver.window.notice.text.text()
         assert sentence.endswith(".")
         assert "\n" not in sentence

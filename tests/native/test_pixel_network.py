@@ -47,10 +47,16 @@ def test_equals_torch(sizes, height, width, dtype, tolerance):
     with torch.no_grad():
         found = pixel_network(first, second, layers, skip=skip, scale=0.3)
         part = pixel_network(
-            first[..., width // 3 :], None if second is None else second[..., width // 3 :], layers, skip=skip, scale=0.3
+            first[..., width // 3 :],
+            None if second is None else second[..., width // 3 :],
+            layers,
+            skip=skip,
+            scale=0.3,
         )
     assert found.dtype == dtype
-    torch.testing.assert_close(found.double(), in_torch(first, second, layers, skip, 0.3), atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(
+        found.double(), in_torch(first, second, layers, skip, 0.3), atol=tolerance, rtol=tolerance
+    )
     assert torch.equal(part, found[..., width // 3 :]), "a pixel depends on where the row was cut"
 
 
@@ -79,7 +85,14 @@ def test_the_operator_is_well_formed():
 
 
 def test_what_does_not_fit_is_named():
-    good = [torch.zeros(1, 2, 3, 4), torch.zeros(1, 1, 3, 4), torch.zeros(15), torch.zeros(5), torch.zeros(10), torch.zeros(2)]
+    good = [
+        torch.zeros(1, 2, 3, 4),
+        torch.zeros(1, 1, 3, 4),
+        torch.zeros(15),
+        torch.zeros(5),
+        torch.zeros(10),
+        torch.zeros(2),
+    ]
     for index, wrong, words in (
         (1, torch.zeros(1, 1, 3, 5), "second has shape"),
         (2, torch.zeros(20), "weights1 has shape"),

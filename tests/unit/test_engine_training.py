@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image as Picture
-from training_fixtures import CHANNELS, PatchBackbone, picture
+from training_fixtures import PatchBackbone, picture
 
 import featup_app.backbones
 from featup_app.engine import training
