@@ -100,7 +100,10 @@ def upsampler_facts(settings: ViewSettings, weights: Mapping[str, Any] | None) -
         ("Features", "normalised over their channels first" if weights["channel_norm"] else None),
     )
     details = tuple((name, _in_words(value)) for name, value in entries if value not in (None, "", [], {}))
-    kind: Literal["file", "bundled", "universal"] = "universal" if universal else "bundled"
+    # Weights without a last correction serve every backbone, also those that were trained for one.
+    backbones = trained.get("backbone")
+    for_one = not universal or (isinstance(backbones, list) and len(backbones) == 1)
+    kind: Literal["file", "bundled", "universal"] = "bundled" if for_one else "universal"
     return UpsamplerFacts("file" if settings.upsampler_file else kind, str(weights["title"]), universal, details)
 
 
