@@ -210,11 +210,12 @@ class Workshop:
             BackboneError: if a backbone or layer cannot be had.
         """
         from featup_app.training.cache import cache_folder
+        from featup_app.training.held_out import split_held_out
         from featup_app.training.train import find_images
 
         plan.check()
         found = find_images(plan.places, progress)
-        held_out, trained = _split(len(found))
+        trained, held_out = (len(part) for part in split_held_out(len(found), plan.seed))
         tried = [found[round(index * (len(found) - 1) / _LOOKED_AT)] for index in range(min(_LOOKED_AT, len(found)))]
         begun = time.perf_counter()
         images = _readable(tried, progress)
@@ -327,15 +328,11 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def _split(count: int) -> tuple[int, int]:
-    """How many images are measured on and trained on, as ``split_held_out`` chooses them."""
-    held_out = max(1, round(count / 10))
-    return held_out, max(1, count - held_out)
-
-
 def _measure_every(plan: TrainingPlan, images: int) -> int:
     """Steps between measurements: about a tenth of the time goes into them, and even a short training has a curve."""
-    often = max(50, 10 * _split(images)[0])
+    from featup_app.training.held_out import split_held_out
+
+    often = max(50, 10 * len(split_held_out(images, plan.seed)[1]))
     return often if plan.steps is None else min(often, max(1, plan.steps // 10))
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from featup_app.features import FeatureMap, Geometry, Size
+from featup_app.files import plain_facts
 from featup_app.ops import native_status
 
 if TYPE_CHECKING:
@@ -81,7 +79,7 @@ def build_provenance(
     }
     if view is not None:
         result["view"] = dict(view)
-    plain: dict[str, Any] = _plain(result)
+    plain: dict[str, Any] = plain_facts(result)
     return plain
 
 
@@ -98,7 +96,7 @@ def array_facts(geometry: Geometry, shape: Sequence[int], dtype: str) -> dict[st
 
 def as_json(provenance: Mapping[str, Any]) -> str:
     """ASCII text with sorted keys, the same for the same facts; numbers that are not finite become null."""
-    return json.dumps(_plain(provenance), sort_keys=True, allow_nan=False)
+    return json.dumps(plain_facts(provenance), sort_keys=True, allow_nan=False)
 
 
 def versions() -> dict[str, str | None]:
@@ -150,20 +148,3 @@ def _grid_facts(geometry: Geometry) -> dict[str, Any]:
             "y = (i + 0.5 + offset_y) * cell_size_y."
         ),
     }
-
-
-def _plain(value: Any) -> Any:
-    """The same facts in the types that JSON knows, so that what is written equals what is read."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if hasattr(value, "tolist"):  # a tensor, without importing torch for it
-        return _plain(value.tolist())
-    return str(value)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from featup_app.errors import ImageError, SizeError, UpsamplerError
 from featup_app.features import Region, Size
+from featup_app.files import reason_of, replace_file
 from featup_app.images import Image, image_from_array, load_image
 from featup_app.multiview import Jitter, random_jitter
 from featup_app.progress import Progress, silent
@@ -42,7 +42,6 @@ DEFAULT_BUDGET = 4 * 10**9
 """Bytes of disk that cached features may take."""
 
 _VIEWS_AT_ONCE = 8
-_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -353,19 +352,12 @@ def _open(path: Path) -> tuple[Any, int]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    part = path.parent / f".{path.stem}.{os.getpid()}-{next(_numbers)}.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(save({key: value.contiguous() for key, value in tensors.items()}))
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        replace_file(path, save({key: value.contiguous() for key, value in tensors.items()}))
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         raise UpsamplerError(
-            f'Cannot write the cached features "{path}": {reason}; free some space, or set FEATUP_CACHE_DIR to another '
-            "folder."
+            f'Cannot write the cached features "{path}": {reason_of(error)}; free some space, or set FEATUP_CACHE_DIR to '
+            "another folder."
         ) from error
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,12 +21,13 @@ from featup_app.fields.upsampler_files import (
     default_upsampler,
     load_upsampler,
 )
+from featup_app.files import plain_facts
+from featup_app.training.training_files import replace_or_tell
 
 __all__ = ["Upsampler", "default_upsampler", "load_upsampler", "save_upsampler"]
 
 SCHEMA = "featup-app/upsampler"
 VERSION = 1
-_numbers = itertools.count(1)
 
 
 def save_upsampler(
@@ -73,33 +71,6 @@ def save_upsampler(
     for key, value in tensors.items():
         if not bool(torch.isfinite(value).all()):
             raise UpsamplerError(f"{path.name} was not written: its tensor {key} holds numbers that are not finite.")
-    text = json.dumps(_plain(facts), sort_keys=True, allow_nan=False)
-    _write(path, save(tensors, metadata={PROVENANCE: text}))
+    text = json.dumps(plain_facts(facts), sort_keys=True, allow_nan=False)
+    replace_or_tell(path, save(tensors, metadata={PROVENANCE: text}))
     return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.parent / f".{path.name[:40]}.{os.getpid()}-{next(_numbers)}.part"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(content)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        reason = (error.strerror or str(error) or type(error).__name__).lower()
-        raise UpsamplerError(f'Cannot write "{path}": {reason}; choose another name or folder.') from error
-
-
-def _plain(value: Any) -> Any:
-    """The same facts in the types that JSON knows."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from featup_app.training.checkpoints import save_upsampler
-from featup_app.training.training_files import replace_file
+from featup_app.training.training_files import replace_or_tell
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -49,8 +49,8 @@ def save_training(result: TrainingResult, path: Path, *, data: str | None = None
     report = training_report(result, data=data)
     curve = path.with_suffix(".png")
     facts = path.with_suffix(".json")
-    replace_file(curve, draw_curve(result))
-    replace_file(facts, json.dumps(report, indent=2, sort_keys=True, allow_nan=False).encode())
+    replace_or_tell(curve, draw_curve(result))
+    replace_or_tell(facts, json.dumps(report, indent=2, sort_keys=True, allow_nan=False).encode())
     provenance = {key: value for key, value in report.items() if key not in ("curve", "schema", "version")}
     return save_upsampler(path, result.stack, norm=result.norm, provenance=provenance), facts, curve
 

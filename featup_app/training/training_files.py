@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from featup_app.errors import UpsamplerError
+from featup_app.files import reason_of, replace_file
 
 SCHEMA = "featup-app/training"
 VERSION = 1
-_numbers = itertools.count(1)
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_or_tell(path: Path, content: bytes) -> None:
     """Write a file in one step; an older one of that name is replaced.
 
     Raises:
         UpsamplerError: if it cannot be written.
     """
-    part = path.parent / f".{path.name[:40]}.{os.getpid()}-{next(_numbers)}.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(content)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        replace_file(path, content)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UpsamplerError(f'Cannot write "{path}": {reason}; choose another name or folder.') from error
+        raise UpsamplerError(f'Cannot write "{path}": {reason_of(error)}; choose another name or folder.') from error
 
 
 def write_training(path: Path, state: dict[str, Any]) -> None:
@@ -48,7 +39,7 @@ def write_training(path: Path, state: dict[str, Any]) -> None:
     """
     content = io.BytesIO()
     torch.save({"schema": SCHEMA, "version": VERSION, **state}, content)
-    replace_file(path, content.getvalue())
+    replace_or_tell(path, content.getvalue())
 
 
 def read_training(path: Path, facts: dict[str, Any]) -> dict[str, Any]:

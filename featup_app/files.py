@@ -1,0 +1,47 @@
+"""Files that are written whole or not at all, and facts in the types that JSON knows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_numbers = itertools.count(1)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file in one step; an older one of that name is replaced, and its folder is made if there is none.
+
+    Raises:
+        OSError: if it cannot be written; an older file is then as it was.
+    """
+    part = path.parent / f".{path.name[:40]}.{os.getpid()}-{next(_numbers)}.part"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def reason_of(error: OSError) -> str:
+    """What the system said, for the middle of a sentence."""
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def plain_facts(value: Any) -> Any:
+    """The same facts in the types that JSON knows, so that what is written equals what is read."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_facts(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_facts(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if hasattr(value, "tolist"):  # an array or a tensor, without importing either library
+        return plain_facts(value.tolist())
+    return str(value)
