@@ -1,4 +1,4 @@
-"""Plain box averages over the footprint of each cell of a grid, also where pixels and cells do not divide evenly."""
+"""Labels averaged over the footprint of each cell of a grid, also where pixels and cells do not divide evenly."""
 
 from __future__ import annotations
 
@@ -6,26 +6,7 @@ import torch
 from torch import Tensor
 
 from featup_app.features import Size
-
-
-def overlap(cells: int, pixels: int) -> Tensor:
-    """How much of each of ``cells`` cells along one side is covered by each of ``pixels`` pixels.
-
-    Returns:
-        (cells, pixels) float64; rows sum to one.
-    """
-    edges = torch.arange(pixels + 1, dtype=torch.float64) * (cells / pixels)
-    low, high = edges[:-1], edges[1:]
-    cell = torch.arange(cells, dtype=torch.float64)[:, None]
-    shared = (torch.minimum(high, cell + 1) - torch.maximum(low, cell)).clamp(min=0)
-    return shared / shared.sum(1, keepdim=True)
-
-
-def box_average(values: Tensor, size: Size) -> Tensor:
-    """(K, H, W) -> (K, h, w) in the type of the values: the mean over each cell's footprint."""
-    rows = overlap(size[0], values.shape[1]).to(values)
-    columns = overlap(size[1], values.shape[2]).to(values)
-    return rows @ values @ columns.T
+from featup_app.multiview import box_average
 
 
 def label_shares(labels: Tensor, size: Size, classes: int) -> tuple[Tensor, Tensor]:

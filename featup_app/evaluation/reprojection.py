@@ -8,7 +8,6 @@ all methods.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,8 @@ import torch
 from torch import Tensor
 
 from featup_app.errors import EvaluationError
-from featup_app.evaluation.footprints import overlap
 from featup_app.features import FeatureMap, Size
-from featup_app.multiview import Jitter, random_jitter
+from featup_app.multiview import Jitter, random_jitter, view_matrices
 from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -110,7 +108,7 @@ def reprojection_error(field: FeatureField, views: HeldOutViews, *, progress: Pr
         raise ValueError(f"the field has {field.channels} channels, the views have {channels}")
     device = views.features.device
     through = [
-        tuple(part.to(device) for part in _view_matrices(jitter, views.input_hw, grid)) for jitter in views.jitters
+        tuple(part.to(device) for part in view_matrices(jitter, views.input_hw, grid)) for jitter in views.jitters
     ]
     block = max(1, _BLOCK_BYTES // (4 * views.input_hw[0] * views.input_hw[1]))
     identity = torch.eye(channels, device=device)
@@ -130,29 +128,6 @@ def _variances(features: Tensor) -> Tensor:
     """(V, C, h, w) -> (V) float64: squared deviations from each view's mean feature, summed over positions and channels."""
     values = features.double().flatten(2)
     return (values - values.mean(2, keepdim=True)).square().sum((1, 2)).clamp(min=1e-30).cpu()
-
-
-def _view_matrices(jitter: Jitter, drawn: Size, grid: Size) -> Sequence[Tensor]:
-    """(h, H) and (w, W) float32: from a map drawn at H x W to the box averages of a view's cells, along each axis."""
-    samples = tuple(max(1, round(pixels / cells)) * cells for pixels, cells in zip(drawn, grid, strict=True))
-    places = jitter.coordinates((samples[0], samples[1])).double()
-    matrices = []
-    for fractions, length, cells in ((places[:, 0, 1], drawn[0], grid[0]), (places[0, :, 0], drawn[1], grid[1])):
-        matrices.append((overlap(cells, len(fractions)) @ _lookup(fractions, length)).float())
-    return matrices
-
-
-def _lookup(fractions: Tensor, length: int) -> Tensor:
-    """(N, length) float64: linear interpolation between the centres of ``length`` pixels at fractions of their side."""
-    centred = (fractions * length - 0.5).clamp(0, length - 1)
-    low = centred.floor().long()
-    high = (low + 1).clamp(max=length - 1)
-    part = centred - low
-    matrix = torch.zeros(len(fractions), length, dtype=torch.float64)
-    rows = torch.arange(len(fractions))
-    matrix.index_put_((rows, low), 1 - part, accumulate=True)
-    matrix.index_put_((rows, high), part, accumulate=True)
-    return matrix
 
 
 def _kept(progress: Progress, done: int, total: int) -> Progress:

@@ -14,9 +14,9 @@ from torch import Tensor
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.field import LinearField, output_positions
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
-from featup_app.fields.window_kernels import KERNEL_SIZE, RADIUS, BilateralKernel, WindowKernel, strips
+from featup_app.fields.window_kernels import BilateralKernel, WindowKernel, strips
 from featup_app.images import Image
-from featup_app.ops.doubling import Place, coarse_span, guided_double
+from featup_app.ops.doubling import KERNEL_SIZE, RADIUS, Place, coarse_span, guided_double
 from featup_app.ops.native import empty_map
 from featup_app.ops.resampling import bilinear, linear_span, reflect_indices
 from featup_app.ops.rounding import ROUNDED, ROUNDED_BYTES, round_weights

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featup_app.fields.window_kernels import RADIUS, LearnedKernel, strips
-from featup_app.ops.doubling import Place, guided_double
+from featup_app.fields.window_kernels import LearnedKernel, strips
+from featup_app.ops.doubling import RADIUS, Place, guided_double
 from featup_app.ops.native import empty_map
 
 FIXUP_WEIGHT = 0.1

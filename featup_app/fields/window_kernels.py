@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from featup_app.ops import bilateral_weights, jbu_weights, range_softmax
+from featup_app.ops.doubling import KERNEL_SIZE, RADIUS
 from featup_app.ops.pixel_network import pixel_network
 
-RADIUS = 3
-KERNEL_SIZE = 2 * RADIUS + 1
 KEY_CHANNELS = 32
 CORRECTION_WEIGHT = 0.1
 

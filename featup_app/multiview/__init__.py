@@ -10,6 +10,7 @@ from featup_app.lazily import lazy_names
 if TYPE_CHECKING:
     from featup_app.multiview.downsamplers import AttentionDownsampler, BlurDownsampler
     from featup_app.multiview.jitter import Jitter, identity_jitter, random_jitter
+    from featup_app.multiview.look_up import box_views, sampled_views, view_matrices
     from featup_app.multiview.losses import (
         UncertaintyHead,
         conditional_random_field_loss,
@@ -26,6 +27,7 @@ __all__ = [
     "Jitter",
     "UncertaintyHead",
     "box_average",
+    "box_views",
     "conditional_random_field_loss",
     "identity_jitter",
     "magnitude_loss",
@@ -33,7 +35,9 @@ __all__ = [
     "random_jitter",
     "random_projection",
     "reconstruction_loss",
+    "sampled_views",
     "total_variation",
+    "view_matrices",
 ]
 
 __getattr__ = lazy_names(
@@ -44,6 +48,9 @@ __getattr__ = lazy_names(
         "Jitter": "jitter",
         "identity_jitter": "jitter",
         "random_jitter": "jitter",
+        "box_views": "look_up",
+        "sampled_views": "look_up",
+        "view_matrices": "look_up",
         "UncertaintyHead": "losses",
         "conditional_random_field_loss": "losses",
         "magnitude_loss": "losses",

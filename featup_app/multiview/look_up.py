@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featup_app.features import Size
-from featup_app.multiview import Jitter
+from featup_app.multiview.jitter import Jitter
+from featup_app.multiview.patches import area_shares
 
 
 def box_views(features: Tensor, jitters: Sequence[Jitter], grid_hw: Size) -> Tensor:
@@ -30,7 +31,7 @@ def box_views(features: Tensor, jitters: Sequence[Jitter], grid_hw: Size) -> Ten
         (V, K, n_h, n_w), equal to ``box_average(jitter.sample(features, jitter.size_hw), grid_hw)`` for each view.
         Differentiable.
     """
-    matrices = [_matrices(jitter, grid_hw, (features.shape[1], features.shape[2])) for jitter in jitters]
+    matrices = [_remembered(jitter, (features.shape[1], features.shape[2]), grid_hw) for jitter in jitters]
     rows = torch.stack([row for row, _ in matrices]).to(features)
     columns = torch.cat([column for _, column in matrices]).to(features)
     narrow = (features @ columns.T).view(*features.shape[:2], len(jitters), grid_hw[1])
@@ -38,26 +39,30 @@ def box_views(features: Tensor, jitters: Sequence[Jitter], grid_hw: Size) -> Ten
     return seen
 
 
-@lru_cache(maxsize=4096)
-def _matrices(jitter: Jitter, grid_hw: Size, map_hw: Size) -> tuple[Tensor, Tensor]:
-    """((n_h, H), (n_w, W)): which rows and columns of the map each patch of the view averages, in float32."""
-    places = jitter.coordinates(jitter.size_hw)
-    return (
-        _averages(places[:, 0, 1], grid_hw[0], map_hw[0]),
-        _averages(places[0, :, 0], grid_hw[1], map_hw[1]),
-    )
+def view_matrices(jitter: Jitter, map_hw: Size, grid_hw: Size) -> tuple[Tensor, Tensor]:
+    """((n_h, H), (n_w, W)) float32: which rows and columns of a map of ``map_hw`` cells each patch of the view averages.
+
+    The view is looked up at each of its pixels, or at the nearest number of places that the patches share evenly.
+    """
+    samples = [max(1, round(pixels / cells)) * cells for pixels, cells in zip(jitter.size_hw, grid_hw, strict=True)]
+    places = jitter.coordinates((samples[0], samples[1])).double()
+    return _averages(places[:, 0, 1], map_hw[0], grid_hw[0]), _averages(places[0, :, 0], map_hw[1], grid_hw[1])
 
 
-def _averages(places: Tensor, count: int, length: int) -> Tensor:
-    """(n) places as fractions of an axis of ``length`` cells, averaged in ``count`` groups -> (count, length)."""
+_remembered = lru_cache(maxsize=4096)(view_matrices)
+
+
+def _averages(places: Tensor, length: int, count: int) -> Tensor:
+    """(n) places as fractions of an axis of ``length`` cells, averaged in ``count`` groups -> (count, length) float32."""
     centred = (places * length - 0.5).clamp(0, length - 1)
-    low = centred.floor().long().clamp(max=max(0, length - 2))
-    share = (centred - low)[:, None]
-    result = torch.zeros(len(places), length)
-    result.scatter_(1, low[:, None], 1 - share)
-    if length > 1:
-        result.scatter_(1, low[:, None] + 1, share)
-    return F.adaptive_avg_pool2d(result[None], (count, length))[0]
+    low = centred.floor().long()
+    high = (low + 1).clamp(max=length - 1)
+    share = centred - low
+    looked_up = torch.zeros(len(places), length, dtype=torch.float64)
+    numbers = torch.arange(len(places))
+    looked_up.index_put_((numbers, low), 1 - share, accumulate=True)
+    looked_up.index_put_((numbers, high), share, accumulate=True)
+    return (area_shares(len(places), count) @ looked_up).float()
 
 
 def sampled_views(features: Tensor, jitters: Sequence[Jitter], size: Size) -> Tensor:

@@ -163,12 +163,12 @@ def box_average(features: Tensor, grid_hw: Size) -> Tensor:
     if height % grid_hw[0] == 0 and width % grid_hw[1] == 0:
         flat = features.reshape(1, -1, height, width)
         return F.adaptive_avg_pool2d(flat, grid_hw).reshape(*features.shape[:-2], *grid_hw)
-    rows = _area_shares(height, grid_hw[0]).to(features)
-    columns = _area_shares(width, grid_hw[1]).to(features)
+    rows = area_shares(height, grid_hw[0]).to(features)
+    columns = area_shares(width, grid_hw[1]).to(features)
     return rows @ (features @ columns.T)
 
 
-def _area_shares(length: int, count: int) -> Tensor:
+def area_shares(length: int, count: int) -> Tensor:
     """Which part of each of ``count`` equal cells each of ``length`` pixels covers: (count, length) float64, rows sum to 1."""
     edges = torch.arange(count + 1, dtype=torch.float64) * (length / count)
     pixels = torch.arange(length, dtype=torch.float64)

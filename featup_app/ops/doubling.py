@@ -119,7 +119,7 @@ def _in_steps(source: Tensor, weights: Tensor, place: Place) -> Tensor:
 
 
 def _fused(source: Tensor, weights: Tensor, place: Place, out: Tensor | None) -> Tensor:
-    full = native.in_layout(source.float() if source.dtype in (torch.float16, torch.bfloat16) else source)
+    full = native.in_layout(native.full(source))
     direct = out is not None and out.dtype == full.dtype and native.has_layout(out)
     result = out if out is not None and direct else native.empty_map(full, *weights.shape[2:])
     weights = weights if weights.stride(3) == 1 or weights.shape[3] == 1 else weights.contiguous()

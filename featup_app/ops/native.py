@@ -22,6 +22,7 @@ from featup_app.ops.loading import TensorView
 FEW_CHANNELS = 8
 """Up to so many channels are summed in planes. As in native/cpu/kernels.hpp."""
 
+_HALVES = (torch.float16, torch.bfloat16)
 _SPREAD_PLANES = 64
 """Up to so many channels are spread in planes. As kSpreadPlanes in native/cpu/variant.hpp."""
 
@@ -71,6 +72,11 @@ def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=layout)
 
 
+def full(tensor: Tensor) -> Tensor:
+    """At least float32."""
+    return tensor.float() if tensor.dtype in _HALVES else tensor
+
+
 def empty_map(source: Tensor, height: int, width: int) -> Tensor:
     """Memory for (B, C, height, width) made of ``source``: many channels next to each other (channels last), few as planes."""
     layout = torch.channels_last if source.shape[1] > FEW_CHANNELS else torch.contiguous_format
@@ -100,7 +106,7 @@ def window_sum(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
     target, source = result, padded
     if padded.shape[1] <= FEW_CHANNELS:
         # Next to the weights of their pixels, few channels are small: bring them into the form that is fastest.
-        source = padded.to(torch.float32) if padded.dtype in (torch.float16, torch.bfloat16) else padded
+        source = full(padded)
         source = source if source.stride(3) == 1 else source.contiguous()
         target = result if result.dtype == source.dtype else result.to(source.dtype)
     threads = threads_for(padded.shape[1] * weights.numel())

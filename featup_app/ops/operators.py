@@ -13,8 +13,6 @@ from torch import Tensor
 
 from featup_app.ops import native, reference
 
-_HALVES = (torch.float16, torch.bfloat16)
-
 
 def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum over a window around each pixel, with weights of its own for each pixel.
@@ -136,7 +134,7 @@ def bilateral_weights(guidance: Tensor, sigma_spatial: float, sigma_range: float
     _check_window("guidance", guidance, kernel_size)
     wants_gradient = torch.is_grad_enabled() and guidance.requires_grad
     if not wants_gradient and native.handles(guidance):
-        weights: Tensor = native.bilateral_weights(_full(guidance), sigma_spatial, sigma_range, kernel_size)
+        weights: Tensor = native.bilateral_weights(native.full(guidance), sigma_spatial, sigma_range, kernel_size)
         return weights.to(guidance.dtype)
     return reference.bilateral_weights(guidance, sigma_spatial, sigma_range, kernel_size)
 
@@ -150,14 +148,11 @@ def _window_sum(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
 
 def _range_weights(keys: Tensor, temperature: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
     if native.handles(keys):
-        result: Tensor = native.range_weights(_full(keys), _full(temperature), _full(bias), kernel_size)
+        result: Tensor = native.range_weights(
+            native.full(keys), native.full(temperature), native.full(bias), kernel_size
+        )
         return result.to(keys.dtype)
     return reference.range_weights(keys, temperature, bias, kernel_size)
-
-
-def _full(tensor: Tensor) -> Tensor:
-    """At least float32."""
-    return tensor.float() if tensor.dtype in _HALVES else tensor
 
 
 def _check_real(name: str, tensor: Tensor) -> None:

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featup_app.fields.jbu import IMAGENET_MEAN, IMAGENET_STD
-from featup_app.fields.window_kernels import KERNEL_SIZE, RADIUS, BilateralKernel, LearnedKernel
+from featup_app.fields.window_kernels import CORRECTION_WEIGHT, BilateralKernel, LearnedKernel
 from featup_app.ops import jbu_weights, window_sum
+from featup_app.ops.doubling import KERNEL_SIZE, RADIUS
 from featup_app.training.correction import corrected
 
 LEVELS = 4
 UPSAMPLING = 2**LEVELS
-CORRECTION_WEIGHT = 0.1
 PUBLISHED_TAPS = (0, 1, 4, 9, 16, 25, 36)
 """Taps of the window that the published CUDA operator gives a gradient: it takes the square of a block index as tap."""
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from featup_app.fields.jbu import IMAGENET_MEAN, IMAGENET_STD, SIGMA_RANGE, SIGMA_SPATIAL
 from featup_app.fields.jbu_stack import JBUStack
-from featup_app.fields.window_kernels import KERNEL_SIZE, KEY_CHANNELS
+from featup_app.fields.window_kernels import KEY_CHANNELS
+from featup_app.ops.doubling import KERNEL_SIZE
 from featup_app.resources import resource
 
 RESOURCE = ("weights", "classical-keys.safetensors")

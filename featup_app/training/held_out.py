@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from featup_app.multiview import box_views
 from featup_app.progress import Progress, silent
 from featup_app.training.cache import Picture, PictureSet
 from featup_app.training.chain import UPSAMPLING, Weigh, classical_weights, pyramid, upsample
-from featup_app.training.look_up import box_views
 
 DIRECTIONS = 64
 

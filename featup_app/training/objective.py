@@ -21,14 +21,15 @@ from featup_app.multiview import (
     BlurDownsampler,
     Jitter,
     UncertaintyHead,
+    box_views,
     conditional_random_field_loss,
     random_projection,
     reconstruction_loss,
+    sampled_views,
     total_variation,
 )
 from featup_app.training.chain import LEVELS, Weigh, learned_weights, upsample
 from featup_app.training.classical_start import start_classical
-from featup_app.training.look_up import box_views, sampled_views
 from featup_app.training.recipes import Recipe
 
 

@@ -20,7 +20,6 @@ from featup_app.evaluation import (
     reprojection_error,
     score_segmentation,
 )
-from featup_app.evaluation.footprints import box_average
 from featup_app.evaluation.methods import PreparedMethod
 from featup_app.evaluation.probe_files import read_probes, write_probes
 from featup_app.evaluation.records import Records, configuration_key
@@ -30,7 +29,7 @@ from featup_app.fields import upsample
 from featup_app.fields.field import LinearField
 from featup_app.fields.plain import LowResField
 from featup_app.images import image_from_array
-from featup_app.multiview import identity_jitter
+from featup_app.multiview import box_average, identity_jitter
 
 PATCH = 4
 

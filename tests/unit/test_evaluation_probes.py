@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from featup_app.evaluation import statistics
-from featup_app.evaluation.footprints import box_average, label_shares, overlap
+from featup_app.evaluation.footprints import label_shares
 from featup_app.evaluation.probes import Fold, Moments, fit_logistic, fit_logistic_folds, fit_ridge, fit_ridge_folds
+from featup_app.multiview import box_average
+from featup_app.multiview.patches import area_shares
 
 
 def samples(count=200, channels=5, classes=3, seed=0):
@@ -45,7 +47,7 @@ def test_resamples_are_the_same_for_the_same_seed_and_keep_the_number():
 
 @pytest.mark.parametrize(("cells", "pixels"), [(3, 12), (5, 12), (4, 3), (1, 7)])
 def test_overlaps_share_each_pixel_out(cells, pixels):
-    matrix = overlap(cells, pixels)
+    matrix = area_shares(pixels, cells)
     assert torch.allclose(matrix.sum(1), torch.ones(cells, dtype=torch.float64))
     assert torch.allclose(matrix.sum(0), torch.full((pixels,), cells / pixels, dtype=torch.float64))
     if pixels % cells == 0:

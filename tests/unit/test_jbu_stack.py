@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from featup_app.fields import JBUStack
-from featup_app.fields.window_kernels import KERNEL_SIZE, RADIUS, BilateralKernel
+from featup_app.fields.window_kernels import BilateralKernel
+from featup_app.ops.doubling import KERNEL_SIZE, RADIUS
 from featup_app.ops.reference import spatial_logarithm
 
 ROOT = Path(__file__).resolve().parents[2]

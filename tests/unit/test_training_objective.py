@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from featup_app.errors import UpsamplerError
 from featup_app.fields import JBUStack
 from featup_app.fields.jbu import IMAGENET_MEAN, IMAGENET_STD
-from featup_app.multiview import box_average, random_jitter
+from featup_app.multiview import box_average, box_views, random_jitter, sampled_views
 from featup_app.training import correction
 from featup_app.training.chain import PUBLISHED_TAPS, classical_weights, doubled, learned_weights, pyramid, upsample
 from featup_app.training.classical_start import classical_logarithms, fit_keys, made_up_windows, start_classical
-from featup_app.training.look_up import box_views, sampled_views
 from featup_app.training.objective import Example, Objective
 from featup_app.training.recipes import DEFAULT as SHIPPED
 from featup_app.training.recipes import PAPER, Rates, Recipe, find_recipe, recipe_from_facts
