@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from featup_app.evaluation.methods import MethodChoice, parse_methods
     from featup_app.evaluation.probes import LinearProbe, Moments, fit_logistic, fit_ridge
     from featup_app.evaluation.report import Report, Row
-    from featup_app.evaluation.reprojection import HeldOutViews, Reprojection, held_out_views, reprojection_error
     from featup_app.evaluation.runs import Plan, evaluate_quality, evaluate_segmentation
     from featup_app.evaluation.segmentation import (
         Frame,
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Dataset",
     "Frame",
-    "HeldOutViews",
     "Item",
     "LinearProbe",
     "MethodChoice",
@@ -34,7 +32,6 @@ __all__ = [
     "Plan",
     "ProbeSet",
     "Report",
-    "Reprojection",
     "Row",
     "SegmentationScore",
     "evaluate_quality",
@@ -43,12 +40,10 @@ __all__ = [
     "fit_lowres_probes",
     "fit_ridge",
     "fit_upsampled_probes",
-    "held_out_views",
     "labelled_images",
     "load_frames",
     "parse_methods",
     "photos",
-    "reprojection_error",
     "rgbd_images",
     "score_segmentation",
 ]
@@ -69,10 +64,6 @@ __getattr__ = lazy_names(
         "fit_ridge": "probes",
         "Report": "report",
         "Row": "report",
-        "HeldOutViews": "reprojection",
-        "Reprojection": "reprojection",
-        "held_out_views": "reprojection",
-        "reprojection_error": "reprojection",
         "Plan": "runs",
         "evaluate_quality": "runs",
         "evaluate_segmentation": "runs",

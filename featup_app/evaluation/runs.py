@@ -23,7 +23,6 @@ from featup_app.evaluation.methods import BASELINE, RAW, MethodChoice, PreparedM
 from featup_app.evaluation.probe_files import read_probes, write_probes
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report, Row
-from featup_app.evaluation.reprojection import HELD_OUT_SEED, VIEWS, HeldOutViews, held_out_views, reprojection_error
 from featup_app.evaluation.segmentation import (
     FOLDS,
     PROBES,
@@ -36,6 +35,7 @@ from featup_app.evaluation.segmentation import (
     load_frame,
 )
 from featup_app.export.provenance import versions
+from featup_app.multiview.reprojection import HELD_OUT_SEED, VIEWS, HeldOutViews, held_out_views, reprojection_error
 from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:

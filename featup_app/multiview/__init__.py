@@ -20,21 +20,26 @@ if TYPE_CHECKING:
         total_variation,
     )
     from featup_app.multiview.patches import box_average, patch_starts
+    from featup_app.multiview.reprojection import HeldOutViews, Reprojection, held_out_views, reprojection_error
 
 __all__ = [
     "AttentionDownsampler",
     "BlurDownsampler",
+    "HeldOutViews",
     "Jitter",
+    "Reprojection",
     "UncertaintyHead",
     "box_average",
     "box_views",
     "conditional_random_field_loss",
+    "held_out_views",
     "identity_jitter",
     "magnitude_loss",
     "patch_starts",
     "random_jitter",
     "random_projection",
     "reconstruction_loss",
+    "reprojection_error",
     "sampled_views",
     "total_variation",
     "view_matrices",
@@ -59,5 +64,9 @@ __getattr__ = lazy_names(
         "total_variation": "losses",
         "box_average": "patches",
         "patch_starts": "patches",
+        "HeldOutViews": "reprojection",
+        "Reprojection": "reprojection",
+        "held_out_views": "reprojection",
+        "reprojection_error": "reprojection",
     },
 )

@@ -15,9 +15,7 @@ from featup_app.evaluation import (
     MethodChoice,
     fit_lowres_probes,
     fit_upsampled_probes,
-    held_out_views,
     parse_methods,
-    reprojection_error,
     score_segmentation,
 )
 from featup_app.evaluation.methods import PreparedMethod
@@ -29,7 +27,7 @@ from featup_app.fields import upsample
 from featup_app.fields.field import LinearField
 from featup_app.fields.plain import LowResField
 from featup_app.images import image_from_array
-from featup_app.multiview import box_average, identity_jitter
+from featup_app.multiview import box_average, held_out_views, identity_jitter, reprojection_error
 
 PATCH = 4
 

@@ -9,18 +9,16 @@ all methods.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from featup_app.errors import EvaluationError
-from featup_app.features import FeatureMap, Size
-from featup_app.multiview import Jitter, random_jitter, view_matrices
+from featup_app.features import FeatureMap, Region, Size
+from featup_app.multiview.jitter import Jitter, random_jitter
+from featup_app.multiview.look_up import view_matrices
 from featup_app.progress import Progress, silent
-
-if TYPE_CHECKING:
-    from featup_app.fields import FeatureField
 
 VIEWS = 16
 PADDING_AT_224 = 30
@@ -29,6 +27,23 @@ HELD_OUT_SEED = 8_151_623
 """Views for fitting are drawn with other seeds."""
 
 _BLOCK_BYTES = 96 * 2**20
+
+
+class Projected(Protocol):
+    """What is asked of a field (:class:`~featup_app.fields.FeatureField`): fields stand above this room."""
+
+    channels: int
+
+    def project(
+        self,
+        matrix: Tensor,
+        bias: Tensor | None = None,
+        *,
+        size: Size,
+        region: Region | None = None,
+        progress: Progress = silent,
+    ) -> Tensor:
+        """(K, C) functionals -> (K, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,7 @@ def held_out_views(
     return HeldOutViews(jitters, torch.stack(maps), input_hw)
 
 
-def reprojection_error(field: FeatureField, views: HeldOutViews, *, progress: Progress = silent) -> Reprojection:
+def reprojection_error(field: Projected, views: HeldOutViews, *, progress: Progress = silent) -> Reprojection:
     """How far a field's features, seen through each view, are from the backbone's.
 
     The field is drawn at the backbone's input size, some channels at a time, and looked up bilinearly at one point for each
