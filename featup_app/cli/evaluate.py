@@ -10,11 +10,12 @@ import typer
 from featup_app.cli.options import UpsamplerChoice
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.errors import EvaluationError
-from featup_app.evaluation.datasets import labelled_images, photos
+from featup_app.evaluation.datasets import labelled_images, photos, rgbd_images
 from featup_app.evaluation.methods import parse_methods
 from featup_app.evaluation.report import Report, write_report
+from featup_app.evaluation.tasks import DEPTHS, LABELS, PHOTOS, TASKS, find_task
 
-TASKS = ("quality", "seg")
+_LAYOUTS = {PHOTOS: photos, LABELS: labelled_images, DEPTHS: rgbd_images}
 
 
 def evaluate(
@@ -33,7 +34,7 @@ def evaluate(
     ],
     task: Annotated[
         str,
-        typer.Option(metavar="TASK", help="quality (held-out reprojection error) or seg (linear-probe segmentation)."),
+        typer.Option(metavar="TASK", help="; ".join(f"{entry.name}: {entry.title}" for entry in TASKS) + "."),
     ] = "quality",
     methods: Annotated[
         str,
@@ -54,10 +55,10 @@ def evaluate(
             help="seg: transfer (probe of the low-res features, applied unchanged), trained (probe of each method's "
             "own features), or both: transfer,trained.",
         ),
-    ] = "transfer",
+    ] = "",
     probe: Annotated[
         str, typer.Option(metavar="KIND", help="seg, transfer: ridge (least squares) or logistic (cross-entropy).")
-    ] = "ridge",
+    ] = "",
     backbone: Annotated[
         str, typer.Option(metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
     ] = "dinov2-s14-imgfocus",
@@ -86,22 +87,21 @@ def evaluate(
     Prints a table and writes report.json and report.csv. The result of every picture is kept in results.jsonl at once: a
     run that was stopped goes on when the same command is given again. Pictures that fail are listed and passed over.
     """
-    if task not in TASKS:
-        raise EvaluationError(f'There is no task "{task}"; choose one of: {", ".join(TASKS)}.')
-    if task == "seg" and train is None:
-        raise EvaluationError("Segmentation fits probes; name the folder of labelled training pictures with --train.")
-    if task == "quality" and train is not None:
-        raise EvaluationError("The task quality fits nothing; leave out --train, or choose --task seg.")
+    chosen = find_task(task)
+    if chosen.trains and train is None:
+        raise EvaluationError(f"The task {task} fits probes; name the folder of training pictures with --train.")
+    if not chosen.trains and train is not None:
+        raise EvaluationError(f"The task {task} fits nothing; leave out --train, or choose --task seg.")
     choices = parse_methods(methods, upsampler=upsampler)
-    layout = labelled_images if task == "seg" else photos
+    layout = _LAYOUTS[chosen.kinds[0]]
     pictures = layout(data).limited(limit)
     training = None if train is None else layout(train).limited(limit)
     try:
         with progress_bar() as progress:
             progress("starting", 0, 0)
             from featup_app.backbones import load_backbone
+            from featup_app.evaluation.plan import Plan
             from featup_app.evaluation.records import Records
-            from featup_app.evaluation.runs import Plan, evaluate_quality, evaluate_segmentation
 
             plan = Plan(
                 backbone=load_backbone(backbone, device=device),
@@ -116,10 +116,7 @@ def evaluate(
                 protocols=tuple(dict.fromkeys(part.strip() for part in protocol.split(",") if part.strip())),
             )
             with Records(output, fresh=fresh) as records:
-                if task == "seg":
-                    report = evaluate_segmentation(plan, records, output, progress=progress)
-                else:
-                    report = evaluate_quality(plan, records, progress=progress)
+                report = chosen.evaluate(plan, records, output, progress=progress)
     except KeyboardInterrupt:
         complain("Cancelled; what is measured is kept, and the same command goes on from there.")
         raise typer.Exit(130) from None
@@ -144,7 +141,7 @@ def _print_table(report: Report) -> None:
     table = Table(box=None, pad_edge=False)
     for index, title in enumerate(
         ("method", "protocol", f"{report.figure_name} ({better} is better)", f"± over {report.spread_name}",
-         "to bilinear", "95 %", "s/picture", "pictures")
+         "to bilinear", "95 %", "s/picture", "pictures", *(name for name, _ in report.further))
     ):  # fmt: skip
         table.add_column(title, justify="left" if index < 2 else "right", no_wrap=index == 0)
     for row in report.rows:
@@ -157,6 +154,7 @@ def _print_table(report: Report) -> None:
             "-" if row.interval is None else f"{row.interval[0]:+.4f} .. {row.interval[1]:+.4f}",
             f"{row.seconds:.2f}",
             str(row.pictures),
+            *("-" if row.further[name] is None else f"{row.further[name]:.4f}" for name, _ in report.further),
         )
     width = None if sys.stdout.isatty() else 200  # in a file or a pipe no line is broken
     Console(width=width).print(table)

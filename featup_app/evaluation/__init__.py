@@ -9,9 +9,9 @@ from featup_app.lazily import lazy_names
 if TYPE_CHECKING:
     from featup_app.evaluation.datasets import Dataset, Item, labelled_images, photos, rgbd_images
     from featup_app.evaluation.methods import MethodChoice, parse_methods
+    from featup_app.evaluation.plan import Plan
     from featup_app.evaluation.probes import LinearProbe, Moments, fit_logistic, fit_ridge
     from featup_app.evaluation.report import Report, Row
-    from featup_app.evaluation.runs import Plan, evaluate_quality, evaluate_segmentation
     from featup_app.evaluation.segmentation import (
         Frame,
         ProbeSet,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         load_frames,
         score_segmentation,
     )
+    from featup_app.evaluation.tasks import TASKS, Task, find_task
 
 __all__ = [
     "Dataset",
@@ -34,8 +35,9 @@ __all__ = [
     "Report",
     "Row",
     "SegmentationScore",
-    "evaluate_quality",
-    "evaluate_segmentation",
+    "TASKS",
+    "Task",
+    "find_task",
     "fit_logistic",
     "fit_lowres_probes",
     "fit_ridge",
@@ -64,9 +66,7 @@ __getattr__ = lazy_names(
         "fit_ridge": "probes",
         "Report": "report",
         "Row": "report",
-        "Plan": "runs",
-        "evaluate_quality": "runs",
-        "evaluate_segmentation": "runs",
+        "Plan": "plan",
         "Frame": "segmentation",
         "ProbeSet": "segmentation",
         "SegmentationScore": "segmentation",
@@ -74,5 +74,8 @@ __getattr__ = lazy_names(
         "fit_upsampled_probes": "segmentation",
         "load_frames": "segmentation",
         "score_segmentation": "segmentation",
+        "TASKS": "tasks",
+        "Task": "tasks",
+        "find_task": "tasks",
     },
 )

@@ -30,6 +30,7 @@ class Row:
         seconds: per picture, for making the field and measuring it.
         pictures: how many there are behind the figure.
         details: more numbers, JSON-able.
+        further: more figures with columns of their own, by the names in ``Report.further``; None where there is none.
     """
 
     method: str
@@ -41,6 +42,7 @@ class Row:
     seconds: float
     pictures: int
     details: Mapping[str, Any] = field(default_factory=dict)
+    further: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,14 @@ class Report:
     """The outcome of an evaluation.
 
     Attributes:
-        task: ``quality`` or ``seg``.
+        task: name of the task.
         figure_name: what the figures are.
         spread_name: what the spreads are over.
         higher_is_better: which way figures improve.
         rows: one for each method and protocol.
         failures: pictures that could not be measured, with the reason.
         settings: everything that the figures depend on, JSON-able.
+        further: names of the further figures of the rows, and whether higher is better.
     """
 
     task: str
@@ -64,6 +67,7 @@ class Report:
     rows: tuple[Row, ...]
     failures: tuple[tuple[str, str], ...]
     settings: Mapping[str, Any]
+    further: tuple[tuple[str, bool], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -77,13 +81,14 @@ class Report:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(
             ["method", "protocol", self.figure_name, f"spread over {self.spread_name}", "difference to bilinear",
-             "interval low", "interval high", "seconds per picture", "pictures"]
+             "interval low", "interval high", "seconds per picture", "pictures", *(name for name, _ in self.further)]
         )  # fmt: skip
         for row in self.rows:
             low, high = row.interval or ("", "")
             difference = "" if row.difference is None else row.difference
             writer.writerow(
                 [row.method, row.protocol, row.figure, row.spread, difference, low, high, row.seconds, row.pictures]
+                + [row.further[name] for name, _ in self.further]
             )
         return stream.getvalue()
 

@@ -27,6 +27,7 @@ from featup_app.errors import EvaluationError
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Dataset, Item
 from featup_app.evaluation.footprints import label_shares
+from featup_app.evaluation.plan import FOLDS
 from featup_app.evaluation.probes import Fold, LinearProbe, fit_logistic_folds, fit_ridge_folds
 from featup_app.evaluation.statistics import Counts, Floats
 from featup_app.features import FeatureMap, Geometry, Region, Size
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 FieldFactory = Callable[[FeatureMap], "FeatureField"]
 
-FOLDS = 3
-PROBES = ("ridge", "logistic")
 KEPT_SAMPLES = 100_000
 """Samples of all training pictures together that are kept to choose the ridge strength by, and for logistic probes."""
 

@@ -183,14 +183,24 @@ def test_a_broken_training_picture_is_listed_and_passed_over(tmp_path, labelled,
         (("--train", "."), "fits nothing"),
         (("--methods", "magic"), "no upsampling method"),
         (("--methods", "jbu=none.pth"), "There is no file"),
-        (("--protocol", "none"), "transfer, trained"),
-        (("--probe", "none"), "ridge, logistic"),
+        (("--protocol", "none"), "no protocol to choose"),
+        (("--probe", "none"), "no probe to choose"),
     ],
 )
 def test_wrong_words_are_one_sentence(tmp_path, photos, command, arguments, words):
     code, text, errors = command("--data", photos, "-o", tmp_path / "report", *arguments)
     assert (code, text) == (2, "")
     assert errors.count("\n") == 1
+    assert words in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(("--protocol", "none"), "transfer, trained"), (("--probe", "none"), "ridge, logistic")]
+)
+def test_wrong_protocols_and_probes_are_shown_the_right_ones(tmp_path, labelled, command, arguments, words):
+    folders = ("--task", "seg", "--data", labelled / "val", "--train", labelled / "train")
+    code, text, errors = command(*folders, "-o", tmp_path / "report", *arguments)
+    assert (code, text) == (2, "")
     assert words in errors
 
 
