@@ -16,6 +16,7 @@ from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.engine.exporting import ExportOptions, export_image, parse_views, unique_stems
 from featup_app.engine.views import ViewSettings
 from featup_app.errors import FeatUpError, UpsamplerError
+from featup_app.fields import METHODS, find_method
 from featup_app.progress import Progress
 
 BAD_INPUT = 2
@@ -43,7 +44,10 @@ def export(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(metavar="NAME", help="Upsampling method: lowres, bilinear or jbu.")
+        str,
+        typer.Option(
+            metavar="NAME", help=f"Upsampling method, one of: {', '.join(method.name for method in METHODS)}."
+        ),
     ] = _DEFAULT.method,
     upsampler: UpsamplerChoice = None,
     output_size: Annotated[
@@ -91,7 +95,7 @@ def export(
         output_size=output_size,
         upsampler=upsampler,
     )
-    if upsampler is not None and method != "jbu":
+    if upsampler is not None and not find_method(method).takes_weights:
         raise UpsamplerError(
             f"The method {method} has no weights to choose; leave out --upsampler, or take --method jbu."
         )

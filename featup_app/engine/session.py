@@ -31,7 +31,7 @@ from featup_app.engine.views import (
 )
 from featup_app.errors import UpsamplerError
 from featup_app.features import FeatureMap, Point, Size
-from featup_app.fields import METHODS, FeatureField, Upsampler, default_upsampler, load_upsampler, upsample
+from featup_app.fields import METHODS, FeatureField, Upsampler, default_upsampler, find_method, load_upsampler, upsample
 from featup_app.fields.field import LinearField
 from featup_app.fields.upsampler_files import file_state
 from featup_app.images import Image
@@ -79,6 +79,7 @@ class Session:
         self._upsamplers: _Recent[Upsampler] = _Recent(4)
         self._maps: _Recent[FeatureMap] = _Recent(6)
         self._fields: _Recent[FeatureField] = _Recent(4)
+        self._dear_fields: _Recent[FeatureField] = _Recent(6)  # whose making takes seconds: not lost to quick ones
         self._bases: _Recent[PCABasis] = _Recent(8)
         self._logits: _Recent[Tensor] = _Recent(4)
 
@@ -126,16 +127,22 @@ class Session:
     def field(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> FeatureField:
         """The features at any size. Raises BackboneError, SizeError, UpsamplerError."""
         features = self.features(image, settings, progress)
-        return self._field(image, settings, features, self._upsampler(settings, features))
+        return self._field(image, settings, features, self._upsampler(settings, features), progress)
 
     def _field(
-        self, image: Image, settings: ViewSettings, features: FeatureMap, upsampler: Upsampler | None
+        self,
+        image: Image,
+        settings: ViewSettings,
+        features: FeatureMap,
+        upsampler: Upsampler | None,
+        progress: Progress,
     ) -> FeatureField:
         key = (_map_key(image, settings), settings.method, _weights_key(upsampler))
         options: dict[str, Any] = {}
         if settings.method == "jbu":
             options = {"kernel": CLASSICAL} if upsampler is None else {"upsampler": upsampler}
-        return self._fields.get(key, lambda: upsample(features, image, settings.method, **options))
+        remembered = self._fields if find_method(settings.method).quick else self._dear_fields
+        return remembered.get(key, lambda: upsample(features, image, settings.method, progress=progress, **options))
 
     def _upsampler(self, settings: ViewSettings, features: FeatureMap) -> Upsampler | None:
         """The trained weights that joint bilateral upsampling uses; None for the classical ones, and for other methods."""
@@ -238,7 +245,8 @@ class Session:
                 return fit_pca(source, progress=progress)
             if options.fit == "field":
                 return fit_pca(viewed, progress=progress)
-            fields = [self.field(image, settings.with_(method=method.name), progress) for method in METHODS]
+            quick = [method.name for method in METHODS if method.quick]  # the others would take minutes, unasked
+            fields = [self.field(image, settings.with_(method=name), progress) for name in quick]
             alike = [field for field in fields if (field.source if isinstance(field, LinearField) else own) is source]
             return fit_pca(alike, progress=progress)
 
@@ -282,7 +290,7 @@ class Session:
             except UpsamplerError:
                 fits = False
             upsampler = upsampler if fits else upsampler.stages_alone()
-        return self._field(image, settings, features, upsampler)
+        return self._field(image, settings, features, upsampler, progress)
 
     def cam_view(
         self, image: Image, settings: ViewSettings, chosen: str | int | None = None, progress: Progress = silent

@@ -58,7 +58,7 @@ class PCAOptions:
     """Which components are shown, counted from 1, and what they are fitted on.
 
     ``fit``: "grid" fits the low-resolution map, so that colours are the same for every method; "field" the upsampled features
-    alone; "joint" the upsampled features of all methods together.
+    alone; "joint" those of all methods together, except those that are fitted to each image or run the backbone again.
     """
 
     numbers: tuple[int, ...] = (1, 2, 3)

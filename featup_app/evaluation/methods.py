@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from featup_app.errors import EvaluationError
 from featup_app.fields import METHODS, find_method, upsample
+from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap
@@ -22,7 +23,7 @@ BASELINE = "bilinear"
 
 RAW = "raw"
 
-_GUIDED = tuple(method.name for method in METHODS if "upsampler" in method.options)
+_GUIDED = tuple(method.name for method in METHODS if method.takes_weights)
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ class PreparedMethod:
     space: str = RAW
     normalise: Callable[[FeatureMap], FeatureMap] | None = None
 
-    def field(self, features: FeatureMap) -> FeatureField:
+    def field(self, features: FeatureMap, progress: Progress = silent) -> FeatureField:
         """The method's field of the backbone's features."""
-        return upsample(features, method=self.method, **self.options)
+        return upsample(features, method=self.method, progress=progress, **self.options)
 
     def source(self, features: FeatureMap) -> FeatureMap:
         """The low-resolution features in the space of the field."""

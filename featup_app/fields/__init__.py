@@ -8,10 +8,11 @@ from featup_app.fields.registry import METHODS, Method, find_method, upsample
 from featup_app.lazily import lazy_names
 
 if TYPE_CHECKING:
+    from featup_app.fields.bilinear import BilinearField
     from featup_app.fields.field import FeatureField
     from featup_app.fields.jbu import JBUField
     from featup_app.fields.jbu_stack import JBUStack
-    from featup_app.fields.plain import BilinearField, LowResField
+    from featup_app.fields.lowres import LowResField
     from featup_app.fields.upsampler import Upsampler
     from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
 
@@ -36,8 +37,8 @@ __getattr__ = lazy_names(
         "FeatureField": "field",
         "JBUField": "jbu",
         "JBUStack": "jbu_stack",
-        "BilinearField": "plain",
-        "LowResField": "plain",
+        "BilinearField": "bilinear",
+        "LowResField": "lowres",
         "Upsampler": "upsampler",
         "default_upsampler": "upsampler_files",
         "load_upsampler": "upsampler_files",

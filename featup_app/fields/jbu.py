@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from featup_app.errors import UpsamplerError
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.field import LinearField, output_positions
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
+from featup_app.fields.upsampler import Upsampler
+from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
 from featup_app.fields.window_kernels import BilateralKernel, WindowKernel, strips
 from featup_app.images import Image
 from featup_app.ops.doubling import KERNEL_SIZE, RADIUS, Place, coarse_span, guided_double
 from featup_app.ops.native import empty_map
 from featup_app.ops.resampling import bilinear, linear_span, reflect_indices
 from featup_app.ops.rounding import ROUNDED, ROUNDED_BYTES, round_weights
-from featup_app.progress import Progress
+from featup_app.progress import Progress, silent
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -296,3 +299,53 @@ class JBUField(LinearField):
             correction = (weight @ data.flatten(1)).view_as(data)
             self._corrected_source = torch.add(data, correction, alpha=FIXUP_WEIGHT), FIXUP_WEIGHT * offset
         return self._corrected_source
+
+
+def make_field(features: FeatureMap, image: Image, options: Mapping[str, Any], progress: Progress = silent) -> JBUField:
+    """The field, for :func:`~featup_app.fields.upsample`.
+
+    Args:
+        features: the map to upsample.
+        image: the picture that guides.
+        options: ``upsampler`` (a loaded :class:`Upsampler` or the path of its file), or ``stack`` (a bare :class:`JBUStack`),
+            or ``kernel="classical"`` for the untrained form, perhaps with ``sigma_spatial`` and ``sigma_range``. With none
+            of them, :func:`default_upsampler` decides.
+        progress: not called; the weights are made when a size is asked for.
+
+    Raises:
+        UpsamplerError: for options that exclude each other, or weights for other channels or another backbone.
+    """
+    widths = {name: options[name] for name in ("sigma_spatial", "sigma_range") if name in options}
+    forms = [name for name in ("upsampler", "stack", "kernel") if name in options] or list(widths)[:1]
+    if len(forms) > 1:
+        raise UpsamplerError(f'The options "{forms[0]}" and "{forms[1]}" of jbu exclude each other; give one of them.')
+    if options.get("kernel", "classical") != "classical":
+        raise UpsamplerError(
+            f'The option "kernel" of jbu is "{options["kernel"]}"; the only one to choose is "classical".'
+        )
+    if widths and forms[0] in ("upsampler", "stack"):
+        raise UpsamplerError(f'Learned weights have widths of their own; leave out the option "{next(iter(widths))}".')
+    for name, value in widths.items():
+        if not float(value) > 0:
+            raise UpsamplerError(f'The option "{name}" of jbu is {value}; it must be greater than zero.')
+    if "stack" in options:
+        try:
+            return JBUField.learned(features, image, options["stack"])
+        except ValueError as error:
+            raise UpsamplerError(
+                f"The upsampler does not fit: {error}. Train or load one for this backbone."
+            ) from error
+    names = features.provenance.get("backbone"), features.layer, features.channels
+    upsampler = options.get("upsampler") if forms else default_upsampler(*names)
+    if upsampler is None:
+        return JBUField.classical(features, image, **widths)
+    if not isinstance(upsampler, Upsampler):
+        upsampler = load_upsampler(upsampler)
+    upsampler.check_fits(*names)
+    return JBUField.learned(
+        upsampler.normalised(features),
+        image,
+        upsampler.on(features.data.device),
+        universal=upsampler.universal,
+        settings={"upsampler": upsampler.facts()},
+    )

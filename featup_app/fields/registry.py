@@ -1,11 +1,17 @@
-"""The upsampling methods by name. Imports no torch, so that menus can be filled before it is there."""
+"""The upsampling methods by name. Imports no torch, so that menus can be filled before it is there.
+
+A method is one module of this room, named like the method, with a function
+``make_field(features, image, options, progress) -> FeatureField`` that checks its options, and one entry in :data:`METHODS`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
 from featup_app.errors import UpsamplerError
+from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap
@@ -15,12 +21,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """An upsampling method as a menu shows it: name for commands and files, title, one sentence, names of its options."""
+    """An upsampling method as a menu shows it.
+
+    Attributes:
+        name: for commands and files; also that of the module that makes its fields.
+        title: for menus.
+        description: a sentence or two.
+        options: names of the options that it takes.
+        runs_backbone: whether it needs features of other pictures than the whole one, so that a map without its backbone, such
+            as one that was read from a file, cannot be upsampled by it.
+        fitted: whether something is fitted to each image, which takes seconds to minutes.
+    """
 
     name: str
     title: str
     description: str
     options: tuple[str, ...] = ()
+    runs_backbone: bool = False
+    fitted: bool = False
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether it uses trained weights, which a person may choose: then one of its options is ``upsampler``."""
+        return "upsampler" in self.options
+
+    @property
+    def quick(self) -> bool:
+        """Whether a field is made in no time, so that one may be made without being asked for."""
+        return not (self.runs_backbone or self.fitted)
 
 
 METHODS: tuple[Method, ...] = (
@@ -49,20 +77,27 @@ def find_method(name: str) -> Method:
     raise UpsamplerError(f'There is no upsampling method "{name}". Choose one of: {names}.')
 
 
-def upsample(features: FeatureMap, image: Image | None = None, method: str = "jbu", **options: Any) -> FeatureField:
+def upsample(
+    features: FeatureMap,
+    image: Image | None = None,
+    method: str = "jbu",
+    *,
+    progress: Progress = silent,
+    **options: Any,
+) -> FeatureField:
     """A field of the features at any size.
 
     Args:
         features: the low-resolution map.
         image: the picture that guides; the one that the features were made of, if not given.
         method: a name in :data:`METHODS`.
-        options: of the method. ``jbu``: ``upsampler`` (a loaded :class:`Upsampler` or the path of its file), or ``stack`` (a
-            bare :class:`JBUStack`), or ``kernel="classical"`` for the untrained form, perhaps with ``sigma_spatial`` and
-            ``sigma_range``. With none of them, :func:`default_upsampler` decides.
+        progress: called while the method runs the backbone again or fits something; may cancel.
+        options: of the method, named in its entry and explained by ``make_field`` in its module; None means the default.
 
     Raises:
         UpsamplerError: for an unknown method or option, options that exclude each other, an image of another size, or weights
             for other channels or another backbone.
+        BackboneError: if the method runs the backbone again, and that cannot be done.
     """
     entry = find_method(method)
     unknown = sorted(set(options) - set(entry.options))
@@ -76,54 +111,11 @@ def upsample(features: FeatureMap, image: Image | None = None, method: str = "jb
             f"The guiding image is {image.size_hw[0]}x{image.size_hw[1]} pixels, but the features were made of one of "
             f"{height}x{width}; give the same image to both."
         )
-    if method == "lowres":
-        from featup_app.fields.plain import LowResField
-
-        return LowResField(features)
-    if method == "bilinear":
-        from featup_app.fields.plain import BilinearField
-
-        return BilinearField(features)
-    return _jbu(features, image, options)
-
-
-def _jbu(features: FeatureMap, image: Image, options: dict[str, Any]) -> FeatureField:
-    from featup_app.fields.jbu import JBUField
-    from featup_app.fields.upsampler import Upsampler
-    from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
-
-    given = {name: value for name, value in options.items() if value is not None}
-    widths = {name: given[name] for name in ("sigma_spatial", "sigma_range") if name in given}
-    forms = [name for name in ("upsampler", "stack", "kernel") if name in given] or list(widths)[:1]
-    if len(forms) > 1:
-        raise UpsamplerError(f'The options "{forms[0]}" and "{forms[1]}" of jbu exclude each other; give one of them.')
-    if given.get("kernel", "classical") != "classical":
+    if entry.runs_backbone and features.backbone is None:
         raise UpsamplerError(
-            f'The option "kernel" of jbu is "{given["kernel"]}"; the only one to choose is "classical".'
+            f'The features of "{features.image.name}" come without the backbone that made them, and {entry.title} has to run '
+            "it again; extract them from the image, or choose another method."
         )
-    if widths and forms[0] in ("upsampler", "stack"):
-        raise UpsamplerError(f'Learned weights have widths of their own; leave out the option "{next(iter(widths))}".')
-    for name, value in widths.items():
-        if not float(value) > 0:
-            raise UpsamplerError(f'The option "{name}" of jbu is {value}; it must be greater than zero.')
-    if "stack" in given:
-        try:
-            return JBUField.learned(features, image, given["stack"])
-        except ValueError as error:
-            raise UpsamplerError(
-                f"The upsampler does not fit: {error}. Train or load one for this backbone."
-            ) from error
-    names = features.provenance.get("backbone"), features.layer, features.channels
-    upsampler = given.get("upsampler") if forms else default_upsampler(*names)
-    if upsampler is None:
-        return JBUField.classical(features, image, **widths)
-    if not isinstance(upsampler, Upsampler):
-        upsampler = load_upsampler(upsampler)
-    upsampler.check_fits(*names)
-    return JBUField.learned(
-        upsampler.normalised(features),
-        image,
-        upsampler.on(features.data.device),
-        universal=upsampler.universal,
-        settings={"upsampler": upsampler.facts()},
-    )
+    module = import_module(f"featup_app.fields.{entry.name}")
+    given = {name: value for name, value in options.items() if value is not None}
+    return cast("FeatureField", module.make_field(features, image, given, progress))

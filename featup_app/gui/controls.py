@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLineEdit, QSizePo
 
 from featup_app.backbones import BackboneInfo
 from featup_app.engine.views import CLASSICAL, BackboneFacts, UpsamplerFacts, ViewSettings
-from featup_app.fields import METHODS
+from featup_app.fields import METHODS, find_method
 from featup_app.gui import style
 
 INPUT_SIZES = ("224", "336", "448", "560", "672", "image")
@@ -142,10 +142,11 @@ class Controls(QWidget):
                 self.weights.addItem(title if len(title) <= _LONGEST_TITLE else f"{title[: _LONGEST_TITLE - 1]}…", data)
                 self.weights.setItemData(self.weights.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         _select(self.weights, self._settings.upsampler or "")
-        usable = self._settings.method == "jbu"
+        method = find_method(self._settings.method)
+        usable = method.takes_weights
         self.weights.setEnabled(usable)
         told = self.weights.currentData(Qt.ItemDataRole.ToolTipRole)
-        self.weights.setToolTip(told if usable else "Only FeatUp JBU has weights to choose.")
+        self.weights.setToolTip(told if usable else f"{method.title} has no weights to choose.")
 
     def show_backbone(self, facts: BackboneFacts) -> None:
         """Offer the layers of the backbone that was loaded."""

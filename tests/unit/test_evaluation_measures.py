@@ -25,7 +25,7 @@ from featup_app.evaluation.report import REPORT_FILES, Report, Row, write_report
 from featup_app.features import FeatureMap, Geometry
 from featup_app.fields import upsample
 from featup_app.fields.field import LinearField
-from featup_app.fields.plain import LowResField
+from featup_app.fields.lowres import LowResField
 from featup_app.images import image_from_array
 from featup_app.multiview import box_average, held_out_views, identity_jitter, reprojection_error
 

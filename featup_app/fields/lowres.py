@@ -1,0 +1,36 @@
+"""The features as the backbone gives them: the first row of the paper's table, and what all others are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from featup_app.features import FeatureMap, Region, Size
+from featup_app.fields.field import LinearField, output_positions
+from featup_app.images import Image
+from featup_app.ops.resampling import nearest
+from featup_app.progress import Progress, silent
+
+
+class LowResField(LinearField):
+    """The features as the backbone gives them: each output pixel takes those of the cell that holds it."""
+
+    method = "lowres"
+
+    def _upsample(self, source: Tensor, size: Size, region: Region, progress: Progress) -> Tensor:
+        return nearest(source, *output_positions(size, region, self.geometry))
+
+    def bytes_per_pixel(self, channels: int) -> float:
+        return 8.0 * channels
+
+    def settings(self) -> dict[str, object]:
+        return {"interpolation": "nearest cell"}
+
+
+def make_field(
+    features: FeatureMap, image: Image, options: Mapping[str, Any], progress: Progress = silent
+) -> LowResField:
+    """The field, for :func:`~featup_app.fields.upsample`; there are no options, and the image is not looked at."""
+    return LowResField(features)
