@@ -1,12 +1,13 @@
 """Data sets that lie in folders: pictures, and what is known about their pixels. Nothing is downloaded or copied.
 
-A new layout is one function from a folder to a :class:`Dataset`. Files are read when they are asked for.
+Here are the plain layouts; those of well-known data sets stand in :mod:`featup_app.evaluation.known_datasets`, and all of them by
+name in :mod:`featup_app.evaluation.layouts`. Files are read when they are asked for.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,29 @@ Depths = npt.NDArray[np.float32]
 UNLABELLED = -1
 """The label of pixels that do not count."""
 
+PHOTOS, LABELS, DEPTHS = "photos", "labels", "depths"
+"""What a data set knows about its pixels: nothing, a class, or a distance."""
+
+PER_METRE = 1000.0
+"""Readings of a depth file for one metre, unless someone says otherwise: millimetres, as most cameras write them."""
+
 CAMVID_CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
 )  # fmt: skip
 CAMVID_VOID = 11
 CLASSES_FILE = "classes.txt"
 
-_PHOTOS_TREE = "FOLDER/\n  any name.jpg\n  ..."
-_LABELLED_TREE = (
+PHOTOS_TREE = "FOLDER/\n  any name.jpg\n  ..."
+LABELLED_TREE = (
     "FOLDER/\n  images/  name.jpg ...\n  labels/  name.png ... (one grey value per class)\n"
     "  classes.txt  (optional: one class a line, in the order of the values; a line `void` for what does not count; "
     "without it the 11 classes of CamVid and 11 for void)"
 )
-_RGBD_TREE = "FOLDER/\n  color/  name.png ...\n  depth/  name.png or name.pgm ... (16 bit, 0 = no reading)"
+RGBD_TREE = (
+    "FOLDER/\n  color/  name.png ... (or rgb/ or images/)\n  depth/  name.png or name.pgm ... (16 bit, 0 = no reading)\n"
+    "or a folder of such folders, one for each scene"
+)
+_COLOUR_FOLDERS = ("color", "rgb", "images")
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,10 @@ class Item:
         target_path: its labels or depths; None where there are none.
         class_count: number of classes of the data set.
         void: the value in the label file that does not count; None if all count.
+        table: the class of each value in the label file, or UNLABELLED; empty where values are classes.
+        truth: what the whole picture shows, such as the identifier of a class of ImageNet; empty where that is unknown.
+        scene: the pictures of one scene resemble each other; empty where scenes are not known.
+        per_metre: readings of the depth file for one metre.
     """
 
     name: str
@@ -55,6 +70,10 @@ class Item:
     target_path: Path | None = None
     class_count: int = 0
     void: int | None = None
+    table: tuple[int, ...] = ()
+    truth: str = ""
+    scene: str = ""
+    per_metre: float = PER_METRE
 
     def image(self) -> Image:
         """The picture, decoded. Raises ImageError if it cannot be."""
@@ -68,20 +87,28 @@ class Item:
         """
         values = self._read_target().astype(np.int32)
         values[values == (-1 if self.void is None else self.void)] = UNLABELLED
-        if int(values.max()) >= self.class_count:
+        largest = int(values.max())
+        if self.table and largest >= len(self.table):
             raise EvaluationError(
-                f'The labels "{self.target_path}" hold the value {int(values.max())}, but the data set has '
+                f'The labels "{self.target_path}" hold the value {largest}, but those of this data set end at '
+                f"{len(self.table) - 1}; choose the layout that the files belong to."
+            )
+        if self.table:
+            values = np.append(np.array(self.table, dtype=np.int32), UNLABELLED)[values]  # UNLABELLED is the last place
+        elif largest >= self.class_count:
+            raise EvaluationError(
+                f'The labels "{self.target_path}" hold the value {largest}, but the data set has '
                 f"{self.class_count} classes (0 to {self.class_count - 1}); list all of them in {CLASSES_FILE}."
             )
         return values.astype(np.int16)
 
     def depths(self) -> Depths:
-        """Distance at every pixel, (H, W) float32, in the unit of the file; 0 where the camera gave no reading.
+        """Distance at every pixel, (H, W) float32 in metres; 0 where the camera gave no reading.
 
         Raises:
             EvaluationError: if the file cannot be read.
         """
-        return self._read_target().astype(np.float32)
+        return (self._read_target() / self.per_metre).astype(np.float32)
 
     def _read_target(self) -> npt.NDArray[Any]:
         """(H, W) values of the target file as they are stored."""
@@ -112,11 +139,17 @@ class Dataset:
         folder: where they lie.
         items: the pictures in the order of their names.
         class_names: what the labels mean; empty where there are none.
+        kind: :data:`PHOTOS`, :data:`LABELS` or :data:`DEPTHS`.
+        layout: name of the layout.
+        split: name of the part of the data set that this is; empty where it has no parts.
     """
 
     folder: Path
     items: tuple[Item, ...]
     class_names: tuple[str, ...] = ()
+    kind: str = PHOTOS
+    layout: str = "photos"
+    split: str = ""
 
     def limited(self, count: int | None) -> Dataset:
         """The same with at most so many pictures, spread evenly over the folder (frames of a film resemble their
@@ -133,7 +166,7 @@ def photos(folder: Path) -> Dataset:
     Raises:
         EvaluationError: if there are none.
     """
-    paths = _pictures(folder, folder, _PHOTOS_TREE)
+    paths = pictures(folder, folder, PHOTOS_TREE)
     return Dataset(folder, tuple(Item(path.name, path) for path in paths))
 
 
@@ -144,19 +177,37 @@ def labelled_images(folder: Path) -> Dataset:
         EvaluationError: if the folders are not there, or a picture lacks its labels; the sentence shows the tree.
     """
     names, void = _classes(folder)
-    pairs = _pairs(folder, "images", "labels", _LABELLED_TREE)
-    items = tuple(Item(image.stem, image, target, len(names), void) for image, target in pairs)
-    return Dataset(folder, items, names)
+    found = pairs(folder, folder / "images", folder / "labels", LABELLED_TREE)
+    items = tuple(Item(image.stem, image, target, len(names), void) for image, target in found)
+    return Dataset(folder, items, names, LABELS, "labelled")
 
 
-def rgbd_images(folder: Path) -> Dataset:
-    """Pictures in ``color/`` and what a depth camera measured in ``depth/`` under the same names.
+def rgbd_images(folder: Path, *, per_metre: Mapping[str, float] | float = PER_METRE) -> Dataset:
+    """Pictures in ``color/`` and what a depth camera measured in ``depth/`` under the same names; or scenes of such folders.
+
+    Args:
+        folder: of one scene, or of scenes.
+        per_metre: readings of the depth files for one metre: a number, or one for each scene by the name of its folder.
 
     Raises:
-        EvaluationError: if the folders are not there, or a picture lacks its depths; the sentence shows the tree.
+        EvaluationError: if the folders are not there, a picture lacks its depths, or a scene lacks its unit; the sentence
+            shows the tree.
     """
-    pairs = _pairs(folder, "color", "depth", _RGBD_TREE)
-    return Dataset(folder, tuple(Item(image.stem, image, target) for image, target in pairs))
+    scenes = [folder]
+    if folder.is_dir() and not (folder / "depth").is_dir():
+        scenes = sorted(path for path in folder.iterdir() if (path / "depth").is_dir()) or scenes
+    items: list[Item] = []
+    for scene in scenes:
+        colour = next((scene / name for name in _COLOUR_FOLDERS if (scene / name).is_dir()), scene / _COLOUR_FOLDERS[0])
+        unit = per_metre if isinstance(per_metre, float | int) else per_metre.get(scene.name)
+        if unit is None:
+            raise EvaluationError(
+                f'The unit of the depths of "{scene.name}" is not given; give readings per metre for it too.'
+            )
+        prefix = "" if len(scenes) == 1 else f"{scene.name}/"
+        for image, target in pairs(scene, colour, scene / "depth", RGBD_TREE):
+            items.append(Item(f"{prefix}{image.stem}", image, target, scene=scene.name, per_metre=float(unit)))
+    return Dataset(folder, tuple(items), (), DEPTHS, "rgbd")
 
 
 def _classes(folder: Path) -> tuple[tuple[str, ...], int | None]:
@@ -173,25 +224,41 @@ def _classes(folder: Path) -> tuple[tuple[str, ...], int | None]:
     return tuple(names[: len(names) - len(voids)]), voids[0] if voids else None
 
 
-def _wrong(folder: Path, why: str, tree: str) -> EvaluationError:
+def wrong(folder: Path, why: str, tree: str) -> EvaluationError:
+    """What to tell about a folder that is laid out differently."""
     return EvaluationError(f'The folder "{folder}" cannot be used: {why}. This is expected:\n{tree}')
 
 
-def _pictures(folder: Path, root: Path, tree: str) -> list[Path]:
+def pictures(folder: Path, root: Path, tree: str) -> list[Path]:
+    """The pictures of a folder in the order of their names.
+
+    Raises:
+        EvaluationError: about ``root``, showing its ``tree``, if there are none.
+    """
     if not folder.is_dir():
-        raise _wrong(root, f'there is no folder "{folder}"', tree)
-    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
-    paths = sorted(path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+        raise wrong(root, f'there is no folder "{folder}"', tree)
+    paths = visible_pictures(folder)
     if not paths:
-        raise _wrong(root, f'"{folder}" holds no pictures', tree)
+        raise wrong(root, f'"{folder}" holds no pictures', tree)
     return paths
 
 
-def _pairs(folder: Path, images: str, targets: str, tree: str) -> Sequence[tuple[Path, Path]]:
-    found = {path.stem: path for path in _pictures(folder / targets, folder, tree)}
-    paths = _pictures(folder / images, folder, tree)
+def visible_pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder that is there, in the order of their names; maybe none."""
+    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def pairs(root: Path, images: Path, targets: Path, tree: str) -> Sequence[tuple[Path, Path]]:
+    """Pictures of a folder with the files of the same names in another.
+
+    Raises:
+        EvaluationError: about ``root``, showing its ``tree``, if a picture lacks its file.
+    """
+    found = {path.stem: path for path in pictures(targets, root, tree)}
+    paths = pictures(images, root, tree)
     missing = [path.name for path in paths if path.stem not in found]
     if missing:
         count = f"{len(missing)} pictures have" if len(missing) > 1 else "a picture has"
-        raise _wrong(folder, f'{count} no file of the same name in {targets}/, such as "{missing[0]}"', tree)
+        raise wrong(root, f'{count} no file of the same name in {targets.name}/, such as "{missing[0]}"', tree)
     return [(path, found[path.stem]) for path in paths]

@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featup_app.errors import EvaluationError
+from featup_app.evaluation.datasets import LABELS, PHOTOS
 from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.evaluation.plan import Plan
     from featup_app.evaluation.records import Records
     from featup_app.evaluation.report import Report
-
-PHOTOS, LABELS, DEPTHS = "photos", "labels", "depths"
-"""What a data set knows about its pixels: nothing, a class, or a distance."""
 
 
 @dataclass(frozen=True)
