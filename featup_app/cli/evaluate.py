@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,13 +11,17 @@ import typer
 
 from featup_app.cli.options import UpsamplerChoice
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
-from featup_app.errors import EvaluationError
-from featup_app.evaluation.datasets import labelled_images, photos, rgbd_images
+from featup_app.errors import EvaluationError, FeatUpError
+from featup_app.evaluation.datasets import Dataset
+from featup_app.evaluation.layouts import AUTO, LAYOUTS
 from featup_app.evaluation.methods import parse_methods
 from featup_app.evaluation.report import Report, write_report
-from featup_app.evaluation.tasks import DEPTHS, LABELS, PHOTOS, TASKS, find_task
+from featup_app.evaluation.sources import Sources, parse_depth_unit
+from featup_app.evaluation.tasks import ALL, TASKS, Task, find_task
 
-_LAYOUTS = {PHOTOS: photos, LABELS: labelled_images, DEPTHS: rgbd_images}
+_TASK_TITLES = "; ".join(f"{task.name}: {task.title}" for task in TASKS)
+_PROTOCOLS = "; ".join(f"{task.name}: {', '.join(task.protocols)}" for task in TASKS if task.protocols)
+_PROBES = "; ".join(f"{task.name}: {', '.join(task.probes)}" for task in TASKS if task.probes)
 
 
 def evaluate(
@@ -29,12 +35,13 @@ def evaluate(
         Path,
         typer.Option(
             metavar="DIR",
-            help="Pictures to measure on. quality: any folder of pictures; seg: with images/ and labels/.",
+            help="Pictures to measure on: any folder of pictures, or a data set as it was unpacked, for tasks that need to "
+            "know what is in the pictures. Nothing is downloaded.",
         ),
     ],
     task: Annotated[
         str,
-        typer.Option(metavar="TASK", help="; ".join(f"{entry.name}: {entry.title}" for entry in TASKS) + "."),
+        typer.Option(metavar="TASK", help=f"{_TASK_TITLES}; {ALL}: every task that data and backbone allow."),
     ] = "quality",
     methods: Annotated[
         str,
@@ -46,19 +53,36 @@ def evaluate(
     ] = "lowres,bilinear,jbu",
     train: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="seg: labelled pictures to fit the probes on; laid out as --data."),
+        typer.Option(
+            metavar="DIR",
+            help="Pictures to fit probes on. Not needed where a data set has a part for that, nor for depths: there each "
+            "scene is measured with probes of the other scenes.",
+        ),
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            metavar="LAYOUT",
+            help=f"How the folders are laid out, if {AUTO} does not recognise it: "
+            + ", ".join(entry.name for entry in LAYOUTS)
+            + ".",
+        ),
+    ] = AUTO,
+    depth_unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|SCENE=NUMBER,...",
+            help="Readings of depth files for one metre; 1000 (millimetres) if not given.",
+        ),
     ] = None,
     protocol: Annotated[
         str,
         typer.Option(
             metavar="LIST",
-            help="seg: transfer (probe of the low-res features, applied unchanged), trained (probe of each method's "
-            "own features), or both: transfer,trained.",
+            help=f"Ways of measuring, each a row for every method; the first if not given. {_PROTOCOLS}.",
         ),
     ] = "",
-    probe: Annotated[
-        str, typer.Option(metavar="KIND", help="seg, transfer: ridge (least squares) or logistic (cross-entropy).")
-    ] = "",
+    probe: Annotated[str, typer.Option(metavar="KIND", help=f"Kind of probe; the first if not given. {_PROBES}.")] = "",
     backbone: Annotated[
         str, typer.Option(metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
     ] = "dinov2-s14-imgfocus",
@@ -70,7 +94,7 @@ def evaluate(
         typer.Option(metavar="SIZE", help="Size that pictures are resized to for the backbone: 448, 364x476 or image."),
     ] = None,
     upsampler: UpsamplerChoice = None,
-    folds: Annotated[int, typer.Option(min=2, help="seg: parts of the training pictures, left out in turn.")] = 3,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the training pictures, left out in turn.")] = 3,
     limit: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Use at most so many pictures, evenly spread, of each folder."),
@@ -87,18 +111,24 @@ def evaluate(
     Prints a table and writes report.json and report.csv. The result of every picture is kept in results.jsonl at once: a
     run that was stopped goes on when the same command is given again. Pictures that fail are listed and passed over.
     """
-    chosen = find_task(task)
-    if chosen.trains and train is None:
-        raise EvaluationError(f"The task {task} fits probes; name the folder of training pictures with --train.")
-    if not chosen.trains and train is not None:
-        raise EvaluationError(f"The task {task} fits nothing; leave out --train, or choose --task seg.")
+    chosen = TASKS if task == ALL else (find_task(task),)
+    if train is not None and not any(entry.trains for entry in chosen):
+        raise EvaluationError(f"The task {task} fits nothing; leave out --train, or choose another task.")
     choices = parse_methods(methods, upsampler=upsampler)
-    layout = _LAYOUTS[chosen.kinds[0]]
-    pictures = layout(data).limited(limit)
-    training = None if train is None else layout(train).limited(limit)
+    units = None if depth_unit is None else parse_depth_unit(depth_unit)
+    sources = Sources(data, train, layout, units, limit)
+    passed_over: list[tuple[str, FeatUpError]] = []
+    found: list[tuple[Task, Dataset, Dataset | None]] = []
+    for entry in chosen:
+        try:
+            found.append((entry, *sources.open(entry)))
+        except EvaluationError as error:
+            passed_over.append((entry.name, error))
+    reports: list[Report] = []
     try:
         with progress_bar() as progress:
             progress("starting", 0, 0)
+            _stop_if_nothing_is_left(chosen, passed_over)
             from featup_app.backbones import load_backbone
             from featup_app.evaluation.plan import Plan
             from featup_app.evaluation.records import Records
@@ -106,8 +136,7 @@ def evaluate(
             plan = Plan(
                 backbone=load_backbone(backbone, device=device),
                 methods=choices,
-                data=pictures,
-                train=training,
+                data=found[0][1],
                 size=size,
                 layer=layer,
                 seed=seed,
@@ -116,19 +145,39 @@ def evaluate(
                 protocols=tuple(dict.fromkeys(part.strip() for part in protocol.split(",") if part.strip())),
             )
             with Records(output, fresh=fresh) as records:
-                report = chosen.evaluate(plan, records, output, progress=progress)
+                for entry, pictures, training in found:
+                    own = dataclasses.replace(plan, data=pictures, train=training)
+                    try:
+                        reports.append(entry.evaluate(own, records, output, progress=progress))
+                    except FeatUpError as error:
+                        passed_over.append((entry.name, error))
+                        _stop_if_nothing_is_left(chosen, passed_over)
     except KeyboardInterrupt:
         complain("Cancelled; what is measured is kept, and the same command goes on from there.")
         raise typer.Exit(130) from None
-    files = write_report(report, output)
-    for picture, reason in report.failures:
-        complain(f"{picture} was passed over: {reason}")
+    files = [
+        path for report in reports for path in write_report(report, output / report.task if task == ALL else output)
+    ]
+    for name, why in passed_over:
+        complain(f"The task {name} was passed over: {why}")
+    for report in reports:
+        for picture, reason in report.failures:
+            complain(f"{picture} was passed over{f' by {report.task}' if task == ALL else ''}: {reason}")
     if as_json:
-        say_json(report.as_dict())
+        say_json([report.as_dict() for report in reports] if task == ALL else reports[0].as_dict())
         return
-    _print_table(report)
+    for report in reports:
+        if task == ALL:
+            say(f"{report.task}: {find_task(report.task).title}")
+        _print_table(report)
     for path in files:
         say(str(path))
+
+
+def _stop_if_nothing_is_left(chosen: Sequence[Task], passed_over: Sequence[tuple[str, FeatUpError]]) -> None:
+    """Raise the first reason if every task was passed over."""
+    if len(passed_over) == len(chosen):
+        raise passed_over[0][1]
 
 
 def _print_table(report: Report) -> None:

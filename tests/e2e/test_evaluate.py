@@ -179,7 +179,6 @@ def test_a_broken_training_picture_is_listed_and_passed_over(tmp_path, labelled,
     ("arguments", "words"),
     [
         (("--task", "magic"), "quality, seg"),
-        (("--task", "seg"), "--train"),
         (("--train", "."), "fits nothing"),
         (("--methods", "magic"), "no upsampling method"),
         (("--methods", "jbu=none.pth"), "There is no file"),
@@ -202,6 +201,16 @@ def test_wrong_protocols_and_probes_are_shown_the_right_ones(tmp_path, labelled,
     code, text, errors = command(*folders, "-o", tmp_path / "report", *arguments)
     assert (code, text) == (2, "")
     assert words in errors
+
+
+def test_probes_are_not_fitted_on_what_they_label(tmp_path, labelled, command):
+    arguments = ("--task", "seg", "--data", labelled / "val", "-o", tmp_path / "report")
+    code, _, errors = command(*arguments)
+    assert code == 2
+    assert "--train" in errors
+    code, _, errors = command(*arguments, "--train", labelled / "val")
+    assert code == 2
+    assert "would be measured with what was fitted on them" in errors
 
 
 def test_a_wrong_folder_is_shown_the_right_tree(tmp_path, photos, command):

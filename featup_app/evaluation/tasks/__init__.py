@@ -95,6 +95,10 @@ TASKS: tuple[Task, ...] = (
 )
 
 
+ALL = "all"
+"""Stands for every task that data and backbone allow."""
+
+
 def find_task(name: str) -> Task:
     """The task of this name.
 
@@ -104,7 +108,7 @@ def find_task(name: str) -> Task:
     for task in TASKS:
         if task.name == name:
             return task
-    raise EvaluationError(f'There is no task "{name}"; choose one of: {", ".join(task.name for task in TASKS)}.')
+    raise EvaluationError(f'There is no task "{name}"; choose one of: {", ".join(task.name for task in TASKS)}, {ALL}.')
 
 
 def _no_choice(what: str, name: str, task: str, choices: tuple[str, ...]) -> str:
