@@ -55,6 +55,22 @@ METHODS: tuple[Method, ...] = (
     Method("lowres", "Low-res", "The features as the backbone gives them, one square per cell."),
     Method("bilinear", "Bilinear", "Linear interpolation between the cells: smooth, blind to the edges in the image."),
     Method(
+        "strided",
+        "Strided",
+        "The backbone itself with a smaller stride: overlapping patches, or later strides left out. Slower by more than the "
+        "square of the factor.",
+        options=("factor",),
+        runs_backbone=True,
+    ),
+    Method(
+        "large_image",
+        "Large image",
+        "The backbone on an enlarged image, so that each cell covers less of it; sees finer things and less of their "
+        "surroundings.",
+        options=("factor", "memory_budget"),
+        runs_backbone=True,
+    ),
+    Method(
         "jbu",
         "FeatUp JBU",
         "Joint bilateral upsampling: repeated guided doublings that follow the edges of the image. Uses the weights that "

@@ -5,14 +5,32 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featup_app.features import FeatureMap, Geometry, Region
 from featup_app.fields import METHODS, FeatureField, JBUStack, upsample
-from featup_app.images import image_from_array
+from featup_app.fields.finer import FinerField, FinerGrid
+from featup_app.images import Image, image_from_array
 
-VARIANTS = [*(method.name for method in METHODS), "jbu learned"]
+VARIANTS = [*(method.name for method in METHODS if method.quick), "jbu learned", "large_image", "finer"]
+
+
+class Patches:
+    """A backbone whose features are random mixtures of the pixels of a patch."""
+
+    stride = 14
+
+    def __init__(self, channels: int) -> None:
+        self._kernel = torch.randn(channels, 3, 14, 14, generator=torch.Generator().manual_seed(channels))
+
+    def resized(self, image: Image, size: tuple[int, int]) -> torch.Tensor:
+        pixels = torch.from_numpy(image.pixels.astype(np.float32)).permute(2, 0, 1)[None] / 255
+        return F.interpolate(pixels, size, mode="bilinear")[0]
+
+    def features(self, batch, layer, progress) -> torch.Tensor:
+        return F.conv2d(batch, self._kernel, stride=14)
 
 
 def make_field(
@@ -29,7 +47,12 @@ def make_field(
     image = image_from_array(pixels)
     data = torch.randn(channels, *grid, generator=generator)
     geometry = Geometry(image_hw=image_hw, input_hw=(grid[0] * 14, grid[1] * 14), grid_hw=grid, offset_xy=offset)
-    features = FeatureMap(data=data, geometry=geometry, layer="block 0", image=image)
+    features = FeatureMap(data=data, geometry=geometry, layer="block 0", image=image, backbone=Patches(channels))
+    if variant == "finer":  # of a few channels, from which all features are made
+        values = torch.randn(2, 2 * grid[0] - 1, 2 * grid[1] - 1, generator=generator)
+        weight, bias = torch.randn(channels, 2, generator=generator), torch.randn(channels, generator=generator)
+        place = FinerGrid.from_first_cells(2)
+        return FinerField(features, values, place, method="strided", settings={}, weight=weight, bias=bias)
     if variant == "jbu":
         return upsample(features, image, variant, kernel="classical")
     if variant != "jbu learned":

@@ -1,0 +1,213 @@
+"""The methods that run the backbone again or are fitted to each image: where their features lie, and what they refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import timm
+import torch
+
+from featup_app.backbones import Backbone, load_backbone
+from featup_app.backbones.catalogue import BackboneInfo
+from featup_app.backbones.finer_stride import finer_features
+from featup_app.errors import BackboneError, Cancelled, UpsamplerError
+from featup_app.features import FeatureMap, Region
+from featup_app.fields import upsample
+from featup_app.images import Image, image_from_array, load_image
+from featup_app.resources import resource
+
+BUNDLED = ("dinov2-s14-imgfocus", "tf_efficientnet_lite0")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """These maps are small: a second thread costs more than it brings, above all beside other programs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image:
+    """A part of a photo, not square: a cup of coffee."""
+    return image_from_array(load_image(resource("images", "coffee.jpg")).pixels[60:340:2, 120:530:2])
+
+
+@pytest.fixture(scope="module")
+def maps(photo) -> dict[str, FeatureMap]:
+    """A small map of each bundled backbone: 7 x 10 cells of 14 pixels, 4 x 6 of 32."""
+    return {
+        name: load_backbone(name, device="cpu").extract(photo, size=98 if "dino" in name else 128) for name in BUNDLED
+    }
+
+
+def named(architecture: str, **options) -> Backbone:
+    """A model with random weights, wrapped as a backbone."""
+    torch.manual_seed(0)
+    model = timm.create_model(architecture, pretrained=False, **options)
+    info = BackboneInfo(architecture, architecture, "test", architecture, 32, "Random weights.", "none")
+    return Backbone(model, info)
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def rms_to(features: FeatureMap, field, shift: tuple[int, int] = (0, 0)) -> float:
+    """Distance of a field, moved by so many sixteenths of a cell and averaged over the cells, to the map; relative."""
+    rows, columns = features.geometry.grid_hw
+    full = field.features(size=(16 * rows, 16 * columns)).roll(shift, (1, 2))
+    means = full.view(-1, rows, 16, columns, 16).mean((2, 4))
+    wrong, spread = means - features.data, features.data - features.data.mean((1, 2), keepdim=True)
+    return float(wrong[:, 1:-1, 1:-1].norm() / spread[:, 1:-1, 1:-1].norm())
+
+
+# -- a smaller stride --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", ["stage 2", "stage 4", "head"])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_every_cell_of_a_convolutional_map_reappears_among_the_finer_ones(maps, layer, factor):
+    backbone = maps["tf_efficientnet_lite0"].backbone
+    batch = torch.rand(1, 3, 96, 160, generator=torch.Generator().manual_seed(1))
+    ordinary = backbone.features(batch, layer)[0]
+    finer = finer_features(backbone, batch, layer, factor)
+    assert finer.scale == factor
+    assert finer.data.shape[1:] == (ordinary.shape[1] * factor, ordinary.shape[2] * factor)
+    assert relative(finer.data[:, ::factor, ::factor], ordinary) < 1e-4
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "convnext_atto"])
+def test_networks_with_other_paddings_and_shortcuts_reappear_too(architecture):
+    backbone = named(architecture, num_classes=0)
+    batch = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(2))
+    ordinary = backbone.features(batch)[0]
+    finer = finer_features(backbone, batch, backbone.default_layer, 2)
+    assert relative(finer.data[:, ::2, ::2], ordinary) < 1e-4
+
+
+def test_overlapping_patches_see_about_what_the_ordinary_ones_saw(maps):
+    features = maps["dinov2-s14-imgfocus"]
+    pixels = features.backbone.resized(features.image, features.geometry.input_hw)
+    finer = finer_features(features.backbone, pixels[None], features.layer, 2)
+    assert (finer.stride, finer.scale) == (7, 2)
+    assert finer.data.shape[1:] == (13, 19)
+    alike = torch.cosine_similarity(finer.data[:, ::2, ::2], features.data, dim=0)
+    assert alike.mean() > 0.9
+    moved = torch.cosine_similarity(finer.data[:, 1::2, 1::2], features.data[:, :-1, :-1], dim=0)
+    assert alike.mean() > moved.mean() + 0.02
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_backbone_is_as_it_was_also_after_cancelling(maps, name):
+    features = maps[name]
+    pixels = features.backbone.resized(features.image, features.geometry.input_hw)[None]
+    calls = 0
+
+    def stop(stage: str, done: int, total: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 9:
+            raise Cancelled
+
+    before = {id(module): set(vars(module)) for module in features.backbone.model.modules()}
+    for progress in (stop, None):
+        if progress is None:
+            finer_features(features.backbone, pixels, features.layer, 2)
+        else:
+            with pytest.raises(Cancelled):
+                finer_features(features.backbone, pixels, features.layer, 2, progress)
+        assert torch.equal(features.backbone.features(pixels, features.layer)[0], features.data)
+        assert before == {id(module): set(vars(module)) for module in features.backbone.model.modules()}
+
+
+def test_strides_that_cannot_be_lowered_are_refused_in_a_sentence(maps):
+    dino, lite = (maps[name].backbone for name in BUNDLED)
+    batch = torch.rand(1, 3, 448, 448)
+    with pytest.raises(BackboneError, match=r"is 2 pixels and cannot be divided by 4; take a smaller factor"):
+        finer_features(lite, batch, "stage 0", 4)
+    with pytest.raises(BackboneError, match=r"gives 50,176 cells, more than the 20,000 that fit into memory"):
+        finer_features(dino, batch, "block 3", 7)
+    window = named("swin_tiny_patch4_window7_224", num_classes=0)
+    with pytest.raises(
+        BackboneError, match=r"The stride of swin_tiny_patch4_window7_224 cannot be lowered \(.+\); choose"
+    ):
+        finer_features(window, torch.rand(1, 3, 224, 224), window.default_layer, 2)
+
+
+# -- the fields --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("method", ["strided", "large_image"])
+def test_fields_of_a_further_run_lie_where_the_map_lies(maps, method, name):
+    features = maps[name]
+    field = upsample(features, method=method)
+    assert field.channels == features.channels
+    assert field.geometry == features.geometry
+    here = rms_to(features, field)
+    if (method, name) != ("large_image", "tf_efficientnet_lite0"):  # which sees other things when it looks closer
+        for shift in ((5, 0), (-5, 0), (0, 5), (0, -5)):
+            assert rms_to(features, field, shift) > here
+    whole = field.features(size=(50, 71))
+    part = field.features(size=(50, 71), region=Region(11, 7, 13, 40))
+    assert whole.shape == (features.channels, 50, 71)
+    torch.testing.assert_close(part, whole[:, 11:24, 7:47], atol=1e-5, rtol=1e-5)
+    assert field.settings()["factor"] == 2
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_map_is_met_exactly_at_the_first_patches(maps, name):
+    """Where overlapping patches coincide with ordinary ones, the field has the features of the finer map, not their mean."""
+    features = maps[name]
+    pixels = features.backbone.resized(features.image, features.geometry.input_hw)
+    finer = finer_features(features.backbone, pixels[None], features.layer, 2).data
+    found = upsample(features, method="strided").features(size=features.geometry.grid_hw)
+    torch.testing.assert_close(found, finer[:, ::2, ::2], atol=1e-4, rtol=1e-4)
+
+
+def test_tiles_of_a_large_image_join_without_a_seam(maps):
+    features = maps["tf_efficientnet_lite0"]
+    whole = upsample(features, method="large_image", factor=3)
+    tiled = upsample(features, method="large_image", factor=3, memory_budget=400 * 32**2 * 40)
+    assert (whole.settings()["tiles"], tiled.settings()["tiles"]) == (1, 12)
+    size = features.geometry.grid_hw
+    assert torch.cosine_similarity(whole.features(size=size), tiled.features(size=size), dim=0).mean() > 0.8
+
+
+def test_tiles_of_patches_that_see_only_themselves_change_nothing(maps, photo):
+    class Lonely:
+        stride = 14
+
+        def resized(self, image, size):
+            return torch.rand(3, *size, generator=torch.Generator().manual_seed(3))
+
+        def features(self, batch, layer, progress):
+            return torch.nn.functional.avg_pool2d(batch, 7)  # two cells for each stride
+
+    features = dataclasses.replace(
+        maps["dinov2-s14-imgfocus"], data=torch.zeros(3, 7, 10), backbone=Lonely(), image=photo
+    )
+    expected = upsample(features, method="large_image", factor=5).features(size=(70, 100))
+    for blocks in (1, 16, 17, 60, 400, 1749):
+        field = upsample(features, method="large_image", factor=5, memory_budget=400 * 14**2 * blocks)
+        assert field.settings()["tiles"] > 1
+        torch.testing.assert_close(field.features(size=(70, 100)), expected)
+
+
+@pytest.mark.parametrize("method", ["strided", "large_image"])
+def test_a_map_without_its_backbone_is_refused(maps, method):
+    features = dataclasses.replace(maps["dinov2-s14-imgfocus"], backbone=None)
+    with pytest.raises(UpsamplerError, match=r"come without the backbone that made them, and .+ has to run it again"):
+        upsample(features, method=method)
+
+
+@pytest.mark.parametrize("method", ["strided", "large_image"])
+@pytest.mark.parametrize("factor", [1, 0, -2, 2.5, "two", 99, float("nan")])
+def test_factors_that_are_no_whole_numbers_above_one_are_refused(maps, method, factor):
+    with pytest.raises(
+        UpsamplerError, match=rf'The option "factor" of {method} is .*; it must be a whole number from 2'
+    ):
+        upsample(maps["dinov2-s14-imgfocus"], method=method, factor=factor)
