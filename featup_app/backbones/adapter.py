@@ -170,6 +170,28 @@ class Backbone:
         with torch.no_grad(), self.watched(progress, found), self.explained(inputs):
             return self._forward(inputs, found).float().contiguous()
 
+    def features_of_layers(self, batch: torch.Tensor, layers: Sequence[str]) -> list[torch.Tensor]:
+        """Feature maps of several blocks or stages in one pass.
+
+        Args:
+            batch: as in :meth:`features`.
+            layers: names of numbered layers, in the order of computation.
+
+        Returns:
+            (B, C, h, w) float32 for each layer, equal to :meth:`features` of it.
+
+        Raises:
+            BackboneError: if there is no such layer, or the model cannot work at this size.
+            ValueError: if a layer is not a numbered one, or they are not in order.
+        """
+        found = [self.layer(name) for name in layers]
+        indices = [layer.index for layer in found]
+        if not all(layer.numbered for layer in found) or indices != sorted(set(indices)):
+            raise ValueError(f"layers are {list(layers)}; expected different blocks or stages in their order")
+        inputs = self.normalised(batch)
+        with torch.no_grad(), self.explained(inputs):
+            return [values.float().contiguous() for values in self._intermediates(inputs, indices)]
+
     def extract(
         self,
         image: Image,
@@ -235,16 +257,18 @@ class Backbone:
         *,
         size: str | int | Size | None = None,
         layer: str | int | None = None,
+        odds: bool = False,
         progress: Progress = silent,
     ) -> tuple[str, torch.Tensor]:
         """The linear functionals that turn features into class activation maps: (layer name, (K, C) weights).
 
+        With ``odds`` they are evidence for each class against the others, log(p / (1 - p)), instead of for its score alone.
         They belong to ``extract(image, size=size, layer=<the returned name>)``. See :mod:`featup_app.backbones.heads`.
 
         Raises:
             BackboneError: if the backbone has no head, a class is unknown, or the layer does not determine the classes.
         """
-        return heads.class_weights(self, image, classes, size=size, layer=layer, progress=progress)
+        return heads.class_weights(self, image, classes, size=size, layer=layer, odds=odds, progress=progress)
 
     def normalised(self, batch: torch.Tensor) -> torch.Tensor:
         """Pictures in 0..1 as the model was trained to see them."""
@@ -255,10 +279,13 @@ class Backbone:
             return self.model.forward_features(inputs)  # type: ignore[no-any-return]
         if layer.name == ATTENTION_INPUT:
             return self.as_grid(heads.attention_input(self, inputs), inputs)
+        (data,) = self._intermediates(inputs, [layer.index])
+        return data
+
+    def _intermediates(self, inputs: torch.Tensor, indices: Sequence[int]) -> list[torch.Tensor]:
         wanted = {"norm": self.is_transformer, "stop_early": True, "output_fmt": "NCHW", "intermediates_only": True}
         options = {key: value for key, value in wanted.items() if key in self._accepts}
-        (data,) = self.model.forward_intermediates(inputs, indices=[layer.index], **options)
-        return data  # type: ignore[no-any-return]
+        return list(self.model.forward_intermediates(inputs, indices=list(indices), **options))
 
     def as_grid(self, tokens: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """(B, prefix + h w, C) tokens of a transformer as (B, C, h, w), without the prefix tokens."""

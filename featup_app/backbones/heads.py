@@ -67,6 +67,7 @@ def class_weights(
     *,
     size: str | int | Size | None,
     layer: str | int | None,
+    odds: bool = False,
     progress: Progress = silent,
 ) -> tuple[str, torch.Tensor]:
     """(layer name, (K, C) weights) of class activation maps; see ``Backbone.class_weights``."""
@@ -78,9 +79,21 @@ def class_weights(
     last = backbone.layers[-1]
     wanted = last if layer is None else backbone.layer(layer)
     if wanted == last and is_linear(backbone):
-        rows = backbone.model.get_classifier().weight
-        return wanted.name, rows[list(classes)].detach().float().reshape(len(classes), -1).clone()
-    return wanted.name, _gradients(backbone, image, classes, size, wanted, progress)
+        rows = backbone.model.get_classifier().weight.detach().float()
+        rows = rows.reshape(count, -1)
+        chosen = rows[list(classes)].clone()
+        if odds:
+            scores = logits(backbone, image, size=backbone.input_size(image.size_hw, size), progress=progress)
+            chosen -= torch.stack([_others(scores, number) @ rows for number in classes])
+        return wanted.name, chosen
+    return wanted.name, _gradients(backbone, image, classes, size, wanted, odds, progress)
+
+
+def _others(scores: torch.Tensor, number: int) -> torch.Tensor:
+    """(classes,) shares of the other classes in what the classifier believes besides a class."""
+    rest = scores.clone()
+    rest[number] = -torch.inf
+    return torch.softmax(rest, dim=0)
 
 
 def is_linear(backbone: Backbone) -> bool:
@@ -132,6 +145,7 @@ def _gradients(
     classes: Sequence[int],
     size: str | int | Size | None,
     layer: Layer,
+    odds: bool,
     progress: Progress,
 ) -> torch.Tensor:
     """(K, C): gradient of each class score with respect to the features of a layer, averaged over positions."""
@@ -153,7 +167,10 @@ def _gradients(
     rows = []
     for done, number in enumerate(classes):
         progress("gradients", done, len(classes))
-        (gradient,) = torch.autograd.grad(scores[number], leaf, retain_graph=done + 1 < len(classes))
+        score = scores[number]
+        if odds:  # the gradient of log(p / (1 - p)) is that of the score less the other scores in their shares
+            score = score - (_others(scores.detach(), number) * scores).sum()
+        (gradient,) = torch.autograd.grad(score, leaf, retain_graph=done + 1 < len(classes))
         if scale is not None:
             gradient = gradient * scale
         grid = backbone.as_grid(gradient, inputs) if backbone.is_transformer else gradient

@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featup_app.errors import EvaluationError
+from featup_app.errors import EvaluationError, UpsamplerError
 from featup_app.fields import METHODS, find_method, upsample
 from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap
-    from featup_app.fields import FeatureField
+    from featup_app.fields import FeatureField, Upsampler
 
 CLASSICAL = "classical"
 BASELINE = "bilinear"
 """Differences are told to this method."""
 
 RAW = "raw"
-
-_GUIDED = tuple(method.name for method in METHODS if method.takes_weights)
 
 
 @dataclass(frozen=True)
@@ -40,33 +38,57 @@ class MethodChoice:
     method: str
     upsampler: str | None = None
 
-    def prepare(self, backbone: str, layer: str, channels: int) -> PreparedMethod:
+    def prepare(self, backbone: str, layer: str, channels: int, *, for_head: bool = False) -> PreparedMethod:
         """Load what the method needs for the features of a layer.
+
+        Args:
+            backbone, layer, channels: of the features.
+            for_head: whether the field has to hold the features that the backbone's own head reads. Of weights that expect
+                normalised features, or those of another layer, only the stages are used then, as in the window.
 
         Raises:
             UpsamplerError: if the weights cannot be read or do not fit.
         """
-        if self.method not in _GUIDED:
-            return PreparedMethod(self.label, self.method, {}, {"method": self.method})
+        entry = find_method(self.method)
         if self.upsampler == CLASSICAL:
-            return PreparedMethod(
-                self.label, self.method, {"kernel": CLASSICAL}, {"method": self.method, "kernel": CLASSICAL}
-            )
+            return self._plain({"kernel": CLASSICAL})
+        if not entry.takes_weights:
+            return self._plain({})
         from featup_app.training import default_upsampler, load_upsampler
 
         weights = (
-            default_upsampler(backbone, layer, channels) if self.upsampler is None else load_upsampler(self.upsampler)
+            load_upsampler(self.upsampler)
+            if self.upsampler is not None
+            else default_upsampler(backbone, layer, channels)
         )
         if weights is None:
-            return dataclasses.replace(self, upsampler=CLASSICAL).prepare(backbone, layer, channels)
+            return self._plain({"kernel": CLASSICAL} if "kernel" in entry.options else {})
+        if for_head and "kernel" in entry.options:
+            weights = _for_any_features(weights, backbone, layer, channels)
         weights.check_fits(backbone, layer, channels)
-        identity = {"method": self.method, "upsampler": weights.facts()}
-        if weights.norm is None:
-            return PreparedMethod(self.label, self.method, {"upsampler": weights}, identity)
-        space = f"channel norm of {weights.sha256}"
-        return PreparedMethod(
-            self.label, self.method, {"upsampler": weights}, identity, space=space, normalise=weights.normalised
+        prepared = PreparedMethod(
+            self.label, self.method, {"upsampler": weights}, {"method": self.method, "upsampler": weights.facts()}
         )
+        if weights.norm is None:
+            return prepared
+        if for_head:
+            raise UpsamplerError(
+                f'The upsampler "{weights.title}" normalises features, which the head of {backbone} has not been trained '
+                "for; leave out its method, or choose other weights."
+            )
+        return dataclasses.replace(prepared, space=f"channel norm of {weights.sha256}", normalise=weights.normalised)
+
+    def _plain(self, options: dict[str, Any]) -> PreparedMethod:
+        return PreparedMethod(self.label, self.method, options, {"method": self.method, **options})
+
+
+def _for_any_features(weights: Upsampler, backbone: str, layer: str, channels: int) -> Upsampler:
+    """The weights as they may upsample the features that a head reads: their stages alone, unless all of them fits."""
+    try:
+        weights.check_fits(backbone, layer, channels)
+    except UpsamplerError:
+        return weights.stages_alone()
+    return weights if weights.norm is None else weights.stages_alone()
 
 
 @dataclass(frozen=True)
@@ -97,6 +119,11 @@ class PreparedMethod:
         """The low-resolution features in the space of the field."""
         return features if self.normalise is None else self.normalise(features)
 
+    @property
+    def fitted(self) -> bool:
+        """Whether something is fitted to each picture, so that fields are costly."""
+        return find_method(self.method).fitted
+
     def key(self) -> str:
         """The identity as text."""
         return json.dumps(self.identity, sort_keys=True)
@@ -107,7 +134,7 @@ def parse_methods(text: str, *, upsampler: str | None = None) -> tuple[MethodCho
 
     Args:
         text: as a person writes it.
-        upsampler: weights for guided methods that name none: ``classical``, a file, or None for the built-in ones.
+        upsampler: weights for the method jbu where it names none: ``classical``, a file, or None for the built-in ones.
 
     Raises:
         EvaluationError: if a method is there twice, a file is missing, or weights are given to a method without any.
@@ -118,12 +145,14 @@ def parse_methods(text: str, *, upsampler: str | None = None) -> tuple[MethodCho
         if not part:
             continue
         name, given, weights = (piece.strip() for piece in part.partition("="))
-        find_method(name)
-        if given and name not in _GUIDED:
+        entry = find_method(name)
+        if given and not entry.takes_weights:
             raise EvaluationError(f'The method "{name}" has no weights to choose; leave out "={weights}".')
         if given and not weights:
-            raise EvaluationError(f'"{part}" names no weights; write {name}=classical or {name}=FILE.')
-        chosen = weights or (upsampler if name in _GUIDED else None)
+            raise EvaluationError(f'"{part}" names no weights; write {name}=FILE, or jbu=classical.')
+        if weights == CLASSICAL and "kernel" not in entry.options:
+            raise EvaluationError(f'The method "{name}" has no classical form; leave out "={weights}".')
+        chosen = weights or (upsampler if "kernel" in entry.options else None)
         if chosen is not None and chosen != CLASSICAL and not Path(chosen).is_file():
             raise EvaluationError(
                 f'There is no file "{chosen}" with weights for {name}; check the name and the folder.'

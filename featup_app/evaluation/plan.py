@@ -46,10 +46,19 @@ class Plan:
     probe: str = ""
     protocols: tuple[str, ...] = ()
 
-    def prepared(self) -> tuple[PreparedMethod, ...]:
-        """The methods with their weights at hand. Raises UpsamplerError where weights do not fit."""
+    def prepared(self, *, for_head: bool = False) -> tuple[PreparedMethod, ...]:
+        """The methods with their weights at hand.
+
+        Args:
+            for_head: whether fields have to hold the features that the backbone's own head reads.
+
+        Raises:
+            UpsamplerError: if weights do not fit.
+        """
         layer = self.backbone.layer(self.layer)
-        return tuple(choice.prepare(self.backbone.name, layer.name, layer.channels) for choice in self.methods)
+        return tuple(
+            choice.prepare(self.backbone.name, layer.name, layer.channels, for_head=for_head) for choice in self.methods
+        )
 
     def facts(self) -> Values:
         """What every result depends on, JSON-able."""

@@ -92,6 +92,22 @@ TASKS: tuple[Task, ...] = (
         protocols=("transfer", "trained"),
         probes=("ridge", "logistic"),
     ),
+    Task(
+        "cam",
+        "class activation maps, judged by the classifier",
+        "cam",
+        (PHOTOS,),
+        protocols=(
+            "hard",
+            "soft",
+            "hard-mean",
+            "soft-mean",
+            "hard-odds",
+            "soft-odds",
+            "hard-odds-mean",
+            "soft-odds-mean",
+        ),
+    ),
 )
 
 

@@ -1,0 +1,126 @@
+"""How faithful a class activation map is: what a classifier still says of a picture that is masked by it.
+
+Notation of the papers: Y is the probability of a class on the picture, O on the picture masked by the class's map.
+
+* Average drop (lower is better): 100 / N times the sum of max(0, Y - O) / Y.
+* Average increase (higher): 100 / N times the number of pictures with O > Y (both from Chattopadhay et al. 2018, Grad-CAM++).
+* Average gain (higher): 100 / N times the sum of max(0, O - Y) / (1 - Y) (Zhang et al. 2023, Opti-CAM).
+* Coherency: correlation of the map with the masked picture's own map, as (1 + r) / 2. Complexity: mean of the mask, which for a
+  hard one is the share of pixels that are kept. ADCC: harmonic mean of coherency, 1 - complexity and 1 - drop (Poppi et al. 2021;
+  here of each picture, then averaged).
+
+A protocol is a name of up to three words. ``hard`` keeps the pixels whose map is greater than zero; ``soft`` multiplies them by
+the map over its maximum, negative evidence counting as none. ``mean``: what is left out gets the colour that the normalisation
+turns into zero; without it, it becomes black, as the picture is multiplied by the mask before it is normalised. ``odds``: the
+map is evidence for the class against the others, log(Y / (1 - Y)); without it, for the score of the class alone, as in the paper.
+
+Why ``odds``: with averaged features that are never negative, as EfficientNet's, the map of a score is positive nearly everywhere
+(on photos of CID22 a hard mask keeps 97 % of the pixels), so that a hard mask hardly hides anything and tells methods apart by
+chance. Evidence that other classes share cancels in the odds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featup_app.evaluation.statistics import Floats
+from featup_app.images import Image, image_from_array
+
+if TYPE_CHECKING:
+    from featup_app.backbones import Backbone
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """What a mask does to the confidence of a classifier, for N pictures.
+
+    Attributes:
+        whole: (N) Y, in 0 .. 1.
+        masked: (N) O.
+        complexity: (N) mean of the mask.
+        coherency: (N) in 0 .. 1; None if it was not measured.
+    """
+
+    whole: Floats
+    masked: Floats
+    complexity: Floats
+    coherency: Floats | None = None
+
+    @property
+    def drops(self) -> Floats:
+        """(N) relative loss of confidence, in 0 .. 1; their mean in percent is the average drop."""
+        result: Floats = np.maximum(0.0, self.whole - self.masked) / np.maximum(self.whole, 1e-12)
+        return result
+
+    @property
+    def increases(self) -> Floats:
+        """(N) 1 where the mask made the classifier more confident, else 0."""
+        return (self.masked > self.whole).astype(np.float64)
+
+    @property
+    def gains(self) -> Floats:
+        """(N) gained part of the confidence that was missing."""
+        result: Floats = np.maximum(0.0, self.masked - self.whole) / np.maximum(1.0 - self.whole, 1e-12)
+        return result
+
+    @property
+    def adcc(self) -> Floats | None:
+        """(N) harmonic mean of coherency, simplicity and what is left of the confidence; zero if one of them is."""
+        if self.coherency is None:
+            return None
+        parts = np.stack([self.coherency, 1.0 - self.complexity, 1.0 - self.drops])
+        result: Floats = np.where((parts > 0).all(0), 3.0 / (1.0 / np.maximum(parts, 1e-12)).sum(0), 0.0)
+        return result
+
+
+def mask_of(values: Tensor, *, hard: bool) -> Tensor:
+    """(H, W) class evidence -> (H, W) float32 mask in 0 .. 1; all zeros where no pixel speaks for the class."""
+    positive = values.float().clamp(min=0)
+    if hard:
+        return (positive > 0).float()
+    return positive / positive.max().clamp(min=1e-30)
+
+
+def masked_picture(picture: Image, mask: Tensor, fill: Sequence[float]) -> Image:
+    """The picture times the mask, plus the fill (three colours in 0 .. 1) times what the mask takes away, in 8 bits.
+
+    Args:
+        picture: (H, W).
+        mask: (H, W) in 0 .. 1.
+        fill: what fully masked pixels become.
+    """
+    kept = mask.cpu().numpy().astype(np.float64)[:, :, None]
+    pixels = picture.pixels * kept + 255.0 * np.asarray(fill) * (1.0 - kept)
+    return image_from_array(np.rint(pixels).astype(np.uint8), name=picture.name)
+
+
+def coherency(one: Tensor, other: Tensor) -> float:
+    """Correlation of the positive parts of two (H, W) maps, from -1 .. 1 to 0 .. 1; 0 if one of them is constant."""
+    pair = torch.stack([one.flatten(), other.flatten()]).double().clamp(min=0)
+    pair = pair - pair.mean(1, keepdim=True)
+    lengths = pair.norm(dim=1)
+    if not bool((lengths > 0).all()):
+        return 0.0
+    return float((1.0 + (pair[0] @ pair[1]) / (lengths[0] * lengths[1])).clamp(0.0, 2.0)) / 2.0
+
+
+def picture_for_classifier(backbone: Backbone, image: Image, size: str | None) -> Image:
+    """The whole image at the size at which the classifier looks at it, in 8 bits: its own size, unless one is given."""
+    pixels = backbone.resized(image, size, default=backbone.class_size)
+    values = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
+    return image_from_array(values, name=image.name)
+
+
+def probability(backbone: Backbone, picture: Image, index: int) -> float:
+    """Probability of a class on a picture that has its final size.
+
+    Raises:
+        BackboneError: if the backbone has no head.
+    """
+    return float(torch.softmax(backbone.logits(picture, size=picture.size_hw).double(), dim=0)[index])
