@@ -1,7 +1,8 @@
-"""``featup-app train``: weights of the joint bilateral upsampler for a backbone, learned from unlabelled images."""
+"""``featup-app train``: weights of an upsampler for a backbone, learned from unlabelled images."""
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,7 +18,7 @@ from featup_app.progress import Progress, silent
 from featup_app.training.distributed import Processes, is_first, join_processes
 
 if TYPE_CHECKING:
-    from featup_app.training import TrainingResult, TrainingState
+    from featup_app.training import Recipe, TrainingResult, TrainingState
 
 CANCELLED = 130
 _MEGABYTE = 10**6
@@ -33,6 +34,10 @@ def train(
             help="Pretrained model to train for; given several times, one universal upsampler learns from all of them.",
         ),
     ] = None,
+    method: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Upsampling method: jbu, carafe, sapa or resize_conv (one backbone only)."),
+    ] = "jbu",
     layer: Annotated[
         str | None, typer.Option(metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".')
     ] = None,
@@ -95,7 +100,8 @@ def train(
             raise FeatUpError(f'Weights are written as safetensors; give "{output.name}" the ending .safetensors.')
         try:
             with progress_bar() if processes.first else nullcontext(silent) as bar:
-                result = _run(images, validation, backbone or [], recipe, device, arguments, bar, check, processes)
+                chosen = _recipe(recipe, method)
+                result = _run(images, validation, backbone or [], chosen, device, arguments, bar, check, processes)
         except Cancelled:
             if processes.first:
                 complain("Stopped before the training began; nothing was written but cached features.")
@@ -108,11 +114,17 @@ def train(
         processes.leave()
 
 
+def _recipe(name: str, method: str) -> Recipe:
+    from featup_app.training.recipes import find_recipe
+
+    return dataclasses.replace(find_recipe(name), method=method)
+
+
 def _run(
     images: list[Path],
     validation: Path | None,
     backbones: list[str],
-    recipe: str,
+    recipe: Recipe,
     device: str | None,
     arguments: dict[str, Any],
     bar: Progress,
@@ -122,11 +134,9 @@ def _run(
     bar("starting", 0, 0)
     from featup_app.backbones import load_backbone
     from featup_app.engine.views import ViewSettings
-    from featup_app.training.recipes import find_recipe
     from featup_app.training.train import Limits, find_images, train_upsampler
 
     Limits(arguments["steps"], arguments["minutes"]).check()
-    chosen = find_recipe(recipe)
     latest: list[TrainingState] = []
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -149,7 +159,7 @@ def _run(
     return train_upsampler(
         found,
         loaded,
-        chosen,
+        recipe,
         held_out=held_out,
         watch=latest.append,
         progress=progress,

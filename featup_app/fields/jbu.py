@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SIGMA_SPATIAL = 0.5
 SIGMA_RANGE = 0.03
+NETWORK = JBUStack
+"""What trained weights of this method are loaded into."""
+
 MAX_FINAL_ENLARGEMENT = 1.125
 """A last bilinear enlargement by up to an eighth is not visible and saves a doubling, which costs four times as much."""
 
@@ -341,11 +344,12 @@ def make_field(features: FeatureMap, image: Image, options: Mapping[str, Any], p
         return JBUField.classical(features, image, **widths)
     if not isinstance(upsampler, Upsampler):
         upsampler = load_upsampler(upsampler)
+    upsampler.check_method("jbu")
     upsampler.check_fits(*names)
     return JBUField.learned(
         upsampler.normalised(features),
         image,
-        upsampler.on(features.data.device),
+        cast(JBUStack, upsampler.on(features.data.device)),
         universal=upsampler.universal,
         settings={"upsampler": upsampler.facts()},
     )

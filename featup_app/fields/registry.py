@@ -55,6 +55,14 @@ METHODS: tuple[Method, ...] = (
     Method("lowres", "Low-res", "The features as the backbone gives them, one square per cell."),
     Method("bilinear", "Bilinear", "Linear interpolation between the cells: smooth, blind to the edges in the image."),
     Method(
+        "resize_conv",
+        "Resize-conv",
+        "Bilinear doublings, each followed by a convolution of features and image: free to say anything, so that it also shrinks "
+        "the features towards their mean. Uses the weights that you load, else bundled ones for the backbone; without any it is "
+        "untrained, which is bilinear.",
+        options=("upsampler", "trained"),
+    ),
+    Method(
         "strided",
         "Strided",
         "The backbone itself with a smaller stride: overlapping patches, or later strides left out. Slower by more than the "
@@ -69,6 +77,22 @@ METHODS: tuple[Method, ...] = (
         "surroundings.",
         options=("factor", "memory_budget"),
         runs_backbone=True,
+    ),
+    Method(
+        "carafe",
+        "CARAFE",
+        "Repeated doublings in which each cell is a mean of the 5x5 coarse cells around it, with weights that the features "
+        "themselves predict; the image is not looked at. Uses the weights that you load, else bundled ones for the backbone; "
+        "without any it is untrained and as good as bilinear.",
+        options=("upsampler", "trained"),
+    ),
+    Method(
+        "sapa",
+        "SAPA",
+        "Repeated doublings in which each cell is a mean of the 5x5 coarse cells around it, weighted by how well their features "
+        "go with the colour of the image there. Uses the weights that you load, else bundled ones for the backbone; without any "
+        "it is untrained and as good as bilinear.",
+        options=("upsampler", "trained"),
     ),
     Method(
         "jbu",

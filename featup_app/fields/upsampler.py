@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from featup_app.errors import UpsamplerError
 from featup_app.features import FeatureMap
-from featup_app.fields.jbu_stack import JBUStack
+from featup_app.fields.registry import find_method
 
 NORM_EPSILON = 1e-5
 """Of the layer norm over channels that stands between backbone and upsampler in FeatUp's training (section 3.2)."""
@@ -26,30 +26,46 @@ Norm = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Upsampler:
-    """A trained stack of joint bilateral upsamplers, and what is known about it.
+    """Trained weights of an upsampling method, and what is known about them.
 
     Attributes:
-        stack: in evaluation mode, on the CPU. A universal one has a last correction for one channel that nobody uses.
+        stack: the network of the method, in evaluation mode, on the CPU. A universal joint bilateral stack has a last
+            correction for one channel that nobody uses.
         channels: C that it was trained for; None for a *universal* one, whose stages serve any number of channels.
         norm: how the features are normalised over their channels before they are upsampled; None for not at all.
         title: what a person calls it.
         provenance: JSON-able facts of its training, such as ``backbone``, ``layer``, ``data``, ``created``.
         path: the file that it was read from.
         sha256: of that file.
+        method: name of the upsampling method that they are for.
     """
 
-    stack: JBUStack
+    stack: nn.Module
     channels: int | None
     norm: Norm | None = None
     title: str = "upsampler"
     provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     path: Path | None = None
     sha256: str = ""
+    method: str = "jbu"
 
     @property
     def universal(self) -> bool:
         """Whether it serves the features of every backbone."""
         return self.channels is None
+
+    def check_method(self, method: str) -> None:
+        """Whether these are weights of a method.
+
+        Raises:
+            UpsamplerError: if they are those of another.
+        """
+        if self.method != method:
+            own, asked = find_method(self.method).title, find_method(method).title
+            raise UpsamplerError(
+                f'The upsampler "{self.title}" holds weights for {own}, not for {asked}; choose the method {own}, or weights '
+                f"for {asked}."
+            )
 
     def check_fits(self, backbone: str | None, layer: str | None, channels: int) -> None:
         """Whether it may upsample the features of a layer; names that are None are not compared.
@@ -84,9 +100,9 @@ class Upsampler:
         """The window weights without norm and last correction: they depend on the image alone and serve any features."""
         return replace(self, channels=None, norm=None, title=f"{self.title} (stages alone)")
 
-    def on(self, device: torch.device) -> JBUStack:
+    def on(self, device: torch.device) -> nn.Module:
         """The stack on a device. A stack that fields on another device may hold is copied, not moved."""
-        here = self.stack.up1.sigma_spatial.device
+        here = next(self.stack.parameters()).device
         return self.stack if here == device else copy.deepcopy(self.stack).to(device)
 
     def normalised(self, features: FeatureMap) -> FeatureMap:
@@ -101,12 +117,13 @@ class Upsampler:
         """What an export says about these weights, JSON-able."""
         return {
             "title": self.title,
+            "method": self.method,
             "file": self.path.name if self.path else None,
             "sha256": self.sha256 or None,
             "channels": self.channels,
             "channel_norm": None
             if self.norm is None
             else f"layer norm over the channels of each cell before upsampling, epsilon {NORM_EPSILON:g}",
-            "fixup": not self.universal,
+            "fixup": self.method == "jbu" and not self.universal,
             "trained": dict(self.provenance),
         }

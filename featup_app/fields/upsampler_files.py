@@ -1,4 +1,8 @@
-"""Reading upsampler weights: published FeatUp checkpoints, this program's files, plain state dicts; and the bundled ones."""
+"""Reading upsampler weights: published FeatUp checkpoints, this program's files, plain state dicts; and the bundled ones.
+
+Published checkpoints and plain state dicts are joint bilateral stacks. This program's files say which method they are for; the
+method's module names the class of its networks as ``NETWORK``.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,17 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from featup_app.backbones.weights import State, file_sha256, read_content
 from featup_app.errors import BackboneError, UpsamplerError
-from featup_app.fields.jbu_stack import JBUStack
+from featup_app.fields.registry import find_method
 from featup_app.fields.upsampler import Norm, Upsampler
 from featup_app.resources import resource
 
@@ -29,16 +35,30 @@ _PUBLISHED_NORM = "model.1."
 """In the published checkpoints the norm follows the backbone: ``model = Sequential(backbone, ChannelNorm)``."""
 
 UNIVERSAL = "universal"
+JBU = "jbu"
+
+
+def network_class(method: str) -> type[nn.Module]:
+    """The class of a method's networks, which takes the number of channels.
+
+    Raises:
+        UpsamplerError: if there is no such method, or none with weights.
+    """
+    entry = find_method(method)
+    if not entry.takes_weights:
+        raise UpsamplerError(f"{entry.title} has no weights; choose a method that is trained, such as jbu.")
+    return cast("type[nn.Module]", import_module(f"featup_app.fields.{method}").NETWORK)
 
 
 def load_upsampler(path: str | Path) -> Upsampler:
     """The trained upsampler in a file; nothing in the file is executed.
 
     Understood are the checkpoints that FeatUp's authors publish (``state_dict`` with ``upsampler.*`` and perhaps the channel
-    norm ``model.1.norm.*``), the .safetensors files of ``featup-app train``, and plain state dicts of the stack.
+    norm ``model.1.norm.*``), the .safetensors files of ``featup-app train`` for every method, and plain state dicts of the
+    joint bilateral stack.
 
     Raises:
-        UpsamplerError: if the file is missing, damaged, would run code, or does not hold the tensors of such a stack; the
+        UpsamplerError: if the file is missing, damaged, would run code, or does not hold the tensors of its method; the
             sentence names the tensor, its shape and the expected one.
     """
     path = Path(path).expanduser()
@@ -50,19 +70,21 @@ def load_upsampler(path: str | Path) -> Upsampler:
     except OSError as error:
         raise UpsamplerError(f"Cannot read {path}: {(error.strerror or str(error)).lower()}.") from error
     provenance = _provenance(content, metadata, path)
-    named = _tensors(content, path)
-    stack_state, norm_state = _parts(named, path)
-    channels = _channels(stack_state, norm_state, path)
-    universal_file = PROVENANCE in metadata and provenance.get("channels", 0) is None
-    if (
-        universal_file
-        and not norm_state
-        and not any(stack_state[key].any() for key in FIXUP_KEYS if key in stack_state)
-    ):
-        channels = None
-    stack = _stack(stack_state, channels, path)
+    method = _method(provenance, path)
+    stack_state, norm_state = _parts(_tensors(content, path))
+    if method == JBU:
+        _check_is_stack(stack_state, path)
+        channels = _channels(stack_state, norm_state, path)
+        universal_file = PROVENANCE in metadata and provenance.get("channels", 0) is None
+        if universal_file and not norm_state and not any(value.any() for value in _fixup(stack_state).values()):
+            channels = None
+        stack_state = _with_fixup(stack_state, channels)
+    else:
+        channels = _told_channels(provenance, path)
+    stack = _network(method, stack_state, channels, path)
     return Upsampler(
         stack=stack,
+        method=method,
         channels=channels,
         norm=_norm(norm_state, channels, path),
         title=str(provenance.get("title") or path.stem),
@@ -72,16 +94,18 @@ def load_upsampler(path: str | Path) -> Upsampler:
     )
 
 
-def default_upsampler(backbone_name: str | None, layer_name: str | None, channels: int) -> Upsampler | None:
-    """The bundled weights for the features of a layer: those trained for it, else universal ones, else None.
+def default_upsampler(
+    backbone_name: str | None, layer_name: str | None, channels: int, *, method: str = JBU
+) -> Upsampler | None:
+    """The bundled weights of a method for the features of a layer: those trained for it, else universal ones, else None.
 
-    Where it is None the classical weights are used. Files are read once.
+    Where it is None the method's untrained form is used. Files are read once.
 
     Raises:
         UpsamplerError: if a bundled file is damaged.
     """
     if backbone_name and re.fullmatch(r"[\w.-]+", backbone_name):
-        own = _bundled(backbone_name)
+        own = _bundled(method, backbone_name)
         if own is not None:
             try:
                 own.check_fits(backbone_name, layer_name, channels)
@@ -89,19 +113,19 @@ def default_upsampler(backbone_name: str | None, layer_name: str | None, channel
                 pass  # trained for another layer; the universal one serves this one
             else:
                 return own
-    return _bundled(UNIVERSAL)
+    return _bundled(method, UNIVERSAL)
 
 
-def _bundled(name: str) -> Upsampler | None:
+def _bundled(method: str, name: str) -> Upsampler | None:
     try:
-        path = resource("weights", f"jbu-{name}.safetensors")
+        path = resource("weights", f"{method}-{name}.safetensors")
     except FileNotFoundError:
         return None
     state = path.stat()
     return _read_once(path, state.st_mtime_ns, state.st_size)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=16)
 def _read_once(path: Path, modified: int, size: int) -> Upsampler:
     return load_upsampler(path)
 
@@ -120,8 +144,29 @@ def _tensors(content: Any, path: Path) -> State:
     return named
 
 
-def _parts(named: State, path: Path) -> tuple[State, State]:
-    """The stack's tensors under its own names, and those of the channel norm."""
+def _method(provenance: Mapping[str, Any], path: Path) -> str:
+    """The method that a file is for. What was written before there were others is for the joint bilateral stack."""
+    method = provenance.get("method", JBU)
+    try:
+        network_class(str(method))
+    except UpsamplerError as error:
+        raise UpsamplerError(
+            f'{path} holds weights for the method "{method}", which this version does not know; update the program.'
+        ) from error
+    return str(method)
+
+
+def _told_channels(provenance: Mapping[str, Any], path: Path) -> int:
+    channels = provenance.get("channels")
+    if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
+        raise UpsamplerError(
+            f"The description in {path} does not say for how many channels it is; copy or download the file again."
+        )
+    return channels
+
+
+def _parts(named: State) -> tuple[State, State]:
+    """The network's tensors under its own names, and those of the channel norm."""
     prefix = PREFIX if any(key.startswith(PREFIX) for key in named) else ""
     stack = {key.removeprefix(prefix): value for key, value in named.items() if key.startswith(prefix)}
     norm = {key: value for key, value in stack.items() if key in NORM_KEYS}
@@ -130,12 +175,27 @@ def _parts(named: State, path: Path) -> tuple[State, State]:
         for source in (key, _PUBLISHED_NORM + key):
             if source in named:
                 norm[key] = named[source]
-    if not any(key.startswith("up1.") for key in stack):
+    return stack, norm
+
+
+def _check_is_stack(state: State, path: Path) -> None:
+    if not any(key.startswith("up1.") for key in state):
         raise UpsamplerError(
-            f"{path} holds no joint bilateral upsampler: it has {len(named)} tensors such as {next(iter(named))}, but none "
+            f"{path} holds no joint bilateral upsampler: it has {len(state)} tensors such as {next(iter(state))}, but none "
             f"named {PREFIX}up1.*; give the weights of a FeatUp JBU upsampler."
         )
-    return stack, norm
+
+
+def _fixup(state: State) -> State:
+    return {key: state[key] for key in FIXUP_KEYS if key in state}
+
+
+def _with_fixup(state: State, channels: int | None) -> State:
+    """The stack's tensors with a last correction, which is zero in a universal stack and where the file holds none."""
+    if channels is not None and FIXUP_KEYS[0] in state:
+        return state
+    side = channels or 1
+    return {**state, FIXUP_KEYS[0]: torch.zeros(side, side, 1, 1), FIXUP_KEYS[1]: torch.zeros(side)}
 
 
 def _channels(stack: State, norm: State, path: Path) -> int | None:
@@ -148,27 +208,26 @@ def _channels(stack: State, norm: State, path: Path) -> int | None:
     return None if tensor is None else int(tensor.shape[0]) if tensor.dim() else 1
 
 
-def _stack(state: State, channels: int | None, path: Path) -> JBUStack:
-    """A stack with these weights; every tensor must be there, have its shape and be finite."""
+def _network(method: str, state: State, channels: int | None, path: Path) -> nn.Module:
+    """A method's network with these weights; every tensor must be there, have its shape and be finite."""
     with torch.device("meta"):  # names and shapes without memory, and without drawing anybody's random numbers
-        stack = JBUStack(channels or 1)
-    expected = stack.state_dict()
-    if channels is None or FIXUP_KEYS[0] not in state:
-        state = {**state, **{key: torch.zeros(expected[key].shape) for key in FIXUP_KEYS}}
+        network = network_class(method)(channels or 1)
+    title = find_method(method).title
+    expected = network.state_dict()
     missing = [key for key in expected if key not in state]
     if missing:
         raise UpsamplerError(f"{path} lacks the tensor {PREFIX}{missing[0]}{_more(missing)}; it is incomplete.")
     unexpected = [key for key in state if key not in expected]
     if unexpected:
         raise UpsamplerError(
-            f"{path} holds the tensor {PREFIX}{unexpected[0]}{_more(unexpected)}, which a stack of four joint bilateral "
-            "upsamplers does not have; give the weights of a FeatUp JBU upsampler."
+            f"{path} holds the tensor {PREFIX}{unexpected[0]}{_more(unexpected)}, which a network of {title} does "
+            f"not have; give the weights of a {title} upsampler."
         )
     for key, value in expected.items():
         _check(f"{PREFIX}{key}", state[key], tuple(value.shape), path)
     values = {key: value.detach().to(torch.float32, copy=True).contiguous() for key, value in state.items()}
-    stack.load_state_dict(values, assign=True)
-    return stack.eval()
+    network.load_state_dict(values, assign=True)
+    return network.eval()
 
 
 def _norm(state: State, channels: int | None, path: Path) -> Norm | None:

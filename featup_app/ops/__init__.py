@@ -12,7 +12,14 @@ from featup_app.lazily import lazy_names
 from featup_app.ops.status import NativeStatus, native_status
 
 if TYPE_CHECKING:
-    from featup_app.ops.operators import adaptive_conv, bilateral_weights, jbu_weights, range_softmax, window_sum
+    from featup_app.ops.operators import (
+        adaptive_conv,
+        bilateral_weights,
+        jbu_weights,
+        range_softmax,
+        window_dot,
+        window_sum,
+    )
 
 __all__ = [
     "NativeStatus",
@@ -21,8 +28,9 @@ __all__ = [
     "jbu_weights",
     "native_status",
     "range_softmax",
+    "window_dot",
     "window_sum",
 ]
 
-_OPERATORS = ("adaptive_conv", "bilateral_weights", "jbu_weights", "range_softmax", "window_sum")
+_OPERATORS = ("adaptive_conv", "bilateral_weights", "jbu_weights", "range_softmax", "window_dot", "window_sum")
 __getattr__ = lazy_names(__name__, dict.fromkeys(_OPERATORS, "operators"))

@@ -49,6 +49,37 @@ def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
     return _window_sum(padded, weights, kernel_size)
 
 
+def window_dot(padded: Tensor, centre: Tensor, kernel_size: int) -> Tensor:
+    """Inner products of each pixel with the pixels of another map in a window around it.
+
+    Args:
+        padded: (B, C, H + k - 1, W + k - 1), already padded.
+        centre: (B, C, H, W), in the same dtype.
+        kernel_size: k, odd.
+
+    Returns:
+        (B, k * k, H, W) in that dtype, taps row by row. Differentiable with respect to both maps.
+
+    Raises:
+        RuntimeError: if shape, dtype or device do not fit, naming the argument.
+    """
+    _check_window("padded", padded, kernel_size)
+    batch, channels, height, width = padded.shape
+    expected = (batch, channels, height - kernel_size + 1, width - kernel_size + 1)
+    if tuple(centre.shape) != expected:
+        raise RuntimeError(
+            f"centre has shape {tuple(centre.shape)}; padded {tuple(padded.shape)} and a window of {kernel_size} need "
+            f"{expected}"
+        )
+    if centre.dtype != padded.dtype:
+        raise RuntimeError(f"centre has dtype {centre.dtype}; padded has {padded.dtype}")
+    _check_alike("centre", centre, "padded", padded)
+    if native.handles(padded, centre):
+        result: Tensor = native.window_dot(native.full(padded), native.full(centre), kernel_size)
+        return result.to(padded.dtype)
+    return reference.window_dot(padded, centre, kernel_size)
+
+
 def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
     """Convolution with a filter of its own for each pixel, without padding.
 

@@ -37,10 +37,15 @@ def window_sum(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
     return total
 
 
+def window_dot(padded: Tensor, centre: Tensor, kernel_size: int) -> Tensor:
+    """See ``ops.window_dot``."""
+    return torch.stack([(centre * view).sum(dim=1) for view in _taps(padded, kernel_size)], dim=1)
+
+
 def range_weights(keys: Tensor, temperature: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
     """Softmax over the taps of ``temperature`` times the products of keys, plus a ``bias`` for each tap (k * k)."""
     centre = _middle(keys, kernel_size)
-    logits = torch.stack([(centre * view).sum(dim=1) for view in _taps(keys, kernel_size)], dim=1)
+    logits = window_dot(keys, centre, kernel_size)
     return torch.softmax(temperature * logits + bias[:, None, None], dim=1)
 
 

@@ -9,17 +9,20 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from featup_app.errors import UpsamplerError
-from featup_app.fields.jbu_stack import JBUStack
+from featup_app.fields.registry import find_method
 from featup_app.fields.upsampler import Norm, Upsampler
 from featup_app.fields.upsampler_files import (
     FIXUP_KEYS,
+    JBU,
     NORM_KEYS,
     PREFIX,
     PROVENANCE,
     default_upsampler,
     load_upsampler,
+    network_class,
 )
 from featup_app.files import plain_facts
 from featup_app.training.training_files import replace_or_tell
@@ -31,18 +34,19 @@ VERSION = 1
 
 
 def save_upsampler(
-    path: str | Path, stack: JBUStack, *, norm: Norm | None = None, provenance: Mapping[str, Any]
+    path: str | Path, stack: nn.Module, *, norm: Norm | None = None, provenance: Mapping[str, Any]
 ) -> Path:
-    """Write the weights of a stack as safetensors; an older file of that name is replaced in one step.
+    """Write the weights of an upsampler as safetensors; an older file of that name is replaced in one step.
 
     The same weights and provenance give the same bytes, and reading them gives the weights back to the last bit.
 
     Args:
         path: ends in .safetensors; its folder is made if there is none.
-        stack: the trained stack; its floating-point type is kept.
+        stack: the trained network, of the class that its method uses; its floating-point type is kept.
         norm: weight and bias (C) of the layer norm over channels that it was trained with.
-        provenance: JSON-able facts. ``title``, ``backbone``, ``layer``, ``data`` (what it was trained on) and ``created``
-            are shown to people; a ``backbone`` and ``layer`` that are one text each bind the weights to them. ``channels``:
+        provenance: JSON-able facts. ``method`` is the upsampling method, jbu if not given. ``title``, ``backbone``,
+            ``layer``, ``data`` (what it was trained on) and ``created`` are shown to people; a ``backbone`` and ``layer``
+            that are one text each bind the weights to them. ``channels``:
             None says that the stack is universal; then its last correction is zero and is not written, and any backbone
             may use it. Without that entry it is the number of channels of the stack.
 
@@ -50,13 +54,17 @@ def save_upsampler(
         The file.
 
     Raises:
-        UpsamplerError: if the weights are not finite, a universal stack has a correction or a norm, or the file cannot be
-            written.
+        UpsamplerError: if the weights are not finite or not of the method, a universal stack has a correction or a norm, or
+            the file cannot be written.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() != ".safetensors":
         raise UpsamplerError(f"Upsamplers are written as safetensors; give {path.name} the ending .safetensors.")
-    facts = {"schema": SCHEMA, "version": VERSION, "channels": stack.feat_dim, **provenance}
+    facts = {"schema": SCHEMA, "version": VERSION, "channels": stack.feat_dim, "method": JBU, **provenance}
+    if not isinstance(stack, network_class(facts["method"])):
+        raise UpsamplerError(
+            f"{path.name} was not written: the weights are not those of {find_method(facts['method']).title}."
+        )
     tensors = {f"{PREFIX}{key}": value for key, value in stack.state_dict().items()}
     if facts["channels"] is None:
         corrections = [tensors.pop(f"{PREFIX}{key}") for key in FIXUP_KEYS]

@@ -1,4 +1,4 @@
-"""How well a stack explains views that it has never seen: the held-out reprojection error (DESIGN section 8).
+"""How well an upsampler explains views that it has never seen: the held-out reprojection error (DESIGN section 8).
 
 The upsampled map is looked up where a held-out view looks, averaged over each patch (plain box) and compared with what the
 backbone gives for that view: the mean squared error divided by the variance of the view's features over its positions. 1 is no
@@ -18,12 +18,12 @@ from torch import Tensor
 from featup_app.multiview import box_views
 from featup_app.progress import Progress, silent
 from featup_app.training.cache import Picture, PictureSet
-from featup_app.training.chain import UPSAMPLING, Weigh, classical_weights, pyramid, upsample
+from featup_app.training.chain import UPSAMPLING, classical_weights, pyramid, upsample
 
 DIRECTIONS = 64
 
-Upsample = Callable[[Tensor, Picture], Tensor]
-"""((K, h, w) functionals of the features, the picture) -> (K, 16 h, 16 w)."""
+Upsample = Callable[[Tensor, Tensor, Picture], Tensor]
+"""((K, C) directions, (C, h, w) features, the picture) -> (K, 16 h, 16 w): these functionals of the upsampled features."""
 
 
 @dataclass(frozen=True)
@@ -52,34 +52,21 @@ class HeldOut:
         rows: Tensor = basis.T.contiguous()
         return rows
 
-    def error(
-        self,
-        upsampler: Upsample,
-        directions: Tensor,
-        *,
-        functional: Callable[[Tensor], tuple[Tensor, Tensor | None]] | None = None,
-        progress: Progress = silent,
-    ) -> float:
+    def error(self, upsampler: Upsample, directions: Tensor, *, progress: Progress = silent) -> float:
         """The mean over views of the relative error of a method.
 
         Args:
             upsampler: the method.
             directions: (K, C) in which the error is taken.
-            functional: directions of the result as functionals of the input, and an addend (K), for a method that ends
-                with an affine map of the channels.
             progress: called for every picture; may cancel.
         """
         errors: list[float] = []
         with torch.no_grad():
-            matrix, bias = functional(directions) if functional is not None else (directions, None)
             for number, picture in enumerate(self.pictures.pictures):
                 progress("measuring on held-out views", number, len(self.pictures.pictures))
-                low = torch.einsum("kc,chw->khw", matrix, self.prepare(picture.features()))
-                upsampled = upsampler(low, picture)
+                upsampled = upsampler(directions, self.prepare(picture.features()), picture)
                 jitters = [picture.jitters[index] for index in self.indices]
                 predicted = box_views(upsampled, jitters, picture.grid_hw)
-                if bias is not None:
-                    predicted = predicted + bias[:, None, None]
                 target = self.prepare(picture.view_features(self.indices))
                 target = torch.einsum("kc,vchw->vkhw", directions, target)
                 errors += relative_errors(predicted, target).tolist()
@@ -92,7 +79,11 @@ class HeldOut:
     def classical(self, directions: Tensor) -> float:
         """The error of the untrained joint bilateral upsampler."""
         weigh = classical_weights()
-        return self.error(lambda low, picture: guided(low, picture, weigh, normalise=False), directions)
+
+        def upsampled(chosen: Tensor, features: Tensor, picture: Picture) -> Tensor:
+            return upsample(_project(chosen, features), pyramid(picture.guidance()[None], normalise=False), weigh)[0]
+
+        return self.error(upsampled, directions)
 
 
 def relative_errors(predicted: Tensor, target: Tensor) -> Tensor:
@@ -103,14 +94,14 @@ def relative_errors(predicted: Tensor, target: Tensor) -> Tensor:
     return relative
 
 
-def guided(low: Tensor, picture: Picture, weigh: Weigh, *, normalise: bool = True) -> Tensor:
-    """The stack's doublings of one picture: (K, h, w) -> (K, 16 h, 16 w)."""
-    return upsample(low[None], pyramid(picture.guidance()[None], normalise=normalise), weigh)[0]
+def _bilinear(directions: Tensor, features: Tensor, picture: Picture) -> Tensor:
+    size = (UPSAMPLING * features.shape[1], UPSAMPLING * features.shape[2])
+    return F.interpolate(_project(directions, features), size, mode="bilinear", align_corners=False)[0]
 
 
-def _bilinear(low: Tensor, picture: Picture) -> Tensor:
-    size = (UPSAMPLING * low.shape[1], UPSAMPLING * low.shape[2])
-    return F.interpolate(low[None], size, mode="bilinear", align_corners=False)[0]
+def _project(directions: Tensor, features: Tensor) -> Tensor:
+    """(K, C) and (C, h, w) -> (1, K, h, w)."""
+    return torch.einsum("kc,chw->khw", directions, features)[None]
 
 
 def split_held_out(count: int, seed: int) -> tuple[Sequence[int], Sequence[int]]:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featup_app.features import Size
-from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
 from featup_app.multiview import (
     AttentionDownsampler,
     BlurDownsampler,
@@ -28,8 +26,8 @@ from featup_app.multiview import (
     sampled_views,
     total_variation,
 )
-from featup_app.training.chain import LEVELS, Weigh, learned_weights, upsample
-from featup_app.training.classical_start import start_classical
+from featup_app.training.chain import LEVELS
+from featup_app.training.learners import make_learner
 from featup_app.training.recipes import Recipe
 
 
@@ -53,31 +51,22 @@ class Example:
 
 
 class Objective(nn.Module):
-    """The stack with what is learned beside it; called, it gives the loss of an example.
+    """The upsampler with what is learned beside it; called, it gives the loss of an example.
 
     Args:
-        channels: C of each backbone that is trained for. Several share one stack, which then has no last correction.
+        channels: C of each backbone that is trained for.
         recipe: all switches.
         generator: draws the initial weights.
+
+    Raises:
+        UpsamplerError: if the recipe's method cannot be trained for several backbones.
     """
 
     def __init__(self, channels: Sequence[int], recipe: Recipe, generator: torch.Generator) -> None:
         super().__init__()
         self.recipe = recipe
-        self.corrects = recipe.learn_feature_correction and len(channels) == 1
-        self.stack = JBUStack(channels[0] if self.corrects else 1)
-        _draw(self.stack, generator)
-        if recipe.initial == "classical":
-            start_classical(self.stack)
-        if not self.corrects:
-            for parameter in self.stack.fixup_proj.parameters():
-                nn.init.zeros_(parameter)
-                parameter.requires_grad_(False)
-        if not recipe.learn_kernel_correction:
-            for kernel in self.stack.kernels:
-                for parameter in kernel.fixup_proj.parameters():
-                    nn.init.zeros_(parameter)
-                    parameter.requires_grad_(False)
+        self.learner = make_learner(channels, recipe, generator)
+        self.stack = self.learner.stack
         self.downsamplers = nn.ModuleList([_downsampler(count, recipe, generator) for count in channels])
         heads = [UncertaintyHead(count, generator) for count in channels] if recipe.uncertainty else []
         self.uncertainty = nn.ModuleList(heads)
@@ -85,17 +74,8 @@ class Objective(nn.Module):
     def parameter_groups(self) -> list[dict[str, object]]:
         """Groups for an optimizer, with the recipe's rates; parts with a rate of zero are in none."""
         rates = self.recipe.rates
-        kernels = self.stack.kernels
-        groups: list[tuple[str, float, list[nn.Parameter]]] = [
-            ("keys", rates.keys, [p for kernel in kernels for p in kernel.range_proj.parameters()]),
-            ("temperature", rates.temperature, [kernel.range_temp for kernel in kernels]),
-            ("width", rates.width, [kernel.sigma_spatial for kernel in kernels]),
-            (
-                "kernel correction",
-                rates.kernel_correction,
-                [p for kernel in kernels for p in kernel.fixup_proj.parameters()],
-            ),
-            ("feature correction", rates.feature_correction, list(self.stack.fixup_proj.parameters())),
+        groups = [
+            *self.learner.groups(),
             ("downsampler", rates.downsampler, list(self.downsamplers.parameters())),
             ("uncertainty", rates.uncertainty, list(self.uncertainty.parameters())),
         ]
@@ -104,26 +84,6 @@ class Objective(nn.Module):
             for name, rate, parameters in groups
             if rate > 0 and (learned := [p for p in parameters if p.requires_grad])
         ]
-
-    def weigh(self) -> Weigh:
-        """The window weights of the stack as it is now."""
-        return learned_weights(
-            self.stack.kernels,
-            correction=self.recipe.learn_kernel_correction,
-            reference_gradient=self.recipe.reference_gradient and self.training,
-        )
-
-    def functional(self, directions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Directions (K, C) of the output as functionals of the input: (K, C), and what is added at the end, (K)."""
-        if not self.corrects:
-            return directions, None
-        conv = cast(nn.Conv2d, self.stack.fixup_proj[1])
-        weight = conv.weight[:, :, 0, 0]
-        if self.stack.fixup_proj.training:
-            dropout = self.stack.fixup_proj[0]
-            weight = weight * dropout(weight.new_ones(1, weight.shape[1], 1, 1))[0, :, 0, 0]
-        assert conv.bias is not None
-        return directions + FIXUP_WEIGHT * (directions @ weight), FIXUP_WEIGHT * (directions @ conv.bias)
 
     def forward(self, example: Example, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss, and the plain mean squared error of the views in units of the features' variance (detached).
@@ -141,11 +101,7 @@ class Objective(nn.Module):
         directions = chosen
         if isinstance(downsampler, AttentionDownsampler):
             directions = torch.cat([chosen, downsampler.saliency_direction(generator)[None]])
-        matrix, bias = self.functional(directions)
-        source = torch.einsum("kc,bchw->bkhw", matrix, example.features)
-        upsampled = upsample(source, example.levels, self.weigh())
-        if bias is not None:
-            upsampled = upsampled + bias[:, None, None]
+        upsampled = self.learner.upsample(directions, example.features, example.levels)
         grid_hw = int(example.features.shape[2]), int(example.features.shape[3])
         predicted = torch.stack(
             [
@@ -209,13 +165,3 @@ def _downsampler(channels: int, recipe: Recipe, generator: torch.Generator) -> n
     if recipe.downsampler == "blur":
         return BlurDownsampler(recipe.downsampler_size)
     return nn.Identity()
-
-
-def _draw(module: nn.Module, generator: torch.Generator) -> None:
-    """Torch's default initial weights of all convolutions, from a generator of one's own."""
-    with torch.no_grad():
-        for layer in module.modules():
-            if isinstance(layer, nn.Conv2d):
-                bound = layer.weight[0].numel() ** -0.5
-                for parameter in layer.parameters():
-                    parameter.uniform_(-bound, bound, generator=generator)

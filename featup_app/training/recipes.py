@@ -1,4 +1,4 @@
-"""Every switch of the training of a joint bilateral upsampler, and two settings of them: the published one and ours."""
+"""Every switch of the training of an upsampler, and two settings of them: the published one and ours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from featup_app.errors import UpsamplerError
+from featup_app.fields.registry import METHODS
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Rates:
         feature_correction: the last 1x1 correction of the features (``fixup_proj``).
         downsampler: kernel or saliency.
         uncertainty: the scale of the error that is expected of a position.
+        network: all of the network of a method other than joint bilateral upsampling.
     """
 
     keys: float = 1e-3
@@ -32,6 +34,7 @@ class Rates:
     feature_correction: float = 1e-3
     downsampler: float = 1e-3
     uncertainty: float = 1e-3
+    network: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,10 @@ class Recipe:
     """How an upsampler is trained (FeatUp, ICLR 2024, sections 3.1 and 3.2).
 
     Attributes:
+        method: upsampling method: "jbu", "carafe", "sapa" or "resize_conv".
         initial: "published" begins with torch's random layers, temperature 1 and spatial width 1; "classical" with keys
-            that reproduce the classical joint bilateral weights, and corrections that are zero.
+            that reproduce the classical joint bilateral weights, and corrections that are zero. Methods other than jbu
+            begin as bilinear interpolation then.
         normalise: whether features pass a layer normalisation over their channels first, as in the published training.
         rates: learning rates of the parts.
         schedule: "constant", or "cosine" (a linear rise over ``warm_up`` of the training, then half a cosine to zero).
@@ -69,6 +74,7 @@ class Recipe:
     """
 
     name: str = "default"
+    method: str = "jbu"
     initial: str = "classical"
     normalise: bool = False
     rates: Rates = field(default_factory=Rates)
@@ -123,7 +129,11 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
+TRAINED = tuple(method.name for method in METHODS if method.takes_weights)
+"""The methods that can be trained."""
+
 _CHOICES = {
+    "method": TRAINED,
     "initial": ("classical", "published"),
     "schedule": ("constant", "cosine"),
     "downsampler": ("blur", "attention", "box"),

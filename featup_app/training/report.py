@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from featup_app.fields.registry import find_method
 from featup_app.training.checkpoints import save_upsampler
 from featup_app.training.training_files import replace_or_tell
 
@@ -59,14 +60,16 @@ def training_report(result: TrainingResult, *, data: str | None = None) -> dict[
     """Everything about a training, JSON-able."""
     sets = result.facts["sets"]
     first = sets[0]
+    method = find_method(result.method).title.removeprefix("FeatUp ")
     if result.universal:
-        title = f"universal JBU, trained on {' and '.join(each['backbone'] for each in sets)}"
+        title = f"universal {method}, trained on {' and '.join(each['backbone'] for each in sets)}"
     else:
-        title = f"JBU for {first['backbone']}, {first['layer']}"
+        title = f"{method} for {first['backbone']}, {first['layer']}"
     return {
         "schema": SCHEMA,
         "version": VERSION,
         "title": title,
+        "method": result.method,
         "backbone": [each["backbone"] for each in sets] if result.universal else first["backbone"],
         "layer": [each["layer"] for each in sets] if result.universal else first["layer"],
         "channels": None if result.universal else first["channels"],

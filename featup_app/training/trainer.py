@@ -1,4 +1,4 @@
-"""Training a joint bilateral upsampler by multi-view consistency (FeatUp, ICLR 2024, sections 3.1 and 3.2)."""
+"""Training an upsampler by multi-view consistency (FeatUp, ICLR 2024, sections 3.1 and 3.2)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from featup_app.errors import Cancelled, UpsamplerError
-from featup_app.fields.jbu_stack import JBUStack
 from featup_app.progress import Progress, silent
+from featup_app.training.cache import Picture
+from featup_app.training.chain import pyramid
 from featup_app.training.distributed import ALONE, Processes
 from featup_app.training.examples import Sampler, TrainingSet
-from featup_app.training.held_out import HeldOut, guided
+from featup_app.training.held_out import HeldOut
 from featup_app.training.objective import Objective
 from featup_app.training.recipes import Recipe
 from featup_app.training.training_files import read_training, write_training
@@ -81,12 +82,13 @@ Watch = Callable[[TrainingState], None]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The best stack that a training found, and how it went.
+    """The best state of an upsampler that a training found, and how it went.
 
     Attributes:
-        stack: in evaluation mode, for features as the backbone gives them (after ``norm``, if there is one).
+        method: name of the upsampling method.
+        stack: its network, in evaluation mode, for features as the backbone gives them (after ``norm``, if there is one).
         norm: weight and bias (C) of the layer norm over channels that comes before it; None without.
-        universal: whether the stack serves any backbone; it then has no last correction.
+        universal: whether the network serves any backbone.
         curve: all measurements.
         best_step: at which step the stack is from.
         figures: held-out reprojection errors of ``stack``, ``bilinear`` and ``classical``, the mean over backbones, for
@@ -98,7 +100,8 @@ class TrainingResult:
         facts: JSON-able: recipe, seed, backbones, data.
     """
 
-    stack: JBUStack
+    method: str
+    stack: nn.Module
     norm: tuple[Tensor, Tensor] | None
     universal: bool
     curve: tuple[Measurement, ...]
@@ -113,7 +116,7 @@ class TrainingResult:
 
 
 class Trainer:
-    """Trains one stack for one backbone, or a universal one for several.
+    """Trains one upsampler for one backbone, or a universal one for several.
 
     Args:
         sets: pictures of each backbone.
@@ -247,15 +250,13 @@ class Trainer:
     def held_out_error(self, *, all_channels: bool = False, progress: Progress = silent) -> float:
         """The reprojection error of the stack as it is now, the mean over backbones."""
         self.objective.eval()
-        weigh = self.objective.weigh()
+
+        def upsampled(directions: Tensor, features: Tensor, picture: Picture) -> Tensor:
+            levels = pyramid(picture.guidance()[None])
+            return self.objective.learner.upsample(directions, features[None], levels)[0]
 
         def error(held_out: HeldOut, directions: Tensor) -> float:
-            return held_out.error(
-                lambda low, picture: guided(low, picture, weigh),
-                directions,
-                functional=self.objective.functional,
-                progress=progress,
-            )
+            return held_out.error(upsampled, directions, progress=progress)
 
         return self._mean_error(error, all_channels=all_channels)
 
@@ -333,18 +334,14 @@ class Trainer:
         else:
             figures |= self._baseline_errors(all_channels=True)
             figures |= {"stack": self.held_out_error(all_channels=True), "directions": 0.0}
-        stack = JBUStack(self.objective.stack.feat_dim)
-        stack.load_state_dict(self._best)
-        universal = not self.objective.corrects
-        bias = stack.fixup_proj[1].bias
-        assert isinstance(bias, Tensor)
-        with torch.no_grad():
-            bias.mul_(self.sampler.features[0].scale)
+        universal = self.objective.learner.universal
         norm = None
         if self.recipe.normalise and not universal:
-            norm = torch.ones(stack.feat_dim), torch.zeros(stack.feat_dim)
+            channels = self.sets[0].pictures.channels
+            norm = torch.ones(channels), torch.zeros(channels)
         return TrainingResult(
-            stack=stack.eval().requires_grad_(False),
+            method=self.recipe.method,
+            stack=self.objective.learner.finished(self._best, self.sampler.features[0].scale),
             norm=norm,
             universal=universal,
             curve=tuple(self.curve),

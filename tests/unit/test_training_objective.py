@@ -220,7 +220,7 @@ def test_the_published_stack_without_projection_gives_the_same_error():
 
 def test_several_backbones_share_a_stack_without_a_last_correction():
     model = objective(channels=(5, 3))
-    assert not model.corrects
+    assert model.learner.universal
     assert "feature correction" not in {group["name"] for group in model.parameter_groups()}
     loss, _ = model(replace(example(channels=3), member=1), generator())
     loss.backward()
