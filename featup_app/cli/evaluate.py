@@ -95,6 +95,10 @@ def evaluate(
     ] = None,
     upsampler: UpsamplerChoice = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts of the training pictures, left out in turn.")] = 3,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="end2end: trainings of each method, from seeds of their own.")
+    ] = 3,
+    steps: Annotated[int | None, typer.Option(min=1, help="end2end: steps of each training; 300 if not given.")] = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Use at most so many pictures, evenly spread, of each folder."),
@@ -143,6 +147,8 @@ def evaluate(
                 folds=folds,
                 probe=probe,
                 protocols=tuple(dict.fromkeys(part.strip() for part in protocol.split(",") if part.strip())),
+                repeats=repeats,
+                steps=steps,
             )
             with Records(output, fresh=fresh) as records:
                 for entry, pictures, training in found:

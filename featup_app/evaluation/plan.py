@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from featup_app.backbones import Backbone
 
 FOLDS = 3
+REPEATS = 3
 
 Values = dict[str, Any]
 """What is kept of one picture under one configuration, JSON-able."""
@@ -33,6 +34,8 @@ class Plan:
         folds: of the training pictures.
         probe: the kind of probe, one of the task's; empty for its default.
         protocols: some of the task's; empty for its default.
+        repeats: trainings from seeds of their own, where the upsampler itself is trained.
+        steps: of such a training; None for the task's default.
     """
 
     backbone: Backbone
@@ -45,6 +48,8 @@ class Plan:
     folds: int = FOLDS
     probe: str = ""
     protocols: tuple[str, ...] = ()
+    repeats: int = REPEATS
+    steps: int | None = None
 
     def prepared(self, *, for_head: bool = False) -> tuple[PreparedMethod, ...]:
         """The methods with their weights at hand.

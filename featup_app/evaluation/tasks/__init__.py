@@ -108,6 +108,7 @@ TASKS: tuple[Task, ...] = (
             "soft-odds-mean",
         ),
     ),
+    Task("end2end", "segmentation with the upsampler trained inside the network", "end_to_end", (LABELS,), trains=True),
 )
 
 
