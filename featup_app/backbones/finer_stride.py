@@ -170,7 +170,7 @@ def _spread(conv: nn.Conv2d, step: int, stride: int) -> Callable[[Tensor], Tenso
         before = max(0, reach + 1 - conv.stride[axis]) // 2 if isinstance(conv, Conv2dSame) else int(conv.padding[axis])
         pads += [spread * before, max(0, spread * reach + 1 - own - spread * before)]
     # A kernel that meets no border has no zeros to see there either.
-    mode = "constant" if isinstance(conv, Conv2dSame) or max(conv.padding) > 0 else "replicate"
+    mode = "constant" if isinstance(conv, Conv2dSame) or tuple(conv.padding) != (0, 0) else "replicate"
     dilations = conv.dilation[0] * spread, conv.dilation[1] * spread
 
     def forward(source: Tensor) -> Tensor:

@@ -101,6 +101,13 @@ METHODS: tuple[Method, ...] = (
         "you load; else bundled ones trained for the backbone or for all backbones; else classical ones, untrained.",
         options=("upsampler", "kernel", "stack", "sigma_spatial", "sigma_range"),
     ),
+    Method(
+        "guided_filter",
+        "Guided filter",
+        "In every window a straight line from the colours of the image to the features: follows its edges, and also its "
+        "texture. Nothing is trained.",
+        options=("radius", "epsilon"),
+    ),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,8 +13,8 @@ from featup_app.backbones import Backbone, load_backbone
 from featup_app.backbones.catalogue import BackboneInfo
 from featup_app.backbones.finer_stride import finer_features
 from featup_app.errors import BackboneError, Cancelled, UpsamplerError
-from featup_app.features import FeatureMap, Region
-from featup_app.fields import upsample
+from featup_app.features import FeatureMap, Geometry, Region
+from featup_app.fields import guided_filter, upsample
 from featup_app.images import Image, image_from_array, load_image
 from featup_app.resources import resource
 
@@ -211,3 +212,81 @@ def test_factors_that_are_no_whole_numbers_above_one_are_refused(maps, method, f
         UpsamplerError, match=rf'The option "factor" of {method} is .*; it must be a whole number from 2'
     ):
         upsample(maps["dinov2-s14-imgfocus"], method=method, factor=factor)
+
+
+# -- the guided filter -------------------------------------------------------------------------------------------------
+
+
+def test_the_guided_filter_is_that_of_the_paper():
+    """Against equations 19 to 21, window by window."""
+    generator = torch.Generator().manual_seed(5)
+    pixels = torch.randint(0, 256, (12, 17, 3), generator=generator, dtype=torch.uint8)
+    geometry = Geometry(image_hw=(12, 17), input_hw=(42, 56), grid_hw=(3, 4))
+    data = torch.randn(2, 3, 4, generator=generator)
+    features = FeatureMap(data=data, geometry=geometry, layer="block 0", image=image_from_array(pixels.numpy()))
+    rows, columns, epsilon = 2, 2, 0.01  # half of 3 x 4 cells of 4 x 4.25 pixels
+    field = upsample(features, method="guided_filter", radius=0.5, epsilon=epsilon)
+    colours = pixels.double() / 255
+    values = upsample(features, method="bilinear").features(size=(12, 17)).double()
+
+    def windows(row: int, column: int) -> tuple[slice, slice]:
+        return slice(max(0, row - rows), row + rows + 1), slice(max(0, column - columns), column + columns + 1)
+
+    lines = torch.zeros(12, 17, 2, 4, dtype=torch.float64)
+    for row in range(12):
+        for column in range(17):
+            inside = colours[windows(row, column)].reshape(-1, 3)
+            held = values[(slice(None), *windows(row, column))].reshape(2, -1)
+            centred = inside - inside.mean(0)
+            covariance = centred.T @ centred / len(inside) + epsilon * torch.eye(3, dtype=torch.float64)
+            shared = (held - held.mean(1, keepdim=True)) @ centred / len(inside)
+            slopes = torch.linalg.solve(covariance, shared.T).T
+            lines[row, column] = torch.cat([slopes, (held.mean(1) - slopes @ inside.mean(0))[:, None]], dim=1)
+    expected = torch.zeros_like(values)
+    for row in range(12):
+        for column in range(17):
+            line = lines[windows(row, column)].reshape(-1, 2, 4).mean(0)
+            expected[:, row, column] = line[:, :3] @ colours[row, column] + line[:, 3]
+    torch.testing.assert_close(field.features(size=(12, 17)).double(), expected, atol=2e-5, rtol=1e-5)
+
+
+def test_the_guided_filter_keeps_edges_and_moves_nothing(maps):
+    features = maps["dinov2-s14-imgfocus"]
+    field = upsample(features, method="guided_filter")
+    here = rms_to(features, field)
+    for shift in ((4, 0), (-4, 0), (0, 4), (0, -4)):
+        assert rms_to(features, field, shift) > here
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, 30:] = 200
+    step = torch.zeros(1, 4, 4)
+    step[..., 2:] = 1
+    geometry = Geometry(image_hw=(64, 64), input_hw=(56, 56), grid_hw=(4, 4))
+    marked = FeatureMap(data=step, geometry=geometry, layer="block 0", image=image_from_array(pixels))
+    rise = {
+        method: float(upsample(marked, method=method).features(size=(64, 64))[0, 32, 29:31].diff())
+        for method in ("bilinear", "guided_filter")
+    }
+    assert rise["guided_filter"] > 5 * rise["bilinear"]
+
+
+def test_statistics_of_colours_that_may_not_be_kept_are_made_for_each_region(maps, monkeypatch):
+    features = maps["dinov2-s14-imgfocus"]
+    size, region = (90, 130), Region(33, 20, 21, 44)
+    matrix = torch.randn(2, features.channels, generator=torch.Generator().manual_seed(0))
+    kept = upsample(features, method="guided_filter")
+    expected = kept.project(matrix, size=size)
+    monkeypatch.setattr(guided_filter, "KEPT_BYTES", 0)
+    monkeypatch.setattr(guided_filter, "_BLOCK_BYTES", 1)
+    field = upsample(features, method="guided_filter")
+    torch.testing.assert_close(field.project(matrix, size=size), expected, atol=1e-4, rtol=1e-4)
+    part = field.project(matrix, size=size, region=region)
+    torch.testing.assert_close(part, expected[:, 33:54, 20:64], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("option", ["radius", "epsilon"])
+@pytest.mark.parametrize("value", [0, -1, "wide", float("nan"), float("inf")])
+def test_widths_of_the_guided_filter_that_are_no_numbers_above_zero_are_refused(maps, option, value):
+    with pytest.raises(
+        UpsamplerError, match=rf'The option "{option}" of guided_filter is .*; it must be a number greater'
+    ):
+        upsample(maps["dinov2-s14-imgfocus"], method="guided_filter", **{option: value})
