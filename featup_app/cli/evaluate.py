@@ -13,6 +13,7 @@ from featup_app.cli.options import UpsamplerChoice
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.errors import EvaluationError, FeatUpError
 from featup_app.evaluation.datasets import Dataset
+from featup_app.evaluation.helpers import Helpers, own_program, threads_each
 from featup_app.evaluation.layouts import AUTO, LAYOUTS
 from featup_app.evaluation.methods import parse_methods
 from featup_app.evaluation.report import Report, write_report
@@ -25,6 +26,7 @@ _PROBES = "; ".join(f"{task.name}: {', '.join(task.probes)}" for task in TASKS i
 
 
 def evaluate(
+    context: typer.Context,
     output: Annotated[
         Path,
         typer.Option(
@@ -108,6 +110,16 @@ def evaluate(
     device: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:1; CUDA if there is one.")
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes that share the work, each with its part of the processor's cores. More can join from other "
+            "terminals with the same command; each may be stopped at any time.",
+        ),
+    ] = 1,
+    helper: Annotated[bool, typer.Option("--helper", hidden=True)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Compare upsampling methods on a folder of pictures.
@@ -150,7 +162,8 @@ def evaluate(
                 repeats=repeats,
                 steps=steps,
             )
-            with Records(output, fresh=fresh) as records:
+            helpers = _helpers(context, 0 if helper else workers - 1, threads_each(workers))
+            with Records(output, fresh=fresh) as records, helpers:
                 for entry, pictures, training in found:
                     own = dataclasses.replace(plan, data=pictures, train=training)
                     try:
@@ -158,9 +171,13 @@ def evaluate(
                     except FeatUpError as error:
                         passed_over.append((entry.name, error))
                         _stop_if_nothing_is_left(chosen, passed_over)
+                if (complaint := helpers.complaint()) is not None:
+                    complain(f"A helping process ended early, which cost time but no results; it said: {complaint}")
     except KeyboardInterrupt:
         complain("Cancelled; what is measured is kept, and the same command goes on from there.")
         raise typer.Exit(130) from None
+    if helper:
+        return
     files = [
         path for report in reports for path in write_report(report, output / report.task if task == ALL else output)
     ]
@@ -178,6 +195,20 @@ def evaluate(
         _print_table(report)
     for path in files:
         say(str(path))
+
+
+def _helpers(context: typer.Context, count: int, threads: int) -> Helpers:
+    """Processes that run the same command for the same folder, and write no report."""
+    words = []
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        if parameter.name not in ("fresh", "as_json") and value is not None and value != parameter.default:
+            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
+    if count:
+        import torch
+
+        torch.set_num_threads(threads)
+    return Helpers([*own_program(), "evaluate", *words, "--helper"], count=count, threads=threads)
 
 
 def _stop_if_nothing_is_left(chosen: Sequence[Task], passed_over: Sequence[tuple[str, FeatUpError]]) -> None:

@@ -1,17 +1,28 @@
-"""Results of single pictures, kept as they come, so that a run that was stopped goes on where it was."""
+"""Results of single pictures, kept as they come, so that a run that was stopped goes on where it was.
+
+Several processes may share a folder: each piece of work is claimed before it is done, results of the others are read, and a
+line is written under a lock.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
+from featup_app.evaluation.claims import claimed
 from featup_app.export.staging import explained
+from featup_app.progress import Progress, silent
 
 RESULTS_FILE = "results.jsonl"
+CLAIMS_FOLDER = ".claims"
+_WRITING = "a line of the results"
+_WAIT_SECONDS = 0.1
 
 
 def configuration_key(facts: Mapping[str, Any]) -> str:
@@ -31,15 +42,15 @@ class Records:
     """
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
+        self._folder = folder
         self._path = folder / RESULTS_FILE
         self._known: dict[tuple[str, str], dict[str, Any]] = {}
+        self._read = 0
         with explained(self._path):
             folder.mkdir(parents=True, exist_ok=True)
-            text = "" if fresh or not self._path.is_file() else self._path.read_text(encoding="utf-8")
-            self._remember(text)
-            self._stream: TextIO = self._path.open("w" if fresh else "a", encoding="utf-8")
-            if text and not text.endswith("\n"):
-                self._stream.write("\n")  # a run was killed while it wrote this line, which is passed over
+            with self._path.open("wb" if fresh else "ab"):
+                pass
+        self.refresh()
 
     def __enter__(self) -> Records:
         return self
@@ -47,7 +58,8 @@ class Records:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stream.close()
+        with contextlib.suppress(OSError):  # another process may still have claims there
+            (self._folder / CLAIMS_FOLDER).rmdir()
 
     def find(self, configuration: str, picture: str) -> dict[str, Any] | None:
         """The values that were kept for a picture; None if there are none."""
@@ -55,16 +67,53 @@ class Records:
 
     def keep(self, configuration: str, picture: str, values: Mapping[str, Any]) -> None:
         """Write the values of a picture down."""
-        line = {"configuration": configuration, "picture": picture, "values": dict(values)}
-        self._known[configuration, picture] = line["values"]  # type: ignore[assignment]
-        with explained(self._path):
-            self._stream.write(json.dumps(line) + "\n")
-            self._stream.flush()
+        line = json.dumps({"configuration": configuration, "picture": picture, "values": dict(values)}) + "\n"
+        self._known[configuration, picture] = dict(values)
+        with self.exclusive(_WRITING), explained(self._path), self._path.open("r+b") as stream:
+            end = stream.seek(0, 2)
+            if end:
+                stream.seek(end - 1)
+                if stream.read(1) != b"\n":
+                    line = "\n" + line  # a process was killed while it wrote that line, which is passed over
+            stream.seek(0, 2)
+            stream.write(line.encode())
 
-    def _remember(self, text: str) -> None:
-        for line in text.splitlines():
+    def refresh(self) -> None:
+        """Read what other processes have written meanwhile."""
+        with explained(self._path), self._path.open("rb") as stream:
+            stream.seek(self._read)
+            text = stream.read()
+        whole = text.rfind(b"\n") + 1
+        self._read += whole
+        for line in text[:whole].splitlines():
             try:
                 entry = json.loads(line)
                 self._known[entry["configuration"], entry["picture"]] = entry["values"]
             except (ValueError, KeyError, TypeError):
                 continue  # the rest of a line that was cut short
+
+    @contextlib.contextmanager
+    def claimed(self, name: str) -> Iterator[bool]:
+        """Claim a piece of work while the block lasts; False if another process has it. See :mod:`.claims`."""
+        with contextlib.ExitStack() as stack:
+            with explained(self._folder / CLAIMS_FOLDER):
+                mine = stack.enter_context(claimed(self._folder / CLAIMS_FOLDER, name))
+            if mine and name != _WRITING:
+                self.refresh()  # it may have been done between the last look and the claim
+            yield mine
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str, progress: Progress = silent) -> Iterator[None]:
+        """Wait until nobody else works on this, then hold it while the block lasts; what was found by then is known.
+
+        Args:
+            name: of the piece of work.
+            progress: called while waiting; may cancel.
+        """
+        while True:
+            with self.claimed(name) as mine:
+                if mine:
+                    yield
+                    return
+            progress("waiting for another process", 0, 0)
+            time.sleep(_WAIT_SECONDS if name != _WRITING else _WAIT_SECONDS / 20)

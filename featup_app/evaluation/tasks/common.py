@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +16,10 @@ from featup_app.evaluation.methods import PreparedMethod
 from featup_app.evaluation.plan import Values
 from featup_app.evaluation.records import Records
 from featup_app.progress import Progress
+
+_WAIT_SECONDS = 0.2
+
+Piece = TypeVar("Piece")
 
 Failures = dict[str, str]
 """Why pictures were passed over, by name."""
@@ -51,6 +57,9 @@ def measure_all(
 ) -> tuple[dict[Job, list[Values]], Failures]:
     """The values of every job for the pictures for which all jobs have one, and why the others have not.
 
+    Other processes may work on the same records: a picture is claimed while it is measured, and those that others have
+    claimed are looked at again when nothing else is left.
+
     Args:
         data: the pictures.
         jobs: what is wanted of each.
@@ -62,26 +71,54 @@ def measure_all(
         EvaluationError: if no picture could be measured.
     """
     failures: Failures = {}
-    found: dict[Job, list[Values]] = {job: [] for job in jobs}
-    for index, item in enumerate(data.items):
+    pictures: dict[str, str] = {}
+
+    def attempt(piece: tuple[int, Item]) -> bool:
+        index, item = piece
         progress(f"measuring {item.name}", index, len(data.items))
         try:
-            picture = fingerprint(item)
-            wanted = [job for job in jobs if records.find(job.key, picture) is None]
-            if wanted:
-                for job, values in measure(item, wanted, _kept(progress, item, index, len(data.items))):
-                    records.keep(job.key, picture, values)
+            picture = pictures[item.name] = fingerprint(item)
+            if all(records.find(job.key, picture) is not None for job in jobs):
+                return True
+            with records.claimed(f"{picture} {' '.join(sorted(job.key for job in jobs))}") as mine:
+                wanted = [job for job in jobs if records.find(job.key, picture) is None]
+                if mine and wanted:
+                    for job, values in measure(item, wanted, _kept(progress, item, index, len(data.items))):
+                        records.keep(job.key, picture, values)
+                return mine
         except FeatUpError as error:
             failures[item.name] = str(error)
-            continue
-        for job in jobs:
-            kept = records.find(job.key, picture)
-            assert kept is not None
-            found[job].append(kept)
+            return True
+
+    until_done(list(enumerate(data.items)), attempt, progress)
+    found: dict[Job, list[Values]] = {job: [] for job in jobs}
+    for item in data.items:
+        if item.name not in failures:
+            for job in jobs:
+                kept = records.find(job.key, pictures[item.name])
+                assert kept is not None
+                found[job].append(kept)
     progress("measured", len(data.items), len(data.items))
     if len(failures) == len(data.items):
         raise EvaluationError(f"No picture could be measured; the first says: {next(iter(failures.values()))}")
     return found, failures
+
+
+def until_done(pieces: Sequence[Piece], attempt: Callable[[Piece], bool], progress: Progress) -> None:
+    """Go through pieces of work that other processes may be working on too, until all of them are done.
+
+    Args:
+        pieces: of work.
+        attempt: does a piece, and says whether it is done; False if another process has claimed it.
+        progress: called while there is nothing to do but wait; may cancel.
+    """
+    waiting = list(pieces)
+    while waiting:
+        left = [piece for piece in waiting if not attempt(piece)]
+        if len(left) == len(waiting):
+            progress("waiting for another process", len(pieces) - len(left), len(pieces))
+            time.sleep(_WAIT_SECONDS)
+        waiting = left
 
 
 def fingerprint(item: Item) -> str:

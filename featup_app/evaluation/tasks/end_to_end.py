@@ -7,7 +7,7 @@ differences are told seed by seed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +36,14 @@ from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.statistics import Counts, Floats
-from featup_app.evaluation.tasks.common import Failures, fingerprint
+from featup_app.evaluation.tasks.common import Failures, fingerprint, until_done
 from featup_app.progress import Progress, silent
 
 INPUT_SIZE = 224
 """Shorter side of the backbone's input if none is asked for: features of a hundred pictures then take a minute."""
+
+_ALL = "all pictures"
+"""In the place of a picture in the records: a training is scored on all of them."""
 
 ACCURACY, PARAMETERS, OPERATIONS = "accuracy", "parameters (thousands)", "operations a picture (1e9)"
 
@@ -87,10 +90,22 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
     ]
     scenes = _Scenes(plan, layers, size, failures)
 
-    def measure(run: _Run, told: Progress) -> Values:
-        return _train_and_score(run, scenes, len(plan.data.class_names), steps, told)
+    def attempt(piece: tuple[int, _Run]) -> bool:
+        index, run = piece
 
-    found = {run.key: _result(run, records, measure, index, len(runs), progress) for index, run in enumerate(runs)}
+        def told(stage: str, done: int, total: int) -> None:
+            progress(f"training with {run.choice.label}, seed {run.seed}", index, len(runs))
+
+        told("", 0, 0)
+        if records.find(run.key, _ALL) is not None:
+            return True
+        with records.claimed(run.key) as mine:
+            if mine and records.find(run.key, _ALL) is None:
+                records.keep(run.key, _ALL, _train_and_score(run, scenes, len(plan.data.class_names), steps, told))
+            return mine
+
+    until_done(list(enumerate(runs)), attempt, progress)
+    found = {run.key: records.find(run.key, _ALL) or {} for run in runs}
     rows = [_row(choice, runs, found, plan) for choice in choices]
     settings = {
         **common,
@@ -143,22 +158,6 @@ def _fingerprints(dataset: Dataset, failures: Failures) -> list[str]:
         except FeatUpError as error:
             failures[item.name] = str(error)
     return names
-
-
-def _result(
-    run: _Run, records: Records, measure: Callable[[_Run, Progress], Values], index: int, count: int, progress: Progress
-) -> Values:
-    stage = f"training with {run.choice.label}, seed {run.seed}"
-
-    def told(inner: str, done: int, total: int) -> None:
-        progress(stage, index, count)
-
-    told("", 0, 0)
-    known = records.find(run.key, "all")
-    if known is None:
-        known = measure(run, told)
-        records.keep(run.key, "all", known)
-    return known
 
 
 def _train_and_score(run: _Run, scenes: _Scenes, classes: int, steps: int, progress: Progress) -> Values:

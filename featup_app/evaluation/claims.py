@@ -1,0 +1,77 @@
+"""Claims: which of several processes works on what. The system gives up the claims of a process that ends, however it ends.
+
+A claim is a file under an exclusive lock of the operating system. Nothing has to expire, nobody has to guess whether another
+process is alive, and a process that is killed leaves nothing behind but an empty file that the next one takes over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, name: str) -> Iterator[bool]:
+    """Claim a piece of work while the block lasts.
+
+    Args:
+        folder: where claims are kept; made if there is none.
+        name: of the piece of work, any text.
+
+    Yields:
+        Whether the claim was free; if not, another process (or another part of this one) holds it.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.lock"
+    handle = _take(path)
+    if handle is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        with contextlib.suppress(OSError):  # Windows does not remove open files
+            path.unlink()
+        os.close(handle)
+
+
+def _take(path: Path) -> int | None:
+    """An open handle that holds the lock; None if another one holds it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        if not _lock(handle):
+            os.close(handle)
+            return None
+        if _is_at(path, handle):
+            return handle
+        os.close(handle)  # its last holder removed the file between our opening and locking it
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(handle: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
