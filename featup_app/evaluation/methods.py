@@ -59,10 +59,11 @@ class MethodChoice:
         weights = (
             load_upsampler(self.upsampler)
             if self.upsampler is not None
-            else default_upsampler(backbone, layer, channels)
+            else default_upsampler(backbone, layer, channels, method=self.method)
         )
         if weights is None:
             return self._plain({"kernel": CLASSICAL} if "kernel" in entry.options else {})
+        weights.check_method(self.method)
         if for_head and "kernel" in entry.options:
             weights = _for_any_features(weights, backbone, layer, channels)
         weights.check_fits(backbone, layer, channels)

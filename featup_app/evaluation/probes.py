@@ -6,17 +6,23 @@ probe is linear, so it is applied to a field of any size by ``field.project(prob
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from featup_app.errors import EvaluationError
 from featup_app.evaluation.statistics import mean_iou
 from featup_app.progress import Progress, silent
 
 STRENGTHS = tuple(10.0**exponent for exponent in range(-6, 2))
 """Ridge strengths to choose from, relative to the mean variance of a channel."""
+
+KEPT_SAMPLES = 100_000
+"""Samples of all training pictures together that are kept to choose the ridge strength by, and for logistic probes."""
+
+KEPT_PER_PICTURE = 50
 
 LOGISTIC_STRENGTH = 1e-3
 LOGISTIC_STEPS = 150
@@ -139,23 +145,90 @@ class Fold:
         counted = (targets * weights[:, None]).double()
         return counted.new_zeros(targets.shape[1], targets.shape[1]).index_add_(1, chosen, counted.T)
 
+    def squared_error(self, probe: LinearProbe) -> Tensor:
+        """() float64: weighted squared error of the kept samples."""
+        features, targets, weights = self.samples()
+        missed = (features @ probe.weights.T + probe.bias - targets).double().square().sum(1)
+        return weights.double() @ missed
 
-def fit_ridge_folds(folds: Sequence[Fold], strengths: Sequence[float] = STRENGTHS) -> list[LinearProbe]:
+
+class TrainingFolds:
+    """The folds of the training pictures: runs of neighbours of the same length, since frames of a film resemble theirs.
+
+    Args:
+        count: of training pictures.
+        folds: at least two.
+        classes: K of the targets.
+        seed: of the draw of kept samples.
+
+    Raises:
+        EvaluationError: if there are fewer pictures than folds.
+    """
+
+    def __init__(self, count: int, folds: int, classes: int, seed: int) -> None:
+        if not 2 <= folds <= count:
+            raise EvaluationError(
+                f"{count} training pictures cannot be parted into {folds} folds; at least two folds with a picture each "
+                "are needed."
+            )
+        self._count, self._folds, self._classes = count, folds, classes
+        self._generator = torch.Generator().manual_seed(seed)
+        self._members: dict[int, Fold] = {}
+
+    def of(self, index: int, channels: int) -> Fold:
+        """The fold of the picture of this number."""
+        number = self.number(index)
+        if number not in self._members:
+            kept = max(KEPT_PER_PICTURE, KEPT_SAMPLES // self._count)
+            self._members[number] = Fold(channels, self._classes, kept=kept, generator=self._generator)
+        return self._members[number]
+
+    def number(self, index: int) -> int:
+        """Number of the fold of the picture of this number."""
+        return index * self._folds // self._count
+
+    def all(self) -> list[Fold]:
+        """Every fold. Raises EvaluationError if one has no labelled pixel."""
+        if len(self._members) < self._folds or any(fold.empty for fold in self._members.values()):
+            raise EvaluationError(
+                "A probe cannot be fitted: a fold of the training pictures has no usable picture with labelled pixels; "
+                "give more pictures, or fewer folds."
+            )
+        return list(self._members.values())
+
+
+Judge = Callable[[Sequence[tuple["Fold", LinearProbe]]], float]
+"""How good probes are for the folds that they have not seen; higher is better."""
+
+
+def left_out_iou(pairs: Sequence[tuple[Fold, LinearProbe]]) -> float:
+    """Mean intersection over union of all folds together."""
+    return float(mean_iou(torch.stack([fold.confusion(probe) for fold, probe in pairs]).sum(0).numpy()))
+
+
+def left_out_error(pairs: Sequence[tuple[Fold, LinearProbe]]) -> float:
+    """Squared error of all folds together, negative."""
+    return -float(torch.stack([fold.squared_error(probe) for fold, probe in pairs]).sum())
+
+
+def fit_ridge_folds(
+    folds: Sequence[Fold], strengths: Sequence[float] = STRENGTHS, *, judge: Judge = left_out_iou
+) -> list[LinearProbe]:
     """The probe of all samples, then for each fold the probe of all samples but the fold's.
 
-    The strength is the one whose probes have the best mean intersection over union on the kept samples of the folds that
-    they have not seen; the same for all probes. (The squared error that a ridge minimises prefers stronger penalties, under
-    which rare classes vanish.)
+    The strength is the one whose probes are best on the kept samples of the folds that they have not seen; the same for all
+    probes. For classes the judge is mean intersection over union. (The squared error that a ridge minimises prefers stronger
+    penalties, under which rare classes vanish.)
 
     Args:
         folds: at least two, none of them empty.
+        strengths: to choose from.
+        judge: what good means.
     """
     others = [_sum([fold.moments for fold in folds if fold is not left_out]) for left_out in folds]
 
     def score(strength: float) -> float:
-        pairs = zip(folds, others, strict=True)
-        confusion = torch.stack([fold.confusion(fit_ridge(other, strength)) for fold, other in pairs]).sum(0)
-        return float(mean_iou(confusion.numpy()))
+        return judge([(fold, fit_ridge(other, strength)) for fold, other in zip(folds, others, strict=True)])
 
     best = max(sorted(strengths, reverse=True), key=score)
     return [fit_ridge(moments, best) for moments in [_sum([fold.moments for fold in folds]), *others]]

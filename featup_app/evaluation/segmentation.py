@@ -28,7 +28,7 @@ from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Dataset, Item
 from featup_app.evaluation.footprints import label_shares
 from featup_app.evaluation.plan import FOLDS
-from featup_app.evaluation.probes import Fold, LinearProbe, fit_logistic_folds, fit_ridge_folds
+from featup_app.evaluation.probes import LinearProbe, TrainingFolds, fit_logistic_folds, fit_ridge_folds
 from featup_app.evaluation.statistics import Counts, Floats
 from featup_app.features import FeatureMap, Geometry, Region, Size
 from featup_app.progress import Progress, silent
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
 
 FieldFactory = Callable[[FeatureMap], "FeatureField"]
 
-KEPT_SAMPLES = 100_000
-"""Samples of all training pictures together that are kept to choose the ridge strength by, and for logistic probes."""
-
-KEPT_PER_PICTURE = 50
 _SCORES_BUDGET = 192 * 2**20
 
 
@@ -197,7 +193,7 @@ def fit_lowres_probes(
     Raises:
         EvaluationError: if there are fewer frames than folds, or no labelled pixels.
     """
-    members = _Folds(count, folds, classes, seed)
+    members = TrainingFolds(count, folds, classes, seed)
     for index, frame in enumerate(frames):
         progress(f"learning from {frame.name}", index, count)
         data = frame.features.data.flatten(1).T
@@ -226,7 +222,7 @@ def fit_upsampled_probes(
     Raises:
         EvaluationError: if there are fewer frames than folds, or no labelled pixels.
     """
-    members = _Folds(count, folds, classes, seed)
+    members = TrainingFolds(count, folds, classes, seed)
     for index, frame in enumerate(frames):
         progress(f"learning from {frame.name}", index, count)
         height, width = frame.labels.shape
@@ -276,37 +272,6 @@ def score_segmentation(
             frame_confusions(field, probes, frame.labels, progress=_kept(progress, frame, index, len(frames)))
         )
     return SegmentationScore(np.stack(confusions))
-
-
-class _Folds:
-    """The folds of the training pictures: runs of neighbours of the same length."""
-
-    def __init__(self, count: int, folds: int, classes: int, seed: int) -> None:
-        if not 2 <= folds <= count:
-            raise EvaluationError(
-                f"{count} training pictures cannot be parted into {folds} folds; at least two folds with a picture each "
-                "are needed."
-            )
-        self._count, self._folds, self._classes = count, folds, classes
-        self._generator = torch.Generator().manual_seed(seed)
-        self._members: dict[int, Fold] = {}
-
-    def of(self, index: int, channels: int) -> Fold:
-        """The fold of the picture of this number."""
-        number = index * self._folds // self._count
-        if number not in self._members:
-            kept = max(KEPT_PER_PICTURE, KEPT_SAMPLES // self._count)
-            self._members[number] = Fold(channels, self._classes, kept=kept, generator=self._generator)
-        return self._members[number]
-
-    def all(self) -> list[Fold]:
-        """Every fold. Raises EvaluationError if one has no labelled pixel."""
-        if len(self._members) < self._folds or any(fold.empty for fold in self._members.values()):
-            raise EvaluationError(
-                "A probe cannot be fitted: a fold of the training pictures has no usable picture with labelled pixels; "
-                "give more pictures, or fewer folds."
-            )
-        return list(self._members.values())
 
 
 def _labels(item: Item) -> Tensor:

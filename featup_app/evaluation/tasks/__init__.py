@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featup_app.errors import EvaluationError
-from featup_app.evaluation.datasets import LABELS, PHOTOS
+from featup_app.evaluation.datasets import DEPTHS, LABELS, PHOTOS
 from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Task:
         module: inside this package.
         kinds: of data sets that it can measure on, the usual one first; :data:`PHOTOS` means that any pictures will do.
         trains: whether it fits something on training pictures.
-        protocols: ways of measuring that can be asked for, each giving a row per method; the first is the default.
+        protocols: ways of measuring that can be asked for, each giving a row per method.
+        default: the protocols that are used where none is chosen; None for the first, empty where it depends on the data.
         probes: kinds of probes to choose from; the first is the default.
     """
 
@@ -47,6 +48,7 @@ class Task:
     trains: bool = False
     protocols: tuple[str, ...] = ()
     probes: tuple[str, ...] = ()
+    default: tuple[str, ...] | None = None
 
     def completed(self, plan: Plan) -> Plan:
         """The plan with the task's defaults in the places that were left open.
@@ -60,7 +62,9 @@ class Task:
         if plan.probe and plan.probe not in self.probes:
             raise EvaluationError(_no_choice("probe", plan.probe, self.name, self.probes))
         return dataclasses.replace(
-            plan, protocols=plan.protocols or self.protocols[:1], probe=plan.probe or next(iter(self.probes), "")
+            plan,
+            protocols=plan.protocols or (self.protocols[:1] if self.default is None else self.default),
+            probe=plan.probe or next(iter(self.probes), ""),
         )
 
     def evaluate(self, plan: Plan, records: Records, folder: Path, *, progress: Progress = silent) -> Report:
@@ -91,6 +95,24 @@ TASKS: tuple[Task, ...] = (
         trains=True,
         protocols=("transfer", "trained"),
         probes=("ridge", "logistic"),
+    ),
+    Task(
+        "depth",
+        "linear-probe depth",
+        "depth",
+        (DEPTHS,),
+        trains=True,
+        protocols=("transfer", "trained", "metric"),
+        probes=("ridge", "gradient"),
+    ),
+    Task(
+        "preserve",
+        "whether features keep their meaning: probes of low-res features, applied unchanged",
+        "preserve",
+        (LABELS, DEPTHS),
+        trains=True,
+        protocols=("ridge", "logistic", "gradient"),
+        default=(),
     ),
     Task(
         "cam",

@@ -1,0 +1,339 @@
+"""Linear-probe depth: how far away a field's features say every pixel is.
+
+Targets are readings of a depth camera in metres; pixels without a reading do not count. Scale and shift of depth cannot be
+known from a picture alone, and cameras differ in both, so they are left out (Ranftl et al. 2020, "MiDaS"; FeatUp section 4.2
+uses its loss): probes are fitted on depths that are brought to mean 0 and deviation 1 in each picture, and before a prediction
+is scored, the scale (not negative) and the shift that fit the picture's readings best by least squares are applied to it. The
+*metric* protocol does without: it fits metres and scores them as they are.
+
+Kinds of probes: ``ridge`` is the closed form of least squares with a penalty whose strength is chosen on left-out folds;
+``gradient`` minimises MiDaS's scale- and shift-invariant squared error with half its gradient term over four scales, on the
+backbone's grid, by Adam over all training pictures at once with a cosine schedule down to zero.
+
+Figures are those of each picture, averaged over pictures: root mean squared error in metres, the share of pixels with
+max(d / p, p / d) > 1.25 for depth d and prediction p, and the mean of |p - d| / d.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featup_app.errors import EvaluationError
+from featup_app.evaluation import statistics
+from featup_app.evaluation.datasets import Item
+from featup_app.evaluation.plan import FOLDS
+from featup_app.evaluation.probes import LinearProbe, TrainingFolds, fit_ridge_folds, left_out_error
+from featup_app.evaluation.segmentation import ProbeSet
+from featup_app.evaluation.statistics import Floats
+from featup_app.features import FeatureMap, Size
+from featup_app.multiview import box_average
+from featup_app.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from featup_app.backbones import Backbone
+    from featup_app.fields import FeatureField
+
+FIGURES = ("RMSE (m)", "above 1.25 (%)", "absolute relative error")
+THRESHOLD = 1.25
+
+GRADIENT_STEPS = 500
+GRADIENT_RATE = 1e-2
+GRADIENT_SCALES = 4
+GRADIENT_TERM = 0.5
+GRADIENT_DECAY = 1e-3
+"""Half of it multiplies the squared weights of the standardised channels."""
+
+_NEAREST = 0.01
+"""Predictions are no nearer than this, in metres: a ratio needs depths that are greater than zero."""
+
+_SMALLEST_SHARE = 0.25
+"""Part of a cell that must have readings: the mean of a few pixels at its rim says little about the cell."""
+
+
+@dataclass(frozen=True)
+class DepthFrame:
+    """A picture with its depths and its low-resolution features.
+
+    Attributes:
+        name: of the picture.
+        features: (C, h, w) and geometry.
+        target: (H, W) float32 metres, of the picture's size; 0 where there is no reading.
+    """
+
+    name: str
+    features: FeatureMap
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class DepthScore:
+    """How far probes are from the readings.
+
+    Attributes:
+        figures: (N, P, 3) for N pictures and P probes of a set, in the order of :data:`FIGURES`.
+    """
+
+    figures: Floats
+
+    @property
+    def means(self) -> Floats:
+        """(P, 3) means over pictures; the first is the probe of all training pictures."""
+        result: Floats = self.figures.mean(0)
+        return result
+
+    def bootstrapped(self, *, seed: int) -> Floats:
+        """Errors in metres of resampled sets of pictures, the same sets for the same seed and number of pictures."""
+        counts = statistics.resample_counts(len(self.figures), seed=seed)
+        result: Floats = counts @ self.figures[:, 0, 0] / len(self.figures)
+        return result
+
+
+def load_depth_frame(item: Item, backbone: Backbone, *, size: str | Size | None, layer: str | None) -> DepthFrame:
+    """Decode a picture and its depths and run the backbone.
+
+    Raises:
+        FeatUpError: if a file is missing or wrong, the depths have another size than the picture, or there is no reading.
+    """
+    depths, image = torch.from_numpy(item.depths()), item.image()
+    if tuple(depths.shape) != image.size_hw:
+        raise EvaluationError(
+            f'The depths "{item.target_path}" are {depths.shape[0]}x{depths.shape[1]} pixels, but their picture is '
+            f"{image.size_hw[0]}x{image.size_hw[1]}; both must be of the same size."
+        )
+    if not bool((depths > 0).any()):
+        raise EvaluationError(f'The depths "{item.target_path}" hold no reading; leave out this picture.')
+    return DepthFrame(item.name, backbone.extract(image, size=size, layer=layer), depths)
+
+
+def cell_depths(depths: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """Mean reading of each cell of a grid: (h, w) metres (0 without readings) and (h, w) share of its area with readings.
+
+    Cells of which less than a quarter has readings count as having none.
+    """
+    valid = (depths > 0).double()
+    share = box_average(valid[None], size)[0]
+    mean = box_average(depths[None].double(), size)[0] / share.clamp(min=1e-12)
+    share = torch.where(share >= _SMALLEST_SHARE, share, 0.0)
+    return torch.where(share > 0, mean, 0.0).float(), share.float()
+
+
+def fit_lowres_depth(
+    frames: Iterable[DepthFrame],
+    *,
+    count: int,
+    folds: int = FOLDS,
+    seed: int = 0,
+    kind: str = "ridge",
+    metric: bool = False,
+    progress: Progress = silent,
+) -> ProbeSet:
+    """Probes of the backbone's cells, each weighted by the part of its footprint with readings.
+
+    Args:
+        frames: the training pictures, one after the other.
+        count: how many there are.
+        folds: at least two.
+        seed: of the draw of samples from large pictures, and of where gradient descent starts.
+        kind: ``ridge`` or ``gradient``.
+        metric: whether metres are fitted, and not depths of mean 0 and deviation 1; for ridges only.
+        progress: called for each frame and step; may cancel.
+
+    Raises:
+        EvaluationError: if there are fewer frames than folds, or no readings.
+    """
+    members = TrainingFolds(count, folds, 1, seed)
+    kept: list[tuple[int, Tensor, Tensor, Tensor]] = []
+    for index, frame in enumerate(frames):
+        progress(f"learning from {frame.name}", index, count)
+        target, share = cell_depths(frame.target, frame.features.geometry.grid_hw)
+        target = target if metric else normalised(target, share)
+        data = frame.features.data.cpu()
+        fold = members.of(index, data.shape[0])
+        fold.add(data.flatten(1).T.double(), target.flatten()[:, None], share.flatten())
+        if kind == "gradient":
+            kept.append((members.number(index), data, target, share))
+    parts = members.all()
+    if kind == "ridge":
+        return ProbeSet(tuple(fit_ridge_folds(parts, judge=left_out_error)), 1, "low-res features, ridge")
+    probes = [
+        fit_by_gradient([part for part in kept if part[0] != left_out], seed=seed, progress=progress)
+        for left_out in (None, *range(folds))
+    ]
+    return ProbeSet(tuple(probes), 1, "low-res features, gradient descent")
+
+
+def fit_upsampled_depth(
+    factory: Callable[[FeatureMap], FeatureField],
+    frames: Iterable[DepthFrame],
+    *,
+    count: int,
+    folds: int = FOLDS,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> ProbeSet:
+    """Ridges of a method's own features at half the resolution of the depths, every pixel that has a reading.
+
+    Args:
+        factory: from a feature map to the method's field.
+        frames, count, folds, seed, progress: as in :func:`fit_lowres_depth`.
+
+    Raises:
+        EvaluationError: if there are fewer frames than folds, or no readings.
+    """
+    members = TrainingFolds(count, folds, 1, seed)
+    for index, frame in enumerate(frames):
+        size = max(1, frame.target.shape[0] // 2), max(1, frame.target.shape[1] // 2)
+        target, share = cell_depths(frame.target, size)
+        target, places = normalised(target, share).flatten(), torch.arange(size[0] * size[1]).view(size)
+        field = factory(frame.features)
+        fold = members.of(index, field.channels)
+        for region, features in field.tiles(size=size, progress=_kept(progress, frame, index, count)):
+            inside = places[region.rows, region.columns].flatten()
+            samples = features.flatten(1).T.cpu()
+            fold.add(samples, target[inside, None], share.flatten()[inside], part=len(inside) / places.numel())
+    return ProbeSet(tuple(fit_ridge_folds(members.all(), judge=left_out_error)), 1, "upsampled features, ridge")
+
+
+def normalised(depths: Tensor, weights: Tensor) -> Tensor:
+    """Depths of one picture with weighted mean 0 and deviation 1; zeros where all of them are equal."""
+    values, counted = depths.double(), weights.double() / weights.double().sum().clamp(min=1e-12)
+    values = values - (counted * values).sum()
+    deviation = (counted * values.square()).sum().sqrt()
+    return torch.where(weights > 0, values / deviation.clamp(min=1e-6), 0.0).float()
+
+
+def aligned(predicted: Tensor, depths: Tensor, weights: Tensor) -> Tensor:
+    """Predictions with the scale (not negative) and the shift that fit the depths best by weighted least squares.
+
+    Args:
+        predicted: (..., N).
+        depths: (..., N).
+        weights: (..., N), how much each counts.
+
+    Returns:
+        (..., N); the mean depth throughout where predictions do not rise with the depths.
+    """
+    counted = weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
+    centre, middle = (counted * predicted).sum(-1, keepdim=True), (counted * depths).sum(-1, keepdim=True)
+    moved = predicted - centre
+    variance = (counted * moved.square()).sum(-1, keepdim=True)
+    scale = ((counted * moved * (depths - middle)).sum(-1, keepdim=True) / variance.clamp(min=1e-12)).clamp(min=0)
+    return scale * moved + middle
+
+
+def fit_by_gradient(
+    pictures: Sequence[tuple[int, Tensor, Tensor, Tensor]],
+    *,
+    seed: int = 0,
+    steps: int = GRADIENT_STEPS,
+    progress: Progress = silent,
+) -> LinearProbe:
+    """Minimise the scale- and shift-invariant loss of MiDaS over the cells of all pictures at once.
+
+    Args:
+        pictures: number of the fold, (C, h, w) features, (h, w) depths and (h, w) weights of each.
+        seed: of the start, which must not be zero: a constant prediction has no scale.
+        steps: of Adam; the rate falls to zero along a cosine.
+        progress: called for each step; may cancel.
+
+    Raises:
+        EvaluationError: if no picture has readings.
+    """
+    pictures = [part for part in pictures if bool((part[3] > 0).any())]
+    if not pictures:
+        raise EvaluationError("A probe cannot be fitted: no training picture has readings; give more pictures.")
+    samples = torch.cat([data.flatten(1).T for _, data, _, _ in pictures]).double()
+    mean, deviation = samples.mean(0), samples.std(0).clamp(min=1e-6)
+    generator = torch.Generator().manual_seed(seed)
+    weights = (0.01 * torch.randn(samples.shape[1], generator=generator)).requires_grad_()
+    maps = [((data - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)).float() for _, data, _, _ in pictures]
+    optimizer = torch.optim.Adam([weights], lr=GRADIENT_RATE)
+    with torch.enable_grad():
+        for step in range(steps):
+            progress("fitting the probe", step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = GRADIENT_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+            optimizer.zero_grad()
+            losses = [
+                invariant_loss(torch.einsum("c,chw->hw", weights, data), target, share)
+                for data, (_, _, target, share) in zip(maps, pictures, strict=True)
+            ]
+            loss = torch.stack(losses).mean() + 0.5 * GRADIENT_DECAY * weights.square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    scaled = weights.detach().double() / deviation
+    return LinearProbe(scaled.float()[None], (-(scaled @ mean)).float()[None], GRADIENT_DECAY)
+
+
+def invariant_loss(predicted: Tensor, depths: Tensor, weights: Tensor) -> Tensor:
+    """() MiDaS's loss of one picture: half the squared error after alignment, and half the gradient term over four scales.
+
+    Args:
+        predicted: (h, w).
+        depths: (h, w), of mean 0 and deviation 1.
+        weights: (h, w), zero where there is no reading.
+    """
+    shape = predicted.shape
+    fitted = aligned(predicted.flatten(), depths.flatten(), weights.flatten()).view(shape)
+    missed = fitted - depths
+    counted = weights / weights.sum()
+    loss = 0.5 * (counted * missed.square()).sum()
+    for scale in range(GRADIENT_SCALES):
+        step = 2**scale
+        coarse, there = missed[::step, ::step], weights[::step, ::step]
+        total = there.sum().clamp(min=1e-6)
+        for difference, both in (
+            (coarse[1:] - coarse[:-1], torch.minimum(there[1:], there[:-1])),
+            (coarse[:, 1:] - coarse[:, :-1], torch.minimum(there[:, 1:], there[:, :-1])),
+        ):
+            loss = loss + GRADIENT_TERM * (both * difference.abs()).sum() / total
+    return loss
+
+
+def depth_figures(
+    field: FeatureField,
+    probes: ProbeSet,
+    depths: Tensor,
+    *,
+    metric: bool = False,
+    progress: Progress = silent,
+) -> Floats:
+    """(P, 3) figures of one picture for each probe, at the size of its depths.
+
+    Args:
+        field: of the picture.
+        probes: P of them.
+        depths: (H, W) metres, 0 where there is no reading.
+        metric: whether predictions are metres; else they are aligned with the picture's readings first.
+        progress: called within the field; may cancel.
+    """
+    size = int(depths.shape[0]), int(depths.shape[1])
+    matrix = torch.cat([probe.weights for probe in probes.probes])
+    bias = torch.cat([probe.bias for probe in probes.probes])
+    scores = field.project(matrix, bias, size=size, progress=progress).cpu()
+    valid = depths > 0
+    truth, predicted = depths[valid].double(), scores[:, valid].double()
+    if not metric:
+        predicted = aligned(predicted, truth, torch.ones_like(truth))
+    predicted = predicted.clamp(min=_NEAREST)
+    missed = predicted - truth
+    ratio = torch.maximum(predicted / truth, truth / predicted)
+    columns = (
+        missed.square().mean(1).sqrt(),
+        100 * (ratio > THRESHOLD).double().mean(1),
+        (missed.abs() / truth).mean(1),
+    )
+    result: Floats = np.stack([column.numpy() for column in columns], axis=1)
+    return result
+
+
+def _kept(progress: Progress, frame: DepthFrame, index: int, count: int) -> Progress:
+    """Inside a picture the person keeps seeing its number; cancelling still works at every step."""
+    return lambda stage, done, total: progress(f"{stage}, {frame.name}", index, count)

@@ -1,0 +1,89 @@
+"""Linear-probe depth of each method (see :mod:`featup_app.evaluation.depth`); lower is better.
+
+Without training pictures each scene is measured with probes of all other scenes: frames of one scene resemble each other, and
+a probe that has seen one of them would be flattered. The spread is over probes that were each fitted without one fold of their
+training pictures, the interval over resampled pictures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from featup_app.evaluation import statistics
+from featup_app.evaluation.depth import FIGURES, DepthScore
+from featup_app.evaluation.plan import Plan, Values
+from featup_app.evaluation.records import Records
+from featup_app.evaluation.report import Report, Row
+from featup_app.evaluation.tasks.common import Job, typical_seconds
+from featup_app.evaluation.tasks.probing import (
+    DepthKit,
+    Probed,
+    Recipe,
+    crossed_splits,
+    fold_spread,
+    measure_with_probes,
+    told_settings,
+)
+from featup_app.progress import Progress, silent
+
+FURTHER = ((FIGURES[1], False), ("within 1.25 (%)", True), (FIGURES[2], False))
+
+
+def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress = silent) -> Report:
+    """The table of the task; arguments and errors as in :meth:`~featup_app.evaluation.tasks.Task.evaluate`."""
+    known = {
+        "transfer": Recipe(plan.probe),
+        "trained": Recipe("ridge", trained=True),
+        "metric": Recipe("ridge", metric=True),
+    }
+    recipes = {protocol: known[protocol] for protocol in plan.protocols}
+    kit, splits = DepthKit(plan), crossed_splits(plan)
+    probed = measure_with_probes(plan, kit, recipes, splits, records, folder, progress)
+    rows = tuple(_row(plan, job, probed) for job in probed.found)
+    settings = told_settings(plan, probed, recipes, splits)
+    failures = tuple(probed.failures.items())
+    return Report("depth", FIGURES[0], f"{plan.folds} folds", False, rows, failures, settings, FURTHER)
+
+
+def score_of(probed: Probed, job: Job) -> DepthScore:
+    """What the probes of a job found."""
+    return DepthScore(np.array([values["figures"] for values in probed.found[job]]))
+
+
+def details_of(job: Job, score: DepthScore) -> Values:
+    """More numbers of a row."""
+    return {
+        "identity": job.method.identity,
+        "per_picture": score.figures[:, 0].tolist(),
+        "fold_means": score.means[1:].tolist(),
+    }
+
+
+def further_of(score: DepthScore) -> dict[str, float | None]:
+    """The further figures of a row."""
+    _, above, relative = (float(value) for value in score.means[0])
+    return {FIGURES[1]: above, "within 1.25 (%)": 100.0 - above, FIGURES[2]: relative}
+
+
+def _row(plan: Plan, job: Job, probed: Probed) -> Row:
+    score, other = score_of(probed, job), probed.baseline(job)
+    difference, interval = None, None
+    if other is not None:
+        baseline = score_of(probed, other)
+        difference = float(score.means[0, 0] - baseline.means[0, 0])
+        interval = statistics.interval(score.bootstrapped(seed=plan.seed) - baseline.bootstrapped(seed=plan.seed))
+    found = probed.found[job]
+    return Row(
+        method=job.method.label,
+        protocol=job.protocol,
+        figure=float(score.means[0, 0]),
+        spread=fold_spread(score.means[1:, 0].tolist()),
+        difference=difference,
+        interval=interval,
+        seconds=typical_seconds(found),
+        pictures=len(found),
+        details=details_of(job, score),
+        further=further_of(score),
+    )

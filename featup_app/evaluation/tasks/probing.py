@@ -1,0 +1,343 @@
+"""What tasks that fit linear probes share: what is fitted on which pictures, kept on disk, and applied to every method's fields.
+
+A result depends on how its probe was fitted and not on the task that asked for it, so the tasks ``seg``, ``depth`` and
+``preserve`` find each other's probes and results.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from featup_app.errors import EvaluationError, FeatUpError
+from featup_app.evaluation import statistics
+from featup_app.evaluation.datasets import DEPTHS, Dataset, Item
+from featup_app.evaluation.depth import (
+    DepthFrame,
+    depth_figures,
+    fit_lowres_depth,
+    fit_upsampled_depth,
+    load_depth_frame,
+)
+from featup_app.evaluation.methods import BASELINE, PreparedMethod
+from featup_app.evaluation.plan import Plan, Values
+from featup_app.evaluation.probe_files import read_probes, write_probes
+from featup_app.evaluation.records import Records, configuration_key
+from featup_app.evaluation.segmentation import (
+    Frame,
+    ProbeSet,
+    fit_lowres_probes,
+    fit_upsampled_probes,
+    frame_confusions,
+    load_frame,
+)
+from featup_app.evaluation.tasks.common import Failures, Job, by_method, fingerprint, measure_all
+from featup_app.fields import FeatureField
+from featup_app.progress import Progress
+
+_KEPT_FRAMES_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How probes are fitted.
+
+    Attributes:
+        kind: of the fit.
+        trained: whether on each method's own upsampled features, instead of the low-resolution ones for all methods.
+        metric: whether depths are fitted in metres.
+    """
+
+    kind: str
+    trained: bool = False
+    metric: bool = False
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures to fit on, and those to measure with what was fitted.
+
+    Attributes:
+        train: the former.
+        names: of the latter; empty for all pictures.
+    """
+
+    train: Dataset
+    names: frozenset[str] = frozenset()
+
+
+def whole_split(plan: Plan) -> list[Split]:
+    """One split: everything is measured with probes of the training pictures. Raises EvaluationError if there are none."""
+    if plan.train is None:
+        raise EvaluationError("This task fits probes; training pictures are needed.")
+    return [Split(plan.train)]
+
+
+def crossed_splits(plan: Plan) -> list[Split]:
+    """The training pictures if there are some; else each scene is measured with probes of the others.
+
+    Where there is only one scene, or scenes are not known, runs of neighbouring pictures stand for scenes: frames of a film
+    resemble their neighbours.
+    """
+    if plan.train is not None:
+        return [Split(plan.train)]
+    items = plan.data.items
+    groups = [item.scene for item in items]
+    if len(set(groups)) < 2:
+        groups = [str(index * plan.folds // len(items)) for index in range(len(items))]
+    splits = []
+    for group in dict.fromkeys(groups):
+        inside = [item for item, own in zip(items, groups, strict=True) if own == group]
+        outside = tuple(item for item, own in zip(items, groups, strict=True) if own != group)
+        splits.append(Split(dataclasses.replace(plan.data, items=outside), frozenset(item.name for item in inside)))
+    return splits
+
+
+AnyFrame = TypeVar("AnyFrame", Frame, DepthFrame)
+
+
+class Kit(ABC, Generic[AnyFrame]):
+    """What is known about pixels: how it is read, fitted and scored."""
+
+    facts: Mapping[str, object]
+    """What results depend on besides backbone, pictures and probes, JSON-able."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    @abstractmethod
+    def load(self, item: Item) -> AnyFrame:
+        """The picture with features and target. Raises FeatUpError."""
+
+    @abstractmethod
+    def fit(
+        self, recipe: Recipe, method: PreparedMethod, frames: Iterator[AnyFrame], count: int, progress: Progress
+    ) -> ProbeSet:
+        """Probes of training pictures, of which there are ``count``. Raises EvaluationError."""
+
+    @abstractmethod
+    def score(
+        self, recipe: Recipe, field: FeatureField, probes: ProbeSet, frame: AnyFrame, progress: Progress
+    ) -> Values:
+        """What is kept of one picture, JSON-able."""
+
+
+class LabelKit(Kit[Frame]):
+    """Classes of pixels."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self.facts = {"target": "classes", "classes": plan.data.class_names}
+        if plan.train is None or not plan.train.class_names or not plan.data.class_names:
+            raise EvaluationError(
+                "Segmentation needs labelled pictures, and labelled training pictures to fit probes on."
+            )
+        if plan.train.class_names != plan.data.class_names:
+            raise EvaluationError(
+                f'The classes of "{plan.train.folder}" and "{plan.data.folder}" differ; both must list the same ones.'
+            )
+
+    def load(self, item: Item) -> Frame:
+        return load_frame(item, self.plan.backbone, size=self.plan.size, layer=self.plan.layer)
+
+    def fit(
+        self, recipe: Recipe, method: PreparedMethod, frames: Iterator[Frame], count: int, progress: Progress
+    ) -> ProbeSet:
+        plan, classes = self.plan, len(self.plan.data.class_names)
+        if recipe.trained:
+            return fit_upsampled_probes(
+                method.field, frames, count=count, classes=classes, folds=plan.folds, seed=plan.seed, progress=progress
+            )
+        return fit_lowres_probes(
+            (dataclasses.replace(frame, features=method.source(frame.features)) for frame in frames),
+            count=count,
+            classes=classes,
+            folds=plan.folds,
+            seed=plan.seed,
+            kind=recipe.kind,
+            progress=progress,
+        )
+
+    def score(self, recipe: Recipe, field: FeatureField, probes: ProbeSet, frame: Frame, progress: Progress) -> Values:
+        return {"confusions": frame_confusions(field, probes, frame.labels, progress=progress).tolist()}
+
+
+class DepthKit(Kit[DepthFrame]):
+    """Distances of pixels."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self.facts = {"target": "depths", "per_metre": {item.name: item.per_metre for item in plan.data.items}}
+        for dataset in (plan.data, *([] if plan.train is None else [plan.train])):
+            if dataset.kind != DEPTHS:
+                raise EvaluationError(f'The folder "{dataset.folder}" holds no depths, which this task needs.')
+
+    def load(self, item: Item) -> DepthFrame:
+        return load_depth_frame(item, self.plan.backbone, size=self.plan.size, layer=self.plan.layer)
+
+    def fit(
+        self, recipe: Recipe, method: PreparedMethod, frames: Iterator[DepthFrame], count: int, progress: Progress
+    ) -> ProbeSet:
+        plan = self.plan
+        if recipe.trained:
+            return fit_upsampled_depth(
+                method.field, frames, count=count, folds=plan.folds, seed=plan.seed, progress=progress
+            )
+        return fit_lowres_depth(
+            (dataclasses.replace(frame, features=method.source(frame.features)) for frame in frames),
+            count=count,
+            folds=plan.folds,
+            seed=plan.seed,
+            kind=recipe.kind,
+            metric=recipe.metric,
+            progress=progress,
+        )
+
+    def score(
+        self, recipe: Recipe, field: FeatureField, probes: ProbeSet, frame: DepthFrame, progress: Progress
+    ) -> Values:
+        figures = depth_figures(field, probes, frame.target, metric=recipe.metric, progress=progress)
+        return {"figures": figures.tolist()}
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What probes found.
+
+    Attributes:
+        methods: that were measured.
+        found: values of every job for the pictures for which all jobs have one, in the order of the data set.
+        failures: why pictures were passed over.
+        facts: what all results depend on, JSON-able.
+    """
+
+    methods: tuple[PreparedMethod, ...]
+    found: dict[Job, list[Values]]
+    failures: Failures
+    facts: Values
+
+    def baseline(self, job: Job) -> Job | None:
+        """The job of bilinear upsampling under the same protocol, unless it is this one or there is none."""
+        others = [other for other in self.found if other.protocol == job.protocol and other.method.label == BASELINE]
+        return others[0] if others and others[0] is not job else None
+
+
+def measure_with_probes(
+    plan: Plan,
+    kit: Kit[AnyFrame],
+    recipes: Mapping[str, Recipe],
+    splits: Sequence[Split],
+    records: Records,
+    folder: Path,
+    progress: Progress,
+) -> Probed:
+    """Fit what is missing, then apply each recipe's probes to every method's field of every picture.
+
+    Args:
+        plan: methods, pictures and settings.
+        kit: what is known about the pixels.
+        recipes: by the name of their protocol.
+        splits: of the pictures to measure.
+        records, folder, progress: as in :meth:`~featup_app.evaluation.tasks.Task.evaluate`.
+
+    Raises:
+        EvaluationError: if probes cannot be fitted, or no picture could be measured.
+        UpsamplerError: if weights do not fit the backbone.
+    """
+    failures: Failures = {}
+    trained_on = [[fingerprint(item) for item in split.train.items] for split in splits]
+    facts = {"task": "probes", **plan.facts(), **kit.facts, "folds": plan.folds, "train": trained_on}
+    methods = plan.prepared()
+    jobs = []
+    for protocol, recipe in recipes.items():
+        for method in methods:
+            key = configuration_key({**facts, **dataclasses.asdict(recipe), **method.identity})
+            jobs.append(Job(method, protocol, key))
+    training = _TrainingFrames(kit, failures)
+    fitted: dict[str, ProbeSet] = {}
+
+    def probes_for(job: Job, split: Split, told: Progress) -> ProbeSet:
+        recipe = recipes[job.protocol]
+        pictures = trained_on[splits.index(split)]
+        fitted_on = job.method.identity if recipe.trained else job.method.space
+        key = configuration_key({**facts, "train": pictures, **dataclasses.asdict(recipe), "fitted_on": fitted_on})
+        if key not in fitted:
+            path = folder / f"probes-{key}.npz"
+            known = read_probes(path)
+            if known is None:
+                known = kit.fit(recipe, job.method, training.of(split.train), len(split.train.items), told)
+                write_probes(known, path)
+            fitted[key] = known
+        return fitted[key]
+
+    def split_of(item: Item) -> Split:
+        return next(split for split in splits if not split.names or item.name in split.names)
+
+    def measure(item: Item, wanted: Sequence[Job], told: Progress) -> Iterator[tuple[Job, Values]]:
+        frame = kit.load(item)
+        for method, own in by_method(wanted):
+            start = time.perf_counter()
+            field = method.field(frame.features, told)
+            for job in own:
+                values = kit.score(recipes[job.protocol], field, probes_for(job, split_of(item), told), frame, told)
+                yield job, {**values, "seconds": time.perf_counter() - start}
+                start = time.perf_counter()
+
+    for job in jobs:
+        for split in splits:
+            items = [item for item in plan.data.items if split_of(item) is split]
+            if any(records.find(job.key, fingerprint(item)) is None for item in items):
+                probes_for(job, split, progress)
+    found, measured = measure_all(plan.data, jobs, records, measure, progress)
+    return Probed(methods, found, {**failures, **measured}, facts)
+
+
+def told_settings(plan: Plan, probed: Probed, recipes: Mapping[str, Recipe], splits: Sequence[Split]) -> Values:
+    """What a report says about how its probes were fitted."""
+    return {
+        **probed.facts,
+        "data": str(plan.data.folder),
+        "train": "the other scenes, or other runs of pictures" if plan.train is None else str(plan.train.folder),
+        "training_pictures": [len(split.train.items) for split in splits],
+        "probes": {protocol: dataclasses.asdict(recipe) for protocol, recipe in recipes.items()},
+    }
+
+
+def fold_spread(values: Sequence[float]) -> float:
+    """Standard deviation of the figures of the probes that were each fitted without one fold."""
+    return statistics.spread(np.asarray(values, dtype=np.float64))
+
+
+class _TrainingFrames(Generic[AnyFrame]):
+    """Training pictures as often as they are needed; features are kept in memory as far as that is reasonable."""
+
+    def __init__(self, kit: Kit[AnyFrame], failures: Failures) -> None:
+        self._kit: Kit[AnyFrame] = kit
+        self._failures = failures
+        self._kept: dict[Path, AnyFrame] = {}
+        self._bytes = 0
+
+    def of(self, dataset: Dataset) -> Iterator[AnyFrame]:
+        """The pictures that can be used; the others are listed among the failures."""
+        for item in dataset.items:
+            if item.image_path in self._kept:
+                yield self._kept[item.image_path]
+                continue
+            try:
+                frame = self._kit.load(item)
+            except FeatUpError as error:
+                self._failures[f"{item.name} (training)"] = str(error)
+                continue
+            height, width = frame.features.image.size_hw
+            needed = frame.features.data.nbytes + frame.features.image.pixels.nbytes + 4 * height * width
+            if self._bytes + needed <= _KEPT_FRAMES_BYTES:
+                self._kept[item.image_path] = frame
+                self._bytes += needed
+            yield frame
