@@ -138,34 +138,53 @@ class Session:
         progress: Progress,
     ) -> FeatureField:
         key = (_map_key(image, settings), settings.method, _weights_key(upsampler))
+        entry = find_method(settings.method)
         options: dict[str, Any] = {}
-        if settings.method == "jbu":
-            options = {"kernel": CLASSICAL} if upsampler is None else {"upsampler": upsampler}
-        remembered = self._fields if find_method(settings.method).quick else self._dear_fields
+        if upsampler is not None:
+            options = {"upsampler": upsampler}
+        elif entry.takes_weights:
+            options = {"kernel": CLASSICAL} if "kernel" in entry.options else {"trained": False}
+        remembered = self._fields if entry.quick else self._dear_fields
         return remembered.get(key, lambda: upsample(features, image, settings.method, progress=progress, **options))
 
     def _upsampler(self, settings: ViewSettings, features: FeatureMap) -> Upsampler | None:
-        """The trained weights that joint bilateral upsampling uses; None for the classical ones, and for other methods."""
-        if settings.method != "jbu" or settings.upsampler == CLASSICAL:
+        """The trained weights that the method uses: those of the chosen file if they are for it, else the bundled ones.
+
+        None for the untrained form (classical for joint bilateral upsampling), and for methods without weights.
+        """
+        entry = find_method(settings.method)
+        if not entry.takes_weights or (settings.upsampler == CLASSICAL and "kernel" in entry.options):
             return None
-        if settings.upsampler is None:
-            return default_upsampler(features.provenance.get("backbone"), features.layer, features.channels)
-        return self._loaded_upsampler(settings.upsampler)
+        if settings.upsampler_file is not None:
+            chosen = self._loaded_upsampler(settings.upsampler_file)
+            if chosen.method == settings.method:
+                return chosen
+        names = features.provenance.get("backbone"), features.layer, features.channels
+        return default_upsampler(*names, method=settings.method)
 
     def _loaded_upsampler(self, path: str) -> Upsampler:
         """The weights in a file, read again when the file has changed."""
         return self._upsamplers.get(file_state(path), lambda: load_upsampler(path))
 
-    def check_upsampler(self, settings: ViewSettings, progress: Progress = silent) -> UpsamplerFacts:
+    def check_upsampler(
+        self, settings: ViewSettings, progress: Progress = silent, *, any_method: bool = False
+    ) -> UpsamplerFacts:
         """What the chosen file with upsampler weights holds; whether it fits the chosen backbone, which is loaded for that.
 
+        Args:
+            settings: name the file, the backbone and the method.
+            progress: may cancel.
+            any_method: whether the file may be for another method than the chosen one; the facts say for which.
+
         Raises:
-            UpsamplerError: if the file cannot be used, or was trained for other features.
+            UpsamplerError: if the file cannot be used, or was trained for another method or other features.
             BackboneError: if the backbone or layer cannot be had.
         """
         assert settings.upsampler_file is not None
         progress("reading the upsampler", 0, 0)
         upsampler = self._loaded_upsampler(settings.upsampler_file)
+        if not any_method:
+            upsampler.check_method(settings.method)
         backbone = self.backbone(settings, progress)
         layer = backbone.layer(settings.layer)
         upsampler.check_fits(backbone.name, layer.name, layer.channels)
@@ -183,9 +202,14 @@ class Session:
             SizeError: if the size is not understood, or does not fit into memory.
         """
         field = self.field(image, settings, progress)
-        size = resolve_output_size(settings.output_size, image_hw=image.size_hw, grid_hw=field.geometry.grid_hw)
+        size = self._wanted_size(image, settings, progress)
         self._check_memory(field, size, 0 if streamed else field.bytes_per_pixel(3) + _VIEW_BYTES_PER_PIXEL)
         return size
+
+    def _wanted_size(self, image: Image, settings: ViewSettings, progress: Progress) -> Size:
+        """(H, W) of the upsampled maps, whether they fit into memory or not. Raises SizeError."""
+        grid_hw = self.features(image, settings, progress).geometry.grid_hw
+        return resolve_output_size(settings.output_size, image_hw=image.size_hw, grid_hw=grid_hw)
 
     def _check_memory(self, field: FeatureField, size: Size, per_pixel: float) -> None:
         memory.check_output_fits(
@@ -207,7 +231,7 @@ class Session:
             method=settings.method,
             size=size,
             upsampler=upsampler_facts(settings, weights if isinstance(weights, dict) else None)
-            if settings.method == "jbu"
+            if find_method(settings.method).takes_weights
             else None,
         )
 
@@ -246,11 +270,18 @@ class Session:
             if options.fit == "field":
                 return fit_pca(viewed, progress=progress)
             quick = [method.name for method in METHODS if method.quick]  # the others would take minutes, unasked
-            fields = [self.field(image, settings.with_(method=name), progress) for name in quick]
+            fields = [
+                viewed if name == settings.method else self.field(image, settings.with_(method=name), progress)
+                for name in quick
+            ]
             alike = [field for field in fields if (field.source if isinstance(field, LinearField) else own) is source]
             return fit_pca(alike, progress=progress)
 
-        weights = _weights_key(self._upsampler(settings.with_(method="jbu"), own)) if options.fit == "joint" else None
+        weights: Hashable = None
+        if options.fit == "joint":
+            weights = tuple(
+                _weights_key(self._upsampler(settings.with_(method=method.name), own)) for method in METHODS
+            )
         if options.fit == "field" or source is not own:
             weights = settings.method, _weights_key(self._upsampler(settings, own)), weights
         return self._bases.get((_map_key(image, settings), options.fit, weights), fit)
@@ -279,7 +310,8 @@ class Session:
     def class_field(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> FeatureField:
         """The features that evidence for a class is read from: those that the backbone's own head sees, upsampled.
 
-        Of weights that expect normalised features, or features of another layer, only the stages are used.
+        Of joint bilateral weights that expect normalised features, or features of another layer, only the stages are used; other
+        methods are untrained then.
         """
         features = self.features(image, settings, progress)
         upsampler = self._upsampler(settings, features)
@@ -289,7 +321,8 @@ class Session:
                 fits = upsampler.norm is None
             except UpsamplerError:
                 fits = False
-            upsampler = upsampler if fits else upsampler.stages_alone()
+            if not fits:
+                upsampler = upsampler.stages_alone() if upsampler.method == "jbu" else None
         return self._field(image, settings, features, upsampler, progress)
 
     def cam_view(
@@ -300,7 +333,7 @@ class Session:
         Explained by the chosen backbone if it has a head, else by the bundled classifier. The map has the size of the other
         views. Raises LensError for an unknown class, and what :meth:`output_size` raises.
         """
-        size = self.output_size(image, settings, progress)
+        size = self._wanted_size(image, settings, progress)
         classifier, note = self.class_settings(settings, progress), None
         if classifier.backbone != settings.backbone:
             title = self.backbone(settings, progress).title

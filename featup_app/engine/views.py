@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -67,30 +68,39 @@ class PCAOptions:
 
 @dataclass(frozen=True)
 class UpsamplerFacts:
-    """Which weights joint bilateral upsampling uses.
+    """Which weights a method uses.
 
     Attributes:
-        kind: chosen from a "file", "bundled" for the backbone, "universal" (bundled for all backbones), or "classical".
+        kind: chosen from a "file", "bundled" for the backbone, "universal" (bundled for all backbones), "classical" for
+            joint bilateral upsampling without any, or "untrained" for another method without any.
         title: what a person calls them.
         universal: whether they serve every backbone.
         details: (name, value) pairs about file and training, for tooltips and panels.
+        method: name of the upsampling method that they are for.
     """
 
-    kind: Literal["file", "bundled", "universal", "classical"]
+    kind: Literal["file", "bundled", "universal", "classical", "untrained"]
     title: str
     universal: bool
     details: tuple[tuple[str, str], ...] = ()
+    method: str = "jbu"
 
 
 def upsampler_facts(settings: ViewSettings, weights: Mapping[str, Any] | None) -> UpsamplerFacts:
-    """Facts about weights, as a field's settings give them; None stands for the classical ones."""
+    """Facts about weights, as a field's settings give them; None stands for the classical ones, or for none."""
+    if weights is None and settings.method != "jbu":
+        reason = ("Weights", "none for these features; as bilinear")
+        return UpsamplerFacts("untrained", "untrained", True, (reason,), settings.method)
     if weights is None:
         return UpsamplerFacts("classical", "classical", True, (("Weights", "joint bilateral filter, nothing trained"),))
+    # A chosen file serves the method that it is for; the others use theirs.
+    file = settings.upsampler_file if Path(settings.upsampler_file or "").name == weights["file"] else None
     universal = weights["channels"] is None
     trained = weights["trained"]
     serves = "every backbone" if universal else None
     entries = (
-        ("File", settings.upsampler_file or weights["file"]),
+        ("File", file or weights["file"]),
+        ("Method", None if weights["method"] == "jbu" else weights["method"]),
         ("Serves", serves),
         ("Backbone", trained.get("backbone")),
         ("Layer", trained.get("layer")),
@@ -104,7 +114,7 @@ def upsampler_facts(settings: ViewSettings, weights: Mapping[str, Any] | None) -
     backbones = trained.get("backbone")
     for_one = not universal or (isinstance(backbones, list) and len(backbones) == 1)
     kind: Literal["file", "bundled", "universal"] = "bundled" if for_one else "universal"
-    return UpsamplerFacts("file" if settings.upsampler_file else kind, str(weights["title"]), universal, details)
+    return UpsamplerFacts("file" if file else kind, str(weights["title"]), universal, details, weights["method"])
 
 
 def _in_words(value: Any) -> str:

@@ -26,7 +26,7 @@ RADIUS = KERNEL // 2
 CODE_BUDGET = 2**28
 """Bytes of finest codes that a field keeps for the next lens; larger ones are computed anew each time, block by block."""
 
-_BLOCK = 256
+_BLOCK = 96
 """Side of the blocks, in finest cells."""
 
 
@@ -139,12 +139,14 @@ class ResizeConvField(FeatureField):
         return dict(self._settings)
 
     def bytes_per_pixel(self, channels: int) -> float:
-        # The interpolated features, what is added to them, and codes with the doublings they are made by.
-        return 4.0 * (2.0 * channels + 4.0 * CODE)
+        # The interpolated features and what is added to them; of many channels it is codes that are interpolated.
+        return 4.0 * (2.0 * channels + (CODE if channels >= CODE else 0))
 
     def fixed_bytes(self, size: Size) -> int:
         cells = self._finest[0] * self._finest[1]
-        return cells * 4 * (3 + (CODE if self._keeps() else 0)) + size[0] * size[1] * 4
+        side = _BLOCK + 2 * RADIUS
+        working = min(cells, side**2) * 4 * 4 * CODE
+        return cells * 4 * (3 + (CODE if self._keeps() else 0)) + working + size[0] * size[1] * 4
 
     def project(
         self,
@@ -182,32 +184,37 @@ class ResizeConvField(FeatureField):
         """(K, h, w) functionals, (K, 64) and (K) -> (K, region.height, region.width)."""
         result = bilinear(low, *output_positions(size, region, self.geometry))
         landing = Landing(size, region, self.geometry, STAGES)
-        code = self._code(landing.span, progress)
         # Decoding and interpolation commute: the one comes first that leaves the other less to do.
-        first = len(decoding) < CODE
-        code = landing.read(_times(decoding, code) if first else code)
-        return result.add_(code if first else _times(decoding, code)).add_(addend[:, None, None])
+        if len(decoding) < CODE:
+            added = landing.read(self._decoded(landing.span, decoding, progress))
+        else:
+            added = _times(decoding, landing.read(self._decoded(landing.span, None, progress)))
+        return result.add_(added).add_(addend[:, None, None])
 
     # -- codes -----------------------------------------------------------------------------------------------------
 
     def _keeps(self) -> bool:
         return self._finest[0] * self._finest[1] * CODE * 4 <= CODE_BUDGET
 
-    def _code(self, span: Span, progress: Progress) -> Tensor:
-        """(64, rows, columns) of the finest level."""
-        if not self._keeps():
-            return self._made(span, progress)
+    def _decoded(self, span: Span, decoding: Tensor | None, progress: Progress) -> Tensor:
+        """(K, rows, columns) functionals (K, 64) of the codes of the finest level; the codes themselves without any."""
         whole = Span.whole(self._finest)
+        if not self._keeps():
+            return self._made(span, decoding, progress)
         if self._kept is None:
-            self._kept = self._made(whole, progress)
-        return span.of(self._kept, whole)
+            self._kept = self._made(whole, None, progress)
+        code = span.of(self._kept, whole)
+        return code if decoding is None else _times(decoding, code)
 
-    def _made(self, span: Span, progress: Progress) -> Tensor:
-        result = self.source.data.new_empty((CODE, *span.shape))
+    def _made(self, span: Span, decoding: Tensor | None, progress: Progress) -> Tensor:
+        """As :meth:`_decoded`, computed now."""
+        count = CODE if decoding is None else len(decoding)
+        result = self.source.data.new_empty((count, *span.shape))
         blocks = list(span.blocks(_BLOCK))
         for number, block in enumerate(blocks):
             progress("upsampling block by block", number, len(blocks))
-            block.of(result, span).copy_(self._at(STAGES, block)[0])
+            code = self._at(STAGES, block)[0]
+            block.of(result, span).copy_(code if decoding is None else _times(decoding, code))
         return result
 
     def _at(self, level: int, span: Span) -> Tensor:

@@ -120,8 +120,8 @@ class Controls(QWidget):
         self._show_weights()
 
     def show_upsampler(self, facts: UpsamplerFacts | None) -> None:
-        """Say which weights the pictures were made with; None for a method without weights."""
-        if facts is not None:
+        """Say which weights joint bilateral pictures were made with; those of other methods stand with the facts."""
+        if facts is not None and facts.method == "jbu":
             self._upsampler = facts
         self._show_weights()
 

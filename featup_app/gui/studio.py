@@ -90,16 +90,18 @@ class Studio(QObject):
         self.compute()
 
     def load_upsampler(self, path: str, **changes: str | None) -> None:
-        """Choose the upsampler weights in a file, once it is known that they can be used with the chosen backbone.
+        """Choose the upsampler weights in a file and their method, once it is known that they fit the chosen backbone.
 
         Args:
             path: the file.
             changes: other settings that are chosen with it, such as the backbone that it was trained for.
         """
         self._reported = ""
-        self._wanted_changes = {**changes, "method": "jbu", "upsampler": path}
+        self._wanted_changes = {**changes, "upsampler": path}
         settings = self.settings.with_(**self._wanted_changes)
-        self._submit("upsampler", lambda session, progress: session.check_upsampler(settings, progress))
+        self._submit(
+            "upsampler", lambda session, progress: session.check_upsampler(settings, progress, any_method=True)
+        )
 
     def choose_pca(self, options: PCAOptions) -> None:
         """Other components."""
@@ -224,7 +226,7 @@ class Studio(QObject):
         QTimer.singleShot(0, self.compute)
 
     def _upsampler_answered(self, facts: UpsamplerFacts) -> None:
-        settings = self.settings.with_(**self._wanted_changes)
+        settings = self.settings.with_(**self._wanted_changes, method=facts.method)
         if settings == self.settings:
             self.compute()  # the same file, which may have changed
         else:

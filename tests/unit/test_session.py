@@ -243,7 +243,7 @@ def test_unknown_names_are_refused_in_a_sentence(session, photo):
 
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_an_output_beyond_the_memory_budget_names_a_size_that_works(fresh, photo, method):
-    session = fresh(memory_budget=3_000_000)
+    session = fresh(memory_budget=40_000_000)
     settings = DINO.with_(method=method, output_size="1400x2050")
     views = (
         session.pca_view,

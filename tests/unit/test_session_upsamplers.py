@@ -15,6 +15,8 @@ from featup_app.engine.views import PCAOptions, ViewSettings, upsampler_facts
 from featup_app.errors import UpsamplerError
 from featup_app.export import load_export
 from featup_app.fields import JBUStack, upsample, upsampler_files
+from featup_app.fields.carafe import CarafeNetwork
+from featup_app.fields.network import untrained
 from featup_app.images import Image, image_from_array, load_image
 from featup_app.resources import resource
 from featup_app.training import load_upsampler, save_upsampler
@@ -188,3 +190,44 @@ def test_exports_say_which_weights_made_them(session, photo, tmp_path):
     assert facts["upsampler"]["trained"]["data"] == "photos"
     assert facts["upsampler"]["channel_norm"].startswith("layer norm")
     assert len(files) == 3
+
+
+def write_carafe(path: Path, channels: int = 384, **facts: object) -> str:
+    network = untrained(CarafeNetwork, channels)
+    network.encoders[0].bias.add_(torch.randn(100, generator=torch.Generator().manual_seed(0)))
+    save_upsampler(path, network, provenance={"method": "carafe", "title": path.stem, **facts})
+    return str(path)
+
+
+def test_a_chosen_file_serves_the_method_that_it_is_for_and_the_others_use_theirs(session, photo, tmp_path, resources):
+    write(resources / "jbu-universal.safetensors", None, title="All")
+    chosen = DINO.with_(method="carafe", upsampler=write_carafe(tmp_path / "mine.safetensors"))
+    carafe = session.pca_view(photo, chosen, PCAOptions()).facts.upsampler
+    assert (carafe.kind, carafe.title, carafe.method) == ("file", "mine", "carafe")
+    assert ("Method", "carafe") in carafe.details
+    joint = session.pca_view(photo, chosen.with_(method="jbu"), PCAOptions()).facts.upsampler
+    assert (joint.kind, joint.title, joint.method) == ("universal", "All", "jbu")
+    assert session.pca_view(photo, chosen.with_(method="bilinear"), PCAOptions()).facts.upsampler is None
+
+
+def test_a_method_without_weights_for_the_features_is_untrained_and_says_so(session, photo, resources):
+    settings = DINO.with_(method="carafe")
+    assert session.pca_view(photo, settings, PCAOptions()).facts.upsampler.kind == "untrained"
+    write_carafe(resources / "carafe-dinov2-s14-imgfocus.safetensors", backbone=DINO.backbone, layer="block 10")
+    other = DINO.with_(method="carafe", upsampler="classical")  # which concerns joint bilateral upsampling
+    facts = session.pca_view(photo, other.with_(output_size="41x56"), PCAOptions()).facts.upsampler
+    assert facts.kind == "bundled"
+    assert "untrained" in str(session.field(photo, settings.with_(layer="block 5")).settings()["weights"])
+
+
+def test_a_file_for_another_method_is_refused_unless_any_will_do(session, tmp_path):
+    path = write_carafe(tmp_path / "mine.safetensors")
+    with pytest.raises(UpsamplerError, match="choose the method CARAFE"):
+        session.check_upsampler(DINO.with_(upsampler=path))
+    assert session.check_upsampler(DINO.with_(upsampler=path), any_method=True).method == "carafe"
+
+
+def test_classes_are_read_from_untrained_features_where_weights_do_not_fit_the_head(session, photo, tmp_path):
+    path = write_carafe(tmp_path / "lite.safetensors", 320, backbone=CLASSIFIER, layer="stage 4")
+    view = session.cam_view(photo, LITE.with_(method="carafe", upsampler=path))
+    assert view.facts.upsampler.kind == "untrained"
