@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,11 +14,16 @@ from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.errors import EvaluationError, FeatUpError
 from featup_app.evaluation.datasets import Dataset
 from featup_app.evaluation.helpers import Helpers, own_program, threads_each
+from featup_app.evaluation.html_report import write_html
 from featup_app.evaluation.layouts import AUTO, LAYOUTS
 from featup_app.evaluation.methods import parse_methods
+from featup_app.evaluation.plan import CROSSINGS
 from featup_app.evaluation.report import Report, write_report
 from featup_app.evaluation.sources import Sources, parse_depth_unit
 from featup_app.evaluation.tasks import ALL, TASKS, Task, find_task
+
+if TYPE_CHECKING:
+    from featup_app.evaluation.samples import Sample
 
 _TASK_TITLES = "; ".join(f"{task.name}: {task.title}" for task in TASKS)
 _PROTOCOLS = "; ".join(f"{task.name}: {', '.join(task.protocols)}" for task in TASKS if task.protocols)
@@ -58,9 +63,17 @@ def evaluate(
         typer.Option(
             metavar="DIR",
             help="Pictures to fit probes on. Not needed where a data set has a part for that, nor for depths: there each "
-            "scene is measured with probes of the other scenes.",
+            "picture is measured with probes of others, see --cross.",
         ),
     ] = None,
+    cross: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="Depths without --train: measure frames with probes of other frames, or scenes with probes of other "
+            "scenes; auto takes scenes if there are at least five.",
+        ),
+    ] = CROSSINGS[0],
     layout: Annotated[
         str,
         typer.Option(
@@ -110,6 +123,13 @@ def evaluate(
     device: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:1; CUDA if there is one.")
     ] = None,
+    costs: Annotated[
+        bool,
+        typer.Option(help="Measure time, peak memory and parameters of each method once, in a process of its own."),
+    ] = True,
+    pictures: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Images to show in report.html as each method sees them.")
+    ] = 2,
     workers: Annotated[
         int,
         typer.Option(
@@ -124,8 +144,9 @@ def evaluate(
 ) -> None:
     """Compare upsampling methods on a folder of pictures.
 
-    Prints a table and writes report.json and report.csv. The result of every picture is kept in results.jsonl at once: a
-    run that was stopped goes on when the same command is given again. Pictures that fail are listed and passed over.
+    Prints a table and writes report.json, report.csv and report.html, a page with the tables, plots and sample pictures that
+    needs no other file. The result of every picture is kept in results.jsonl at once: a run that was stopped goes on when the
+    same command is given again. Pictures that fail are listed and passed over.
     """
     chosen = TASKS if task == ALL else (find_task(task),)
     if train is not None and not any(entry.trains for entry in chosen):
@@ -146,8 +167,10 @@ def evaluate(
             progress("starting", 0, 0)
             _stop_if_nothing_is_left(chosen, passed_over)
             from featup_app.backbones import load_backbone
+            from featup_app.evaluation.costs import measure_costs, with_costs
             from featup_app.evaluation.plan import Plan
-            from featup_app.evaluation.records import Records
+            from featup_app.evaluation.records import EXTRAS_FILE, Records
+            from featup_app.evaluation.samples import sample_pictures
 
             plan = Plan(
                 backbone=load_backbone(backbone, device=device),
@@ -157,6 +180,7 @@ def evaluate(
                 layer=layer,
                 seed=seed,
                 folds=folds,
+                cross=cross,
                 probe=probe,
                 protocols=tuple(dict.fromkeys(part.strip() for part in protocol.split(",") if part.strip())),
                 repeats=repeats,
@@ -164,8 +188,8 @@ def evaluate(
             )
             helpers = _helpers(context, 0 if helper else workers - 1, threads_each(workers))
             with Records(output, fresh=fresh) as records, helpers:
-                for entry, pictures, training in found:
-                    own = dataclasses.replace(plan, data=pictures, train=training)
+                for entry, measured, training in found:
+                    own = dataclasses.replace(plan, data=measured, train=training)
                     try:
                         reports.append(entry.evaluate(own, records, output, progress=progress))
                     except FeatUpError as error:
@@ -173,6 +197,14 @@ def evaluate(
                         _stop_if_nothing_is_left(chosen, passed_over)
                 if (complaint := helpers.complaint()) is not None:
                     complain(f"A helping process ended early, which cost time but no results; it said: {complaint}")
+            samples: tuple[Sample, ...] = ()
+            if not helper:
+                with Records(output, fresh=fresh, name=EXTRAS_FILE) as extras:
+                    if costs:
+                        known = measure_costs(plan, extras, progress=progress)
+                        reports = [with_costs(report, known) for report in reports]
+                    if pictures:
+                        samples = sample_pictures(plan, extras, count=pictures, progress=progress)
     except KeyboardInterrupt:
         complain("Cancelled; what is measured is kept, and the same command goes on from there.")
         raise typer.Exit(130) from None
@@ -181,6 +213,8 @@ def evaluate(
     files = [
         path for report in reports for path in write_report(report, output / report.task if task == ALL else output)
     ]
+    reasons = [(name, str(why)) for name, why in passed_over]
+    files.append(write_html(reports, output, samples=samples, passed_over=reasons))
     for name, why in passed_over:
         complain(f"The task {name} was passed over: {why}")
     for report in reports:
@@ -224,10 +258,11 @@ def _print_table(report: Report) -> None:
     from rich.table import Table
 
     better = "higher" if report.higher_is_better else "lower"
+    extra = ("peak MB", "parameters") if any(row.parameters is not None for row in report.rows) else ()
     table = Table(box=None, pad_edge=False)
     for index, title in enumerate(
         ("method", "protocol", f"{report.figure_name} ({better} is better)", f"± over {report.spread_name}",
-         "to bilinear", "95 %", "s/picture", "pictures", *(name for name, _ in report.further))
+         "to bilinear", "95 %", "s/picture", "pictures", *(name for name, _ in report.further), *extra)
     ):  # fmt: skip
         table.add_column(title, justify="left" if index < 2 else "right", no_wrap=index == 0)
     for row in report.rows:
@@ -241,6 +276,7 @@ def _print_table(report: Report) -> None:
             f"{row.seconds:.2f}",
             str(row.pictures),
             *("-" if row.further[name] is None else f"{row.further[name]:.4f}" for name, _ in report.further),
+            *("-" if value is None else f"{value:,.0f}" for value in (row.memory_mb, row.parameters)[: len(extra)]),
         )
     width = None if sys.stdout.isatty() else 200  # in a file or a pipe no line is broken
     Console(width=width).print(table)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,15 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featup_app.engine.memory import process_bytes
 from featup_app.ops.peak import multiply_add
+from featup_app.peak_memory import extra_megabytes as extra_megabytes
 from featup_app.progress import Progress, silent
 
 ROW_SECONDS = 90.0
 """After this long a row has enough turns, if there were :data:`FEWEST_TURNS`: plain torch can take half a minute for one."""
 
 FEWEST_TURNS = 3
-_CLEAR_PEAK = "/proc/self/clear_refs"
 _STREAMED_BYTES = 512 * 2**20
 _PEAK_SECONDS = 0.05
 
@@ -232,25 +229,3 @@ def _prepared(case: Case, choice: str) -> Callable[[], Tensor]:
             return function()
 
     return run
-
-
-def extra_megabytes(function: Callable[[], Tensor]) -> float | None:
-    """Peak memory of a call beyond what was there before and its result (1e6 bytes), where the system tells it."""
-    _give_back_free_memory()
-    try:
-        with open(_CLEAR_PEAK, "w") as reset:
-            reset.write("5")
-        before = process_bytes()
-        result = function()
-        with open("/proc/self/status") as lines:
-            peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except OSError:
-        return None
-    return None if before is None else max(0.0, (peak - before - result.nbytes) / 1e6)
-
-
-def _give_back_free_memory() -> None:
-    """What the C library keeps of freed memory would otherwise serve the next call, and not count as its own."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(ctypes.c_size_t(0))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from featup_app.errors import SizeError
 from featup_app.features import Size
+from featup_app.peak_memory import process_bytes as process_bytes
 from featup_app.words import human_bytes
 
 SHARE = 0.6
@@ -76,12 +77,3 @@ def check_output_fits(size: Size, needed: Callable[[Size], float], budget: float
 
 def _scaled(size: Size, factor: float) -> Size:
     return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
-
-
-def process_bytes() -> int | None:
-    """Resident memory of this process, where the system tells it cheaply."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as line:
-            return int(line.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return None

@@ -63,6 +63,13 @@ class GuidedUpsampling(nn.Module):
             for parameter in kernel.fixup_proj.parameters():  # type: ignore[union-attr]
                 parameter.requires_grad_(False)
 
+    def train(self, mode: bool = True) -> GuidedUpsampling:
+        """The stages' dropout stays off: of keys that already tell colours apart, it would blur every window of a step."""
+        super().train(mode)
+        if self.stages is not None:
+            self.stages.eval()
+        return self
+
     def forward(self, source: Tensor, guidance: Tensor) -> Tensor:
         """Upsample features sixteen times.
 

@@ -41,6 +41,9 @@ CROP = 8
 """Cells along each side of what a step sees of a picture."""
 
 RATE = 2e-3
+UPSAMPLER_RATE = 5e-4
+"""Of the upsampler, which starts as bilinear interpolation or as the classical filter, where the head starts from nothing."""
+
 _DECAY = 1e-2
 _GROUPS = 8
 _SMALLEST_STRIDE = 14
@@ -185,8 +188,10 @@ def train_head(
         progress: called for each step; may cancel.
     """
     generator = torch.Generator().manual_seed(seed)
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=RATE, weight_decay=_DECAY)
+    inner = [parameter for parameter in network.upsampling.parameters() if parameter.requires_grad]
+    outer = [p for p in network.parameters() if p.requires_grad and all(p is not other for other in inner)]
+    groups = [{"params": outer, "lr": RATE}, {"params": inner, "lr": UPSAMPLER_RATE, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups if inner else groups[:1], lr=RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     network.train()
     with torch.random.fork_rng(devices=[]):

@@ -20,6 +20,9 @@ from featup_app.export.staging import explained
 from featup_app.progress import Progress, silent
 
 RESULTS_FILE = "results.jsonl"
+EXTRAS_FILE = "extras.jsonl"
+"""Costs and sample pictures, which are no results."""
+
 CLAIMS_FOLDER = ".claims"
 _WRITING = "a line of the results"
 _WAIT_SECONDS = 0.1
@@ -36,14 +39,15 @@ class Records:
     Args:
         folder: of the report; made if there is none.
         fresh: whether to forget what earlier runs have left there.
+        name: of the file.
 
     Raises:
         ExportError: if the folder or the file cannot be written.
     """
 
-    def __init__(self, folder: Path, *, fresh: bool = False) -> None:
+    def __init__(self, folder: Path, *, fresh: bool = False, name: str = RESULTS_FILE) -> None:
         self._folder = folder
-        self._path = folder / RESULTS_FILE
+        self._path = folder / name
         self._known: dict[tuple[str, str], dict[str, Any]] = {}
         self._read = 0
         with explained(self._path):

@@ -31,6 +31,8 @@ class Row:
         pictures: how many there are behind the figure.
         details: more numbers, JSON-able.
         further: more figures with columns of their own, by the names in ``Report.further``; None where there is none.
+        memory_mb: peak memory of the method on one picture beyond the state before (1e6 bytes); None where not measured.
+        parameters: numbers that the method has learned; None where not measured.
     """
 
     method: str
@@ -43,6 +45,8 @@ class Row:
     pictures: int
     details: Mapping[str, Any] = field(default_factory=dict)
     further: Mapping[str, float | None] = field(default_factory=dict)
+    memory_mb: float | None = None
+    parameters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class Report:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(
             ["method", "protocol", self.figure_name, f"spread over {self.spread_name}", "difference to bilinear",
-             "interval low", "interval high", "seconds per picture", "pictures", *(name for name, _ in self.further)]
+             "interval low", "interval high", "seconds per picture", "pictures", *(name for name, _ in self.further),
+             "peak memory (MB)", "parameters"]
         )  # fmt: skip
         for row in self.rows:
             low, high = row.interval or ("", "")
@@ -89,6 +94,7 @@ class Report:
             writer.writerow(
                 [row.method, row.protocol, row.figure, row.spread, difference, low, high, row.seconds, row.pictures]
                 + [row.further[name] for name, _ in self.further]
+                + ["" if value is None else value for value in (row.memory_mb, row.parameters)]
             )
         return stream.getvalue()
 

@@ -26,7 +26,7 @@ def command(capsys):
 
     def call(*arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as stop:
-            run(["evaluate", *(str(argument) for argument in arguments)])
+            run(["evaluate", "--no-costs", "--pictures", "0", *(str(argument) for argument in arguments)])
         captured = capsys.readouterr()
         return int(stop.value.code or 0), captured.out, captured.err
 
@@ -70,7 +70,7 @@ def test_quality_of_photos_is_a_table_and_two_files(tmp_path, photos, command):
     assert "broken.jpg was passed over" in errors
     lines = text.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["lowres", "bilinear", "jbu=classical"]
-    assert lines[4:] == [str(out / "report.json"), str(out / "report.csv")]
+    assert lines[4:] == [str(out / f"report.{kind}") for kind in ("json", "csv", "html")]
     report = json.loads((out / "report.json").read_text())
     assert [row["pictures"] for row in report["rows"]] == [2, 2, 2]
     assert all(0 < row["figure"] < 5 for row in report["rows"])

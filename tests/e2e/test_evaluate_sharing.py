@@ -28,7 +28,7 @@ def photos(tmp_path):
 
 
 def command(photos, out, *more: str) -> list[str]:
-    options = ["--methods", "lowres,bilinear", "--data", str(photos), "--size", "56x84", "-o", str(out), "--json"]
+    options = ["--methods", "lowres,bilinear", "--data", str(photos), "--size", "56x84", "-o", str(out), "--json", "--no-costs"]
     return [sys.executable, "-m", "featup_app", "evaluate", *options, *more]
 
 

@@ -262,5 +262,5 @@ def test_a_report_is_two_files(tmp_path):
     assert facts["rows"][1]["interval"] == [0.05, 0.15]
     assert facts["failures"] == [{"picture": "one", "reason": "it is broken"}]
     lines = files[1].read_text().splitlines()
-    assert lines[1] == "bilinear,transfer,0.5,0.1,,,,0.2,3"
+    assert lines[1] == "bilinear,transfer,0.5,0.1,,,,0.2,3,,"
     assert len(lines) == 3

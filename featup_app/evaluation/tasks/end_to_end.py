@@ -23,6 +23,7 @@ from featup_app.evaluation.end_to_end import (
     CROP,
     RATE,
     STEPS,
+    UPSAMPLER_RATE,
     WIDTH,
     Scene,
     SegmentationHead,
@@ -79,7 +80,14 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
         "layer": layers,
         "input_size": size,
         "classes": plan.data.class_names,
-        "head": {"width": WIDTH, "steps": steps, "batch": BATCH, "crop": CROP, "rate": RATE},
+        "head": {
+            "width": WIDTH,
+            "steps": steps,
+            "batch": BATCH,
+            "crop": CROP,
+            "rate": RATE,
+            "upsampler_rate": UPSAMPLER_RATE,
+        },
         "train": _fingerprints(plan.train, failures),
         "data": _fingerprints(plan.data, failures),
     }

@@ -1,0 +1,225 @@
+"""What a method costs: time, peak memory and parameters, measured once on one picture in a process of its own.
+
+The call that is measured makes the method's field (with whatever is fitted for that) and draws sixteen functionals of it at
+sixteen times the grid. Peak memory is what the process holds beyond what it held before the call and beyond the result (DESIGN
+section 8). Backbone and features are there before. ``python -m featup_app.evaluation.costs`` reads what to measure from
+its standard input and prints the figures, both as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featup_app.errors import FeatUpError
+from featup_app.evaluation.methods import MethodChoice
+from featup_app.evaluation.plan import Plan
+from featup_app.evaluation.records import Records, configuration_key
+from featup_app.evaluation.report import Report
+from featup_app.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from featup_app.evaluation.datasets import Item
+    from featup_app.fields import FeatureField
+
+FUNCTIONALS = 16
+FACTOR = 16
+WARM_UP_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one method costs on one picture.
+
+    Attributes:
+        seconds: of the call, after one that does not count.
+        memory_mb: peak memory beyond the state before (1e6 bytes); None where the system does not tell it.
+        parameters: numbers that were learned, from pictures or from this one.
+    """
+
+    seconds: float
+    memory_mb: float | None
+    parameters: int
+
+
+def measure_costs(plan: Plan, records: Records, *, progress: Progress = silent) -> dict[str, Cost]:
+    """The cost of each method of a plan, on its first picture that can be opened.
+
+    Args:
+        plan: methods, pictures and backbone.
+        records: where costs are kept, and found from an earlier run.
+        progress: called while the other process measures; may cancel.
+
+    Returns:
+        By label. Methods that cannot be measured are missing; their tables say why.
+    """
+    from featup_app.evaluation.tasks.common import fingerprint
+
+    item = _first_usable(plan)
+    if item is None:
+        return {}
+    picture = fingerprint(item)
+    costs: dict[str, Cost] = {}
+    for choice in plan.methods:
+        try:
+            key = configuration_key({"task": "costs", **plan.facts(), **_identity(plan, choice)})
+        except FeatUpError:
+            continue
+        known = records.find(key, picture)
+        if known is None:
+            with records.exclusive(f"cost {key}", progress):
+                known = records.find(key, picture)
+                if known is None:
+                    known = _measured_elsewhere(plan, choice, item.image_path, progress)
+                    if known is not None:
+                        records.keep(key, picture, known)
+        if known is not None:
+            costs[choice.label] = Cost(known["seconds"], known["memory_mb"], known["parameters"])
+    return costs
+
+
+def with_costs(report: Report, costs: Mapping[str, Cost]) -> Report:
+    """The table with memory and parameters in each row whose method was measured."""
+    rows = []
+    for row in report.rows:
+        cost = costs.get(row.method)
+        if cost is not None:
+            details = {**row.details, "cost": dataclasses.asdict(cost)}
+            row = dataclasses.replace(row, memory_mb=cost.memory_mb, parameters=cost.parameters, details=details)
+        rows.append(row)
+    return dataclasses.replace(report, rows=tuple(rows))
+
+
+def _first_usable(plan: Plan) -> Item | None:
+    for item in plan.data.items:
+        try:
+            item.image()
+            return item
+        except FeatUpError:
+            continue
+    return None
+
+
+def _identity(plan: Plan, choice: MethodChoice) -> dict[str, Any]:
+    layer = plan.backbone.layer(plan.layer)
+    return choice.prepare(plan.backbone.name, layer.name, layer.channels).identity
+
+
+def _measured_elsewhere(plan: Plan, choice: MethodChoice, image: Path, progress: Progress) -> dict[str, Any] | None:
+    """The cost as another process finds it; None where the method cannot be measured."""
+    import torch
+
+    request = {
+        "backbone": plan.backbone.name,
+        "device": str(plan.backbone.device),
+        "layer": plan.layer,
+        "size": plan.size,
+        "image": str(image),
+        "choice": dataclasses.asdict(choice),
+        "threads": torch.get_num_threads(),
+    }
+    command = [sys.executable, "-m", "featup_app.evaluation.costs"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as child:  # type: ignore[call-overload]
+        try:
+            sent: str | None = json.dumps(request)
+            while True:
+                progress(f"measuring the cost of {choice.label}", 0, 0)
+                try:
+                    printed, _ = child.communicate(sent, timeout=0.2)
+                    break
+                except subprocess.TimeoutExpired:
+                    sent = None
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode != 0:
+        return None
+    found: dict[str, Any] = json.loads(printed)
+    return found
+
+
+def learned_numbers(field: FeatureField, options: Mapping[str, Any]) -> int:
+    """Numbers that were learned: of the weights that a method takes, or of the networks that its field holds."""
+    from torch import nn
+
+    weights = options.get("upsampler")
+    if weights is not None:
+        stack = weights.stack
+        left_out = getattr(stack, "fixup_proj", None) if weights.universal else None
+        return _count([stack]) - (_count([left_out]) if isinstance(left_out, nn.Module) else 0)
+    modules: list[Any] = []
+    for value in vars(field).values():
+        modules += value if isinstance(value, list | tuple) else [value]
+    return _count([module for module in modules if isinstance(module, nn.Module)])
+
+
+def _count(modules: Sequence[Any]) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def _measure_here(request: Mapping[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from featup_app.backbones import load_backbone
+    from featup_app.fields import find_method
+    from featup_app.images import load_image
+    from featup_app.peak_memory import extra_megabytes
+
+    torch.set_num_threads(request["threads"])
+    backbone = load_backbone(request["backbone"], device=request["device"])
+    features = backbone.extract(load_image(request["image"]), size=request["size"], layer=request["layer"])
+    choice = MethodChoice(**request["choice"])
+    method = choice.prepare(backbone.name, features.layer, features.channels)
+    rows, columns = features.geometry.grid_hw
+    size = rows * FACTOR, columns * FACTOR
+    functionals = torch.randn(FUNCTIONALS, features.channels, generator=torch.Generator().manual_seed(0))
+    seconds: list[float] = []
+    fields: list[FeatureField] = []
+
+    def run() -> torch.Tensor:
+        fields.clear()
+        begun = time.perf_counter()
+        fields.append(method.field(features))
+        result = fields[0].project(functionals.to(features.data), size=size)
+        if result.is_cuda:
+            torch.cuda.synchronize(result.device)
+        seconds.append(time.perf_counter() - begun)
+        return result
+
+    if "steps" in find_method(choice.method).options:  # two steps warm up what a whole fit would
+        hurried = dataclasses.replace(method, options={**method.options, "steps": WARM_UP_STEPS})
+        hurried.field(features).project(functionals.to(features.data), size=size)
+    else:
+        run()
+    fields.clear()
+    memory = _peak_on_cuda(run, features.data.device) if features.data.is_cuda else extra_megabytes(run)
+    if not fields:
+        run()
+    parameters = learned_numbers(fields[0], method.options)
+    return dataclasses.asdict(Cost(seconds[-1], memory, parameters))
+
+
+def _peak_on_cuda(run: Any, device: Any) -> float:
+    """Peak of the device's memory beyond the state before and the result (1e6 bytes)."""
+    import torch
+
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = run()
+    return max(0.0, float(torch.cuda.max_memory_allocated(device) - before - result.nbytes) / 1e6)
+
+
+def _main() -> None:
+    sys.stdout.write(json.dumps(_measure_here(json.loads(sys.stdin.read()))))
+
+
+if __name__ == "__main__":
+    _main()
