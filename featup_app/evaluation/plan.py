@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from featup_app.errors import EvaluationError
 from featup_app.evaluation.datasets import Dataset
 from featup_app.evaluation.methods import MethodChoice, PreparedMethod
 from featup_app.export.provenance import versions
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 FOLDS = 3
 REPEATS = 3
+CROSSINGS = ("auto", "frames", "scenes")
 
 Values = dict[str, Any]
 """What is kept of one picture under one configuration, JSON-able."""
@@ -34,6 +36,8 @@ class Plan:
         folds: of the training pictures.
         probe: the kind of probe, one of the task's; empty for its default.
         protocols: some of the task's; empty for its default.
+        cross: how pictures are parted to be measured with probes of others where there are no training pictures: by
+            ``scenes``, by ``frames``, or ``auto``.
         repeats: trainings from seeds of their own, where the upsampler itself is trained.
         steps: of such a training; None for the task's default.
     """
@@ -48,8 +52,15 @@ class Plan:
     folds: int = FOLDS
     probe: str = ""
     protocols: tuple[str, ...] = ()
+    cross: str = CROSSINGS[0]
     repeats: int = REPEATS
     steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.cross not in CROSSINGS:
+            raise EvaluationError(
+                f'Pictures cannot be crossed by "{self.cross}"; choose one of: {", ".join(CROSSINGS)}.'
+            )
 
     def prepared(self, *, for_head: bool = False) -> tuple[PreparedMethod, ...]:
         """The methods with their weights at hand.

@@ -33,8 +33,8 @@ class Sources:
     def open(self, task: Task) -> tuple[Dataset, Dataset | None]:
         """The pictures that a task measures on and those that it fits on.
 
-        The latter are None for tasks that fit nothing, and for depths of which no other folder is given: there each scene is
-        measured with what was fitted on the others.
+        The latter are None for tasks that fit nothing, and for depths of which no other folder is given: there pictures are
+        measured with what was fitted on others of the same folder.
 
         Raises:
             EvaluationError: if a folder is laid out differently, or there is nothing to fit on but what is measured.

@@ -196,7 +196,7 @@ def test_probes_find_what_depth_depends_on_whatever_its_scale(kind):
     assert float(weights[1] / weights[0]) == pytest.approx(-0.5, abs=0.05)
     assert abs(float(weights[2] / weights[0])) < 0.05
     again = fit_lowres_depth(frames, count=4, folds=2, kind=kind)
-    for one, two in zip(probes.probes, again.probes, strict=True):
+    for one, two in zip(probes.probes, again.probes, strict=True):  # to the last digit
         assert torch.equal(one.weights, two.weights)
         assert torch.equal(one.bias, two.bias)
     other = made_frames(6)[5]
@@ -253,7 +253,7 @@ def test_what_cannot_be_fitted_or_read_is_said(tmp_path):
 
 def test_every_scene_is_measured_with_probes_of_the_others(scenes, tmp_path):
     data = opened(scenes)
-    plan = Plan(Averaging(), parse_methods("lowres,bilinear"), data, folds=3)
+    plan = Plan(Averaging(), parse_methods("lowres,bilinear"), data, folds=3, cross="scenes")
     splits = crossed_splits(plan)
     assert [(len(split.train.items), sorted(split.names)) for split in splits] == [
         (3, ["kitchen/0", "kitchen/1", "kitchen/2"]),
@@ -262,9 +262,11 @@ def test_every_scene_is_measured_with_probes_of_the_others(scenes, tmp_path):
     for split in splits:
         assert not {item.name for item in split.train.items} & split.names
     alone = dataclasses.replace(data, items=data.items[:3])
-    splits = crossed_splits(dataclasses.replace(plan, data=alone))
-    assert [sorted(split.names) for split in splits] == [["kitchen/0"], ["kitchen/1"], ["kitchen/2"]]
+    with pytest.raises(EvaluationError, match="all of one scene"):
+        crossed_splits(dataclasses.replace(plan, data=alone))
     assert len(crossed_splits(dataclasses.replace(plan, train=alone))) == 1
+    with pytest.raises(EvaluationError, match="crossed by"):
+        dataclasses.replace(plan, cross="chance")
 
     protocols = ("transfer", "trained", "metric")
     report = evaluated("depth", dataclasses.replace(plan, protocols=protocols), tmp_path / "report")
@@ -281,15 +283,25 @@ def test_every_scene_is_measured_with_probes_of_the_others(scenes, tmp_path):
     json.dumps(report.as_dict(), allow_nan=False)
 
 
+def test_with_few_scenes_parts_of_every_scene_are_left_out(scenes):
+    plan = Plan(Averaging(), parse_methods("lowres"), opened(scenes), folds=3)
+    splits = crossed_splits(plan)
+    assert [sorted(split.names) for split in splits] == [[f"kitchen/{index}", f"office/{index}"] for index in range(3)]
+    assert [item.name for item in splits[0].train.items] == ["kitchen/1", "office/1", "kitchen/2", "office/2"]
+    alone = dataclasses.replace(plan.data, items=plan.data.items[:1])
+    with pytest.raises(EvaluationError, match="there are too few"):
+        crossed_splits(dataclasses.replace(plan, data=alone))
+
+
 def test_the_same_seed_gives_the_same_digits(scenes, tmp_path):
-    plan = Plan(Averaging(), parse_methods("lowres,bilinear"), opened(scenes), probe="gradient", seed=3)
+    plan = Plan(Averaging(), parse_methods("lowres,bilinear"), opened(scenes), cross="scenes", probe="gradient", seed=3)
     reports = [evaluated("depth", plan, tmp_path / name) for name in ("one", "two")]
     one, two = ([(row.figure, row.spread, row.interval, row.further) for row in report.rows] for report in reports)
     assert one == two
 
 
 def test_preservation_is_the_transfer_minus_bilinear(scenes, tmp_path):
-    plan = Plan(Averaging(), parse_methods("lowres"), opened(scenes))
+    plan = Plan(Averaging(), parse_methods("lowres"), opened(scenes), cross="scenes")
     transfer = evaluated("depth", dataclasses.replace(plan, methods=parse_methods("lowres,bilinear")), tmp_path / "out")
     measured = (tmp_path / "out" / "results.jsonl").read_text().count("\n")
     report = evaluated("preserve", plan, tmp_path / "out")
@@ -317,7 +329,7 @@ def test_a_method_makes_one_field_of_a_picture(scenes, tmp_path, monkeypatch):
         return field(method, features, *arguments)
 
     monkeypatch.setattr(PreparedMethod, "field", counted)
-    plan = Plan(Averaging(), parse_methods("lowres"), opened(scenes), protocols=("transfer", "metric"))
+    plan = Plan(Averaging(), parse_methods("lowres"), opened(scenes), cross="scenes", protocols=("transfer", "metric"))
     evaluated("depth", plan, tmp_path / "report")
     assert len(made) == 6
 

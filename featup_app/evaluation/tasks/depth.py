@@ -1,8 +1,7 @@
 """Linear-probe depth of each method (see :mod:`featup_app.evaluation.depth`); lower is better.
 
-Without training pictures each scene is measured with probes of all other scenes: frames of one scene resemble each other, and
-a probe that has seen one of them would be flattered. The spread is over probes that were each fitted without one fold of their
-training pictures, the interval over resampled pictures.
+Without training pictures every picture is measured with probes of others, see ``probing.crossed_splits``. The spread is over
+probes that were each fitted without one fold of their training pictures, the interval over resampled pictures.
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ from featup_app.evaluation.tasks.common import Failures, Job, by_method, fingerp
 from featup_app.fields import FeatureField
 from featup_app.progress import Progress
 
+ENOUGH_SCENES = 5
+
 _KEPT_FRAMES_BYTES = 2**30
 
 
@@ -81,22 +83,39 @@ def whole_split(plan: Plan) -> list[Split]:
 
 
 def crossed_splits(plan: Plan) -> list[Split]:
-    """The training pictures if there are some; else each scene is measured with probes of the others.
+    """The training pictures if there are some; else every picture is measured with probes of others, by ``plan.cross``.
 
-    Where there is only one scene, or scenes are not known, runs of neighbouring pictures stand for scenes: frames of a film
-    resemble their neighbours.
+    ``scenes``: those of all other scenes. ``frames``: parts of every scene, runs of neighbouring pictures, are left out in
+    turn. A probe then has seen other pictures of the scene, which flatters all methods alike; but with few scenes a probe of
+    the others says next to nothing, through whatever method. ``auto`` takes scenes from :data:`ENOUGH_SCENES` on.
+
+    Raises:
+        EvaluationError: if there are too few pictures or scenes.
     """
     if plan.train is not None:
         return [Split(plan.train)]
-    items = plan.data.items
-    groups = [item.scene for item in items]
-    if len(set(groups)) < 2:
-        groups = [str(index * plan.folds // len(items)) for index in range(len(items))]
+    members: dict[str, list[Item]] = {}
+    for item in plan.data.items:
+        members.setdefault(item.scene, []).append(item)
+    by_scene = plan.cross == "scenes" or (plan.cross == "auto" and len(members) >= ENOUGH_SCENES)
+    groups: dict[str | int, list[Item]] = {}
+    places: dict[str, float] = {}
+    for scene, items in members.items():
+        for index, item in enumerate(items):
+            places[item.name] = index / len(items)
+            groups.setdefault(scene if by_scene else index * plan.folds // len(items), []).append(item)
+    if len(groups) < 2:
+        raise EvaluationError(
+            f'The pictures of "{plan.data.folder}" cannot be measured with probes of each other: '
+            f"{'they are all of one scene' if by_scene else 'there are too few'}; give other ones with --train."
+        )
+    # The folds inside a split are runs of its pictures: in the order of their places in their scenes, each has all scenes.
+    ordered = plan.data.items if by_scene else sorted(plan.data.items, key=lambda item: places[item.name])
     splits = []
-    for group in dict.fromkeys(groups):
-        inside = [item for item, own in zip(items, groups, strict=True) if own == group]
-        outside = tuple(item for item, own in zip(items, groups, strict=True) if own != group)
-        splits.append(Split(dataclasses.replace(plan.data, items=outside), frozenset(item.name for item in inside)))
+    for inside in groups.values():
+        names = frozenset(item.name for item in inside)
+        outside = tuple(item for item in ordered if item.name not in names)
+        splits.append(Split(dataclasses.replace(plan.data, items=outside), names))
     return splits
 
 
@@ -270,10 +289,11 @@ def measure_with_probes(
         key = configuration_key({**facts, "train": pictures, **dataclasses.asdict(recipe), "fitted_on": fitted_on})
         if key not in fitted:
             path = folder / f"probes-{key}.npz"
-            known = read_probes(path)
-            if known is None:
-                known = kit.fit(recipe, job.method, training.of(split.train), len(split.train.items), told)
-                write_probes(known, path)
+            with records.exclusive(path.name, told):
+                known = read_probes(path)
+                if known is None:
+                    known = kit.fit(recipe, job.method, training.of(split.train), len(split.train.items), told)
+                    write_probes(known, path)
             fitted[key] = known
         return fitted[key]
 
@@ -304,7 +324,7 @@ def told_settings(plan: Plan, probed: Probed, recipes: Mapping[str, Recipe], spl
     return {
         **probed.facts,
         "data": str(plan.data.folder),
-        "train": "the other scenes, or other runs of pictures" if plan.train is None else str(plan.train.folder),
+        "train": f"other pictures, crossed by {plan.cross}" if plan.train is None else str(plan.train.folder),
         "training_pictures": [len(split.train.items) for split in splits],
         "probes": {protocol: dataclasses.asdict(recipe) for protocol, recipe in recipes.items()},
     }
