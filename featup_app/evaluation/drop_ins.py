@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from featup_app.errors import EvaluationError
 from featup_app.evaluation.methods import CLASSICAL, MethodChoice
-from featup_app.fields.jbu import IMAGENET_MEAN, IMAGENET_STD
+from featup_app.fields.guidance import IMAGENET_MEAN, IMAGENET_STD
 from featup_app.fields.jbu_stack import JBUStack
 from featup_app.fields.window_kernels import LearnedKernel
 from featup_app.ops.doubling import RADIUS

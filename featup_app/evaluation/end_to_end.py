@@ -24,7 +24,7 @@ from featup_app.evaluation.datasets import UNLABELLED, Item
 from featup_app.evaluation.drop_ins import FACTOR
 from featup_app.evaluation.statistics import Counts
 from featup_app.features import Size
-from featup_app.fields.jbu import IMAGENET_MEAN, IMAGENET_STD
+from featup_app.fields.guidance import IMAGENET_MEAN, IMAGENET_STD
 from featup_app.images import resized
 from featup_app.progress import Progress, silent
 

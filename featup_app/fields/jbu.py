@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from featup_app.errors import UpsamplerError
 from featup_app.features import FeatureMap, Region, Size
-from featup_app.fields.field import LinearField, output_positions
+from featup_app.fields.doublings import Landing, Span, level_size, levels_for
+from featup_app.fields.field import LinearField
+from featup_app.fields.guidance import Guidance
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
 from featup_app.fields.upsampler import Upsampler
 from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
@@ -21,31 +21,17 @@ from featup_app.fields.window_kernels import BilateralKernel, WindowKernel, stri
 from featup_app.images import Image
 from featup_app.ops.doubling import KERNEL_SIZE, RADIUS, Place, coarse_span, guided_double
 from featup_app.ops.native import empty_map
-from featup_app.ops.resampling import bilinear, linear_span, reflect_indices
+from featup_app.ops.resampling import reflect_indices
 from featup_app.ops.rounding import ROUNDED, ROUNDED_BYTES, round_weights
 from featup_app.progress import Progress, silent
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 SIGMA_SPATIAL = 0.5
 SIGMA_RANGE = 0.03
 NETWORK = JBUStack
 """What trained weights of this method are loaded into."""
 
-MAX_FINAL_ENLARGEMENT = 1.125
-"""A last bilinear enlargement by up to an eighth is not visible and saves a doubling, which costs four times as much."""
-
 WEIGHTS_BUDGET = 2**30
 """Bytes of window weights that a field keeps for the next lens; finer stages are computed anew each time."""
-
-
-class _Span(NamedTuple):
-    """Rows ``top .. bottom`` and columns ``left .. right`` of one level of the chain."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
 
 
 @dataclass(frozen=True)
@@ -53,8 +39,8 @@ class _Step:
     """One doubling: the span of the finer level that it makes, and the span of the coarser level that it reads."""
 
     level: int
-    span: _Span
-    source: _Span
+    span: Span
+    source: Span
 
 
 @dataclass(frozen=True)
@@ -99,9 +85,7 @@ class JBUField(LinearField):
         self._kernels = tuple(kernels)
         self._fixup = None if fixup is None else (fixup[0].to(features.data), fixup[1].to(features.data))
         self._settings = settings or {}
-        self._image = image
-        self._normalise = normalise
-        self._guidance: dict[int, Tensor] = {}
+        self._guidance = Guidance(image, features.geometry, features.data.device, normalise=normalise)
         self._weights: dict[int, _KeptWeights] = {}
         self._corrected_source: tuple[Tensor, Tensor] | None = None
 
@@ -172,38 +156,27 @@ class JBUField(LinearField):
     # -- the chain -------------------------------------------------------------------------------------------------
 
     def _level_size(self, level: int) -> Size:
-        rows, columns = self.geometry.grid_hw
-        return rows << level, columns << level
+        return level_size(self.geometry.grid_hw, level)
 
     def _levels(self, size: Size) -> int:
-        rows, columns = self.geometry.grid_hw
-        factor = max(size[0] / rows, size[1] / columns) / MAX_FINAL_ENLARGEMENT
-        return max(0, math.ceil(math.log2(factor))) if factor > 1 else 0
+        return levels_for(size, self.geometry.grid_hw)
 
     def _upsample(self, source: Tensor, size: Size, region: Region, progress: Progress) -> Tensor:
         level = self._levels(size)
-        scale = float(1 << level)
-        rows, columns = (positions * scale for positions in output_positions(size, region, self.geometry))
-        height, width = self._level_size(level)
-        exact = size == (height, width) and self.geometry.offset_xy == (0.0, 0.0)
-        if exact:
-            finest = _Span(region.top, region.bottom, region.left, region.right)
-        else:
-            finest = _Span(*linear_span(rows, height), *linear_span(columns, width))
-        steps = self._plan(level, finest)
-        span = steps[0].source if steps else finest
+        landing = Landing(size, region, self.geometry, level)
+        steps = self._plan(level, landing.span)
+        span = steps[0].source if steps else landing.span
         stacked = source[None, :, span.top : span.bottom, span.left : span.right]
         for step in steps:
             stacked = self._double(stacked, step, level, progress)
-        current = stacked[0] if steps else stacked[0].clone()
-        return current if exact else bilinear(current, rows - finest.top, columns - finest.left)
+        return landing.read(stacked[0] if steps else stacked[0].clone())
 
-    def _plan(self, level: int, span: _Span) -> list[_Step]:
+    def _plan(self, level: int, span: Span) -> list[_Step]:
         """The doublings that give a span of a level, coarsest first."""
         steps: list[_Step] = []
         while level > 0:
             height, width = self._level_size(level)
-            source = _Span(
+            source = Span(
                 *coarse_span(span.top, span.bottom, height // 2), *coarse_span(span.left, span.right, width // 2)
             )
             steps.insert(0, _Step(level, span, source))
@@ -218,7 +191,7 @@ class JBUField(LinearField):
         result = empty_map(source, height, width)
         for top, bottom in strips(span.top, span.bottom, width):
             progress(f"upsampling, stage {step.level} of {levels}", top - span.top, height)
-            part = _Span(top, bottom, span.left, span.right)
+            part = Span(top, bottom, span.left, span.right)
             weights = self._window_weights(step.level, part)
             place = Place(coarse, origin, (top, span.left))
             guided_double(source, weights, place=place, out=result[:, :, top - span.top : bottom - span.top])
@@ -226,7 +199,7 @@ class JBUField(LinearField):
 
     # -- weights and guidance ----------------------------------------------------------------------------------------
 
-    def _window_weights(self, level: int, span: _Span) -> Tensor:
+    def _window_weights(self, level: int, span: Span) -> Tensor:
         """(1, 49, rows, columns) of a span: remembered rows, or made now, and remembered if the whole level may be."""
         kept = self._weights.get(level)
         height, width = self._level_size(level)
@@ -249,47 +222,13 @@ class JBUField(LinearField):
         there.fill_(True)
         return part
 
-    def _make_weights(self, level: int, span: _Span) -> Tensor:
-        guidance = self._guidance_of(level)
+    def _make_weights(self, level: int, span: Span) -> Tensor:
+        guidance = self._guidance.at(self._level_size(level))
         rows = reflect_indices(span.top - RADIUS, span.bottom + RADIUS, guidance.shape[1])
         columns = reflect_indices(span.left - RADIUS, span.right + RADIUS, guidance.shape[2])
         padded = guidance.index_select(1, rows.to(guidance.device)).index_select(2, columns.to(guidance.device))
         kernel = self._kernels[min(level, len(self._kernels)) - 1]
         return round_weights(kernel.window_weights(padded[None]))
-
-    def _guidance_of(self, level: int) -> Tensor:
-        """(3, rows, columns): the image averaged over the cells of a level (interpolated where they are finer than it)."""
-        known = self._guidance.get(level)
-        if known is None:
-            known = self._guidance[level] = self._pool_image(self._level_size(level))
-        return known
-
-    def _pool_image(self, size: Size) -> Tensor:
-        # One channel at a time: a hundred megapixels in float32 are 1.2 GB.
-        pixels = torch.stack([self._pool_channel(channel, size) for channel in range(3)])
-        if self._normalise:
-            mean = pixels.new_tensor(IMAGENET_MEAN)[:, None, None]
-            std = pixels.new_tensor(IMAGENET_STD)[:, None, None]
-            pixels = (pixels - mean) / std
-        return pixels
-
-    def _pool_channel(self, channel: int, size: Size) -> Tensor:
-        """(H, W) of the image -> (rows, columns) in 0 .. 1."""
-        plane = torch.from_numpy(self._image.pixels[:, :, channel].copy()).to(self.source.data.device)
-        plane = plane[None].to(torch.float32).div_(255)
-        offset_x, offset_y = self.geometry.offset_xy
-        if (offset_x, offset_y) != (0.0, 0.0):
-            # The chain lives where the receptive fields are; the guidance goes there with it, and the last resize back.
-            cell_width, cell_height = self.geometry.cell_size_xy
-            rows = torch.arange(plane.shape[1], dtype=torch.float64) + 0.5 + offset_y * cell_height
-            columns = torch.arange(plane.shape[2], dtype=torch.float64) + 0.5 + offset_x * cell_width
-            plane = bilinear(plane, rows, columns)
-        for shape in ((size[0], plane.shape[2]), size):
-            if shape[0] <= plane.shape[1] and shape[1] <= plane.shape[2]:
-                plane = F.adaptive_avg_pool2d(plane[None], shape)[0]
-            else:
-                plane = F.interpolate(plane[None], shape, mode="bilinear", align_corners=False)[0]
-        return plane[0]
 
     # -- the last 1x1 correction of the learned stack ------------------------------------------------------------------
 

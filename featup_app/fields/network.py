@@ -30,6 +30,9 @@ class UpsamplerNetwork(nn.Module, ABC):
     method: ClassVar[str]
     """Registered name of the upsampling method."""
 
+    rate_factor: ClassVar[float] = 1.0
+    """How fast it is trained, as a factor of the recipe's learning rate."""
+
     def __init__(self, feat_dim: int) -> None:
         super().__init__()
         self.feat_dim = feat_dim

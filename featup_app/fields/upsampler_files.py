@@ -104,13 +104,14 @@ def default_upsampler(
     Raises:
         UpsamplerError: if a bundled file is damaged.
     """
-    if backbone_name and re.fullmatch(r"[\w.-]+", backbone_name):
-        own = _bundled(method, backbone_name)
+    names = [] if backbone_name is None else [f"{backbone_name}-{layer_name}".replace(" ", "-"), backbone_name]
+    for name in names:
+        own = _bundled(method, name) if re.fullmatch(r"[\w.-]+", name) else None
         if own is not None:
             try:
                 own.check_fits(backbone_name, layer_name, channels)
             except UpsamplerError:
-                pass  # trained for another layer; the universal one serves this one
+                pass  # trained for another layer
             else:
                 return own
     return _bundled(method, UNIVERSAL)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featup_app.fields.jbu import IMAGENET_MEAN, IMAGENET_STD
+from featup_app.fields.guidance import IMAGENET_MEAN, IMAGENET_STD
 from featup_app.fields.window_kernels import CORRECTION_WEIGHT, BilateralKernel, LearnedKernel
 from featup_app.ops import jbu_weights, window_sum
 from featup_app.ops.doubling import KERNEL_SIZE, RADIUS

@@ -145,10 +145,10 @@ class NetworkLearner(Learner):
                 f"{title} reads the features themselves, so it is trained for one backbone; name a single one, or train the "
                 "method jbu for several."
             )
-        self._rate = recipe.rates.network
         network = network_class(recipe.method)(channels[0])
         assert isinstance(network, UpsamplerNetwork)
         self.stack = self._network = network
+        self._rate = recipe.rates.network * network.rate_factor
         _draw(network, generator)
         if recipe.initial == "classical":
             network.start_bilinear()

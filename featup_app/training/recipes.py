@@ -24,7 +24,7 @@ class Rates:
         feature_correction: the last 1x1 correction of the features (``fixup_proj``).
         downsampler: kernel or saliency.
         uncertainty: the scale of the error that is expected of a position.
-        network: all of the network of a method other than joint bilateral upsampling.
+        network: all of the network of a method other than joint bilateral upsampling, which scales it to its own.
     """
 
     keys: float = 1e-3

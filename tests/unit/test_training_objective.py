@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from featup_app.errors import UpsamplerError
 from featup_app.fields import JBUStack
-from featup_app.fields.jbu import IMAGENET_MEAN, IMAGENET_STD
+from featup_app.fields.guidance import IMAGENET_MEAN, IMAGENET_STD
 from featup_app.multiview import box_average, box_views, random_jitter, sampled_views
 from featup_app.training import correction
 from featup_app.training.chain import PUBLISHED_TAPS, classical_weights, doubled, learned_weights, pyramid, upsample
