@@ -63,6 +63,14 @@ METHODS: tuple[Method, ...] = (
         options=("upsampler", "trained"),
     ),
     Method(
+        "dip",
+        "Deep image prior",
+        "A small network, fitted to the features of this image alone, draws the fine map from noise: smooth, blind to the edges "
+        "in the image. Takes seconds.",
+        options=("steps", "seed"),
+        fitted=True,
+    ),
+    Method(
         "strided",
         "Strided",
         "The backbone itself with a smaller stride: overlapping patches, or later strides left out. Slower by more than the "

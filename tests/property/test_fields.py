@@ -14,7 +14,7 @@ from featup_app.fields import METHODS, FeatureField, JBUStack, upsample
 from featup_app.fields.finer import FinerField, FinerGrid
 from featup_app.images import Image, image_from_array
 
-VARIANTS = [*(method.name for method in METHODS if method.quick), "jbu learned", "large_image", "finer"]
+VARIANTS = [*(method.name for method in METHODS if method.quick), "jbu learned", "large_image", "finer", "dip"]
 
 
 class Patches:
@@ -53,6 +53,8 @@ def make_field(
         weight, bias = torch.randn(channels, 2, generator=generator), torch.randn(channels, generator=generator)
         place = FinerGrid.from_first_cells(2)
         return FinerField(features, values, place, method="strided", settings={}, weight=weight, bias=bias)
+    if variant == "dip":
+        return upsample(features, image, variant, steps=1)
     if variant == "jbu":
         return upsample(features, image, variant, kernel="classical")
     if variant != "jbu learned":

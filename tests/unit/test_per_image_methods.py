@@ -12,9 +12,11 @@ import torch
 from featup_app.backbones import Backbone, load_backbone
 from featup_app.backbones.catalogue import BackboneInfo
 from featup_app.backbones.finer_stride import finer_features
+from featup_app.engine.session import Session
+from featup_app.engine.views import PCAOptions, ViewSettings
 from featup_app.errors import BackboneError, Cancelled, UpsamplerError
 from featup_app.features import FeatureMap, Geometry, Region
-from featup_app.fields import guided_filter, upsample
+from featup_app.fields import dip, guided_filter, upsample
 from featup_app.images import Image, image_from_array, load_image
 from featup_app.resources import resource
 
@@ -290,3 +292,112 @@ def test_widths_of_the_guided_filter_that_are_no_numbers_above_zero_are_refused(
         UpsamplerError, match=rf'The option "{option}" of guided_filter is .*; it must be a number greater'
     ):
         upsample(maps["dinov2-s14-imgfocus"], method="guided_filter", **{option: value})
+
+
+# -- the deep image prior ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_prior(monkeypatch):
+    """As few doublings as there can be: the fit costs a fraction of a second."""
+    monkeypatch.setattr(dip, "LARGEST_GRID", 600)
+
+
+def test_a_fitted_prior_averages_to_the_map_and_lies_where_the_map_lies(maps, small_prior):
+    features = maps["dinov2-s14-imgfocus"]
+    field = upsample(features, method="dip", steps=120)
+    here = rms_to(features, field)
+    assert here < 0.4
+    for shift in ((5, 0), (-5, 0), (0, 5), (0, -5)):
+        assert rms_to(features, field, shift) > here
+    facts = field.settings()
+    assert facts["components"] == 70
+    assert facts["enlargement"] == 2
+    assert 0 < facts["fitted_error"] < 0.2
+    assert rms_to(features, upsample(features, method="dip", steps=2)) > 2 * here
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_prior_is_decided_by_its_seed_alone(maps, name, small_prior):
+    state = torch.get_rng_state()
+    first, again, other = (upsample(maps[name], method="dip", steps=3, seed=seed) for seed in (4, 4, 5))
+    assert torch.equal(torch.get_rng_state(), state)
+    size = (37, 53)
+    assert torch.equal(first.features(size=size), again.features(size=size))
+    assert not torch.equal(first.features(size=size), other.features(size=size))
+    part = first.features(size=size, region=Region(5, 9, 20, 31))
+    torch.testing.assert_close(part, first.features(size=size)[:, 5:25, 9:40], atol=1e-4, rtol=1e-4)
+
+
+def test_fitting_a_prior_tells_each_step_and_may_be_stopped_at_any(maps, small_prior):
+    told: list[tuple[int, int]] = []
+
+    def listen(stage: str, done: int, total: int) -> None:
+        told.append((done, total))
+        if done == 3:
+            raise Cancelled
+
+    upsample(maps[BUNDLED[0]], method="dip", steps=2, progress=listen)
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    with pytest.raises(Cancelled):
+        upsample(maps[BUNDLED[0]], method="dip", steps=10, progress=listen)
+    assert told[-1] == (3, 10)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 5), (4, 2)])
+def test_a_prior_of_constant_features_is_constant(grid):
+    data = torch.full((6, *grid), -3.7)
+    data[2] = 40.1
+    geometry = Geometry(image_hw=(20, 30), input_hw=(14 * grid[0], 14 * grid[1]), grid_hw=grid)
+    image = image_from_array(np.zeros((20, 30, 3), np.uint8))
+    field = upsample(FeatureMap(data=data, geometry=geometry, layer="block 0", image=image), method="dip", steps=3)
+    expected = data[:, :1, :1].expand(6, 9, 11)
+    torch.testing.assert_close(field.features(size=(9, 11)), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_priors_that_cannot_be_fitted_are_refused_in_a_sentence(maps, small_prior, monkeypatch):
+    features = maps["dinov2-s14-imgfocus"]
+    for option, value, bounds in (
+        ("steps", 0, "from 1 to 100000"),
+        ("steps", "many", "from 1"),
+        ("seed", -1, "from 0"),
+    ):
+        with pytest.raises(UpsamplerError, match=rf'The option "{option}" of dip is {value}; it must be .+ {bounds}'):
+            upsample(features, method="dip", **{option: value})
+    spoilt = features.data.clone()
+    spoilt[3, 2, 1] = float("nan")
+    with pytest.raises(UpsamplerError, match="hold values that are no numbers, and nothing can be fitted to them"):
+        upsample(dataclasses.replace(features, data=spoilt), method="dip", steps=2)
+    monkeypatch.setattr(dip, "LEARNING_RATE", float("inf"))
+    with pytest.raises(UpsamplerError, match="broke off at step 2 of 5, since its error is no number any more"):
+        upsample(features, method="dip", steps=5)
+
+
+# -- in a session ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["dip", "strided", "large_image"])
+def test_making_a_field_can_be_cancelled_and_is_not_repeated(photo, small_prior, monkeypatch, method):
+    monkeypatch.setattr(dip, "STEPS", 2)
+    session = Session(device="cpu")
+    settings = ViewSettings(input_size="56", output_size="43x62", method=method)
+    session.features(photo, settings)
+    told: list[str] = []
+
+    def stop(stage: str, done: int, total: int) -> None:
+        told.append(stage)
+        if len(told) == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        session.pca_view(photo, settings, progress=stop)
+    assert not session._dear_fields._items
+    first = session.pca_view(photo, settings)
+    assert first.values.shape == (3, 43, 62)
+    (field,) = session._dear_fields._items.values()
+    for quick in ("lowres", "bilinear", "jbu", "guided_filter", "sapa"):
+        session.pca_view(photo, settings.with_(method=quick))
+    assert session.field(photo, settings) is field
+    joint = session.pca_view(photo, settings, PCAOptions(fit="joint"))
+    assert len(session._dear_fields._items) == 1, "the other dear methods are not run for joint components"
+    assert joint.values.shape == first.values.shape
