@@ -253,7 +253,7 @@ def fit_by_gradient(
     mean, deviation = samples.mean(0), samples.std(0).clamp(min=1e-6)
     generator = torch.Generator().manual_seed(seed)
     weights = (0.01 * torch.randn(samples.shape[1], generator=generator)).requires_grad_()
-    maps = [((data - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)).float() for _, data, _, _ in pictures]
+    batches = _same_grids(pictures, mean, deviation)
     optimizer = torch.optim.Adam([weights], lr=GRADIENT_RATE)
     with torch.enable_grad():
         for step in range(steps):
@@ -262,38 +262,47 @@ def fit_by_gradient(
                 group["lr"] = GRADIENT_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
             optimizer.zero_grad()
             losses = [
-                invariant_loss(torch.einsum("c,chw->hw", weights, data), target, share)
-                for data, (_, _, target, share) in zip(maps, pictures, strict=True)
+                invariant_loss(torch.einsum("c,nchw->nhw", weights, data), targets, shares)
+                for data, targets, shares in batches
             ]
-            loss = torch.stack(losses).mean() + 0.5 * GRADIENT_DECAY * weights.square().sum()
+            loss = torch.cat(losses).mean() + 0.5 * GRADIENT_DECAY * weights.square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     scaled = weights.detach().double() / deviation
     return LinearProbe(scaled.float()[None], (-(scaled @ mean)).float()[None], GRADIENT_DECAY)
 
 
+def _same_grids(
+    pictures: Sequence[tuple[int, Tensor, Tensor, Tensor]], mean: Tensor, deviation: Tensor
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Standardised features (N, C, h, w), depths (N, h, w) and weights (N, h, w) of pictures whose grids have one size."""
+    groups: dict[Size, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    for _, data, target, share in pictures:
+        standard = (data - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)
+        groups.setdefault((data.shape[1], data.shape[2]), []).append((standard.float(), target, share))
+    return [
+        (torch.stack(data), torch.stack(targets), torch.stack(shares))
+        for data, targets, shares in (zip(*group, strict=True) for group in groups.values())
+    ]
+
+
 def invariant_loss(predicted: Tensor, depths: Tensor, weights: Tensor) -> Tensor:
-    """() MiDaS's loss of one picture: half the squared error after alignment, and half the gradient term over four scales.
+    """(N) MiDaS's loss of each picture: half the squared error after alignment, and half the gradient term over four scales.
 
     Args:
-        predicted: (h, w).
-        depths: (h, w), of mean 0 and deviation 1.
-        weights: (h, w), zero where there is no reading.
+        predicted: (N, h, w).
+        depths: (N, h, w), of mean 0 and deviation 1.
+        weights: (N, h, w), zero where there is no reading.
     """
-    shape = predicted.shape
-    fitted = aligned(predicted.flatten(), depths.flatten(), weights.flatten()).view(shape)
+    fitted = aligned(predicted.flatten(1), depths.flatten(1), weights.flatten(1)).view_as(predicted)
     missed = fitted - depths
-    counted = weights / weights.sum()
-    loss = 0.5 * (counted * missed.square()).sum()
+    loss = 0.5 * (weights * missed.square()).sum((1, 2)) / weights.sum((1, 2))
     for scale in range(GRADIENT_SCALES):
         step = 2**scale
-        coarse, there = missed[::step, ::step], weights[::step, ::step]
-        total = there.sum().clamp(min=1e-6)
-        for difference, both in (
-            (coarse[1:] - coarse[:-1], torch.minimum(there[1:], there[:-1])),
-            (coarse[:, 1:] - coarse[:, :-1], torch.minimum(there[:, 1:], there[:, :-1])),
-        ):
-            loss = loss + GRADIENT_TERM * (both * difference.abs()).sum() / total
+        coarse, there = missed[:, ::step, ::step], weights[:, ::step, ::step]
+        jumps = (torch.minimum(there[:, 1:], there[:, :-1]) * (coarse[:, 1:] - coarse[:, :-1]).abs()).sum((1, 2))
+        sideways = torch.minimum(there[:, :, 1:], there[:, :, :-1]) * (coarse[:, :, 1:] - coarse[:, :, :-1]).abs()
+        loss = loss + GRADIENT_TERM * (jumps + sideways.sum((1, 2))) / there.sum((1, 2)).clamp(min=1e-6)
     return loss
 
 

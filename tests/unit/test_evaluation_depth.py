@@ -146,16 +146,18 @@ def test_alignment_is_least_squares_and_never_turns_depths_round():
 
 def test_the_loss_does_not_see_scale_and_shift():
     generator = torch.Generator().manual_seed(0)
-    predicted, depths = torch.randn(8, 10, generator=generator), torch.randn(8, 10, generator=generator)
-    weights = torch.ones(8, 10)
+    predicted, depths = torch.randn(2, 8, 10, generator=generator), torch.randn(2, 8, 10, generator=generator)
+    weights = torch.ones(2, 8, 10)
     loss = invariant_loss(predicted, depths, weights)
-    assert float(loss) > 0.1
+    assert loss.shape == (2,)
+    assert float(loss.min()) > 0.1
     torch.testing.assert_close(invariant_loss(7 * predicted - 2, depths, weights), loss)
-    assert float(invariant_loss(3 * depths + 1, depths, weights)) == pytest.approx(0, abs=1e-6)
+    torch.testing.assert_close(loss[:1], invariant_loss(predicted[:1], depths[:1], weights[:1]))
+    assert float(invariant_loss(3 * depths + 1, depths, weights).max()) == pytest.approx(0, abs=1e-6)
     hidden = weights.clone()
-    hidden[:, 5:] = 0
+    hidden[:, :, 5:] = 0
     changed = depths.clone()
-    changed[:, 5:] += 9
+    changed[:, :, 5:] += 9
     torch.testing.assert_close(invariant_loss(predicted, depths, hidden), invariant_loss(predicted, changed, hidden))
 
 
@@ -294,7 +296,7 @@ def test_with_few_scenes_parts_of_every_scene_are_left_out(scenes):
 
 
 def test_the_same_seed_gives_the_same_digits(scenes, tmp_path):
-    plan = Plan(Averaging(), parse_methods("lowres,bilinear"), opened(scenes), cross="scenes", probe="gradient", seed=3)
+    plan = Plan(Averaging(), parse_methods("lowres,bilinear"), opened(scenes), cross="scenes", seed=3, protocols=("transfer", "trained"))
     reports = [evaluated("depth", plan, tmp_path / name) for name in ("one", "two")]
     one, two = ([(row.figure, row.spread, row.interval, row.further) for row in report.rows] for report in reports)
     assert one == two
