@@ -296,7 +296,14 @@ def test_with_few_scenes_parts_of_every_scene_are_left_out(scenes):
 
 
 def test_the_same_seed_gives_the_same_digits(scenes, tmp_path):
-    plan = Plan(Averaging(), parse_methods("lowres,bilinear"), opened(scenes), cross="scenes", seed=3, protocols=("transfer", "trained"))
+    plan = Plan(
+        Averaging(),
+        parse_methods("lowres,bilinear"),
+        opened(scenes),
+        cross="scenes",
+        seed=3,
+        protocols=("transfer", "trained"),
+    )
     reports = [evaluated("depth", plan, tmp_path / name) for name in ("one", "two")]
     one, two = ([(row.figure, row.spread, row.interval, row.further) for row in report.rows] for report in reports)
     assert one == two
