@@ -110,6 +110,15 @@ METHODS: tuple[Method, ...] = (
         options=("upsampler", "kernel", "stack", "sigma_spatial", "sigma_range"),
     ),
     Method(
+        "implicit",
+        "FeatUp implicit",
+        "A small network from position and colour to features, fitted to this image so that it explains what the backbone sees "
+        "in many views of it. Takes seconds; any resolution.",
+        options=("recipe", "seed", "steps", "seconds", "fit"),
+        runs_backbone=True,
+        fitted=True,
+    ),
+    Method(
         "guided_filter",
         "Guided filter",
         "In every window a straight line from the colours of the image to the features: follows its edges, and also its "

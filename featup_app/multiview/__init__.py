@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from featup_app.multiview.look_up import box_views, sampled_views, view_matrices
     from featup_app.multiview.losses import (
         UncertaintyHead,
+        blur_distance,
         conditional_random_field_loss,
         magnitude_loss,
         random_projection,
@@ -29,6 +30,7 @@ __all__ = [
     "Jitter",
     "Reprojection",
     "UncertaintyHead",
+    "blur_distance",
     "box_average",
     "box_views",
     "conditional_random_field_loss",
@@ -57,6 +59,7 @@ __getattr__ = lazy_names(
         "sampled_views": "look_up",
         "view_matrices": "look_up",
         "UncertaintyHead": "losses",
+        "blur_distance": "losses",
         "conditional_random_field_loss": "losses",
         "magnitude_loss": "losses",
         "random_projection": "losses",

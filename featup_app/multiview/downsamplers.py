@@ -165,6 +165,21 @@ class AttentionDownsampler(nn.Module):
         return patch_sum(_with_border(batch), spread).view(*features.shape[:-2], *grid_hw)
 
 
+def gaussian_blur(planes: Tensor) -> Tensor:
+    """(B, C, H, W) blurred by the Gaussian of the attention downsampler, the edges mirrored.
+
+    Raises:
+        ValueError: if the map is too small to be mirrored.
+    """
+    blurred = _with_border(planes)
+    profile = _blur_matrix(1, planes)[:, 0].tolist()
+    for side in (-2, -1):
+        length = planes.shape[side]
+        parts = [weight * blurred.narrow(side, tap, length) for tap, weight in enumerate(profile)]
+        blurred = torch.stack(parts).sum(0)
+    return blurred
+
+
 def _batched(features: Tensor) -> Tensor:
     return features if features.dim() == 4 else features[None]
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from featup_app.multiview.downsamplers import gaussian_blur
+
 SCALE_SHIFT = 0.1
 SMALLEST_SCALE = 1e-4
 CRF_POINTS = 1000
@@ -68,6 +70,17 @@ def total_variation(magnitude: Tensor) -> Tensor:
     down = (magnitude[..., 1:, :] - magnitude[..., :-1, :]).square().sum()
     right = (magnitude[..., :, 1:] - magnitude[..., :, :-1]).square().sum()
     return (down + right) / magnitude.numel()
+
+
+def blur_distance(features: Tensor) -> Tensor:
+    """The mean squared distance of (K, H, W) from its blurred form (5 x 5 Gaussian, deviation one pixel): a scalar.
+
+    Paid by the implicit network, so that what no view can tell from noise stays out (FeatUp's published code).
+
+    Raises:
+        ValueError: if the map is too small to be blurred.
+    """
+    return (gaussian_blur(features[None])[0] - features).square().mean()
 
 
 def magnitude_loss(magnitude: Tensor, target: Tensor) -> Tensor:
