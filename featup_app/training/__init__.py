@@ -1,4 +1,4 @@
-"""Training joint bilateral upsamplers, and their files. Importing this room imports no torch."""
+"""Training upsamplers, and their files. Importing this room imports no torch."""
 
 from __future__ import annotations
 

@@ -139,12 +139,7 @@ class NetworkLearner(Learner):
     universal = False
 
     def __init__(self, channels: Sequence[int], recipe: Recipe, generator: torch.Generator) -> None:
-        if len(channels) > 1:
-            title = find_method(recipe.method).title
-            raise UpsamplerError(
-                f"{title} reads the features themselves, so it is trained for one backbone; name a single one, or train the "
-                "method jbu for several."
-            )
+        check_backbones(recipe, len(channels))
         network = network_class(recipe.method)(channels[0])
         assert isinstance(network, UpsamplerNetwork)
         self.stack = self._network = network
@@ -169,6 +164,20 @@ class NetworkLearner(Learner):
 
 _LEARNERS: dict[str, Callable[[Sequence[int], Recipe, torch.Generator], Learner]] = {"jbu": StackLearner}
 """Methods that are no :class:`UpsamplerNetwork`."""
+
+
+def check_backbones(recipe: Recipe, count: int) -> None:
+    """Whether one upsampler of the recipe's method can serve so many backbones.
+
+    Raises:
+        UpsamplerError: if it reads the features themselves, which differ between backbones.
+    """
+    if count > 1 and recipe.method not in _LEARNERS:
+        title = find_method(recipe.method).title
+        raise UpsamplerError(
+            f"{title} reads the features themselves, so it is trained for one backbone; name a single one, or train the "
+            "method jbu for several."
+        )
 
 
 def make_learner(channels: Sequence[int], recipe: Recipe, generator: torch.Generator) -> Learner:

@@ -15,6 +15,7 @@ from featup_app.training.cache import DEFAULT_BUDGET, PictureSet, Preparation, p
 from featup_app.training.distributed import ALONE, Processes
 from featup_app.training.examples import TrainingSet
 from featup_app.training.held_out import split_held_out
+from featup_app.training.learners import check_backbones
 from featup_app.training.recipes import DEFAULT, Recipe
 from featup_app.training.trainer import MEASURE_EVERY, Trainer, TrainingResult, Watch
 
@@ -101,12 +102,12 @@ def train_upsampler(
     progress: Progress = silent,
     processes: Processes = ALONE,
 ) -> TrainingResult:
-    """Train a joint bilateral upsampler for a backbone, or a universal one for several.
+    """Train an upsampler for a backbone, or a universal joint bilateral one for several.
 
     Args:
         images: files (no folders) or pictures to train on.
         backbones: frozen. Several give one stack without the last correction, trained on them in turns.
-        recipe: all switches of the method.
+        recipe: the method and all switches.
         steps, minutes: limits; whichever comes first.
         layer: of the backbone, None for its default; with several backbones each has its default.
         held_out: images to measure on; if not given, a seeded tenth of the images is kept back.
@@ -127,6 +128,7 @@ def train_upsampler(
     """
     Limits(steps, minutes).check()
     members = list(backbones) if isinstance(backbones, Sequence) else [backbones]
+    check_backbones(recipe, len(members))
     if layer is not None and len(members) > 1:
         raise UpsamplerError("A layer can be named for a single backbone only; several train on their default layers.")
     if held_out is None:

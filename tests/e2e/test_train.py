@@ -50,6 +50,15 @@ def test_training_writes_weights_that_upsample(photos, tmp_path, capsys):
     assert field.features(size=(32, 40)).isfinite().all()
 
 
+def test_another_method_is_trained_by_its_name(photos, tmp_path, capsys):
+    output = tmp_path / "out.safetensors"
+    with pytest.raises(SystemExit) as stopped:
+        train(photos, tmp_path, "--method", "carafe", "--steps", "2", "--json", "-o", str(output))
+    assert stopped.value.code == 0
+    assert json.loads(capsys.readouterr().out)["method"] == "carafe"
+    assert featup_app.load_upsampler(output).method == "carafe"
+
+
 def test_ctrl_c_keeps_the_best_and_training_goes_on_from_there(photos, tmp_path, capsys):
     output = tmp_path / "out.safetensors"
     line = [sys.executable, "-m", "featup_app", "train", str(photos), *SMALL, "--cache", str(tmp_path / "cache")]
@@ -87,6 +96,11 @@ def test_ctrl_c_keeps_the_best_and_training_goes_on_from_there(photos, tmp_path,
         (["nowhere", "-o", "a.safetensors"], 'no image and no folder "nowhere"'),
         (["PHOTOS", "-o", "a.pt"], "safetensors"),
         (["PHOTOS", "-o", "a.safetensors", "--recipe", "mine"], "default, paper"),
+        (["PHOTOS", "-o", "a.safetensors", "--method", "bilinear"], "choose one of: resize_conv, carafe"),
+        (
+            ["PHOTOS", "-o", "a.safetensors", *SMALL, "--method", "sapa", "--backbone", "dinov2-s14-imgfocus"],
+            "trained for one backbone",
+        ),
         (["PHOTOS", "-o", "a.safetensors", "--steps", "0"], "at least 1"),
         (["PHOTOS", "-o", "a.safetensors", "--backbone", "no_such_model"], "no_such_model"),
         (["PHOTOS", "-o", "a.safetensors", *SMALL, "--layer", "99"], "99"),
