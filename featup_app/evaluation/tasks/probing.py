@@ -38,7 +38,7 @@ from featup_app.evaluation.segmentation import (
     frame_confusions,
     load_frame,
 )
-from featup_app.evaluation.tasks.common import Failures, Job, by_method, fingerprint, measure_all
+from featup_app.evaluation.tasks.common import Failures, Job, by_method, fingerprint, measure_all, until_done
 from featup_app.fields import FeatureField
 from featup_app.progress import Progress
 
@@ -271,7 +271,7 @@ def measure_with_probes(
         UpsamplerError: if weights do not fit the backbone.
     """
     failures: Failures = {}
-    trained_on = [[fingerprint(item) for item in split.train.items] for split in splits]
+    trained_on = [[_print_of(item) for item in split.train.items] for split in splits]
     facts = {"task": "probes", **plan.facts(), **kit.facts, "folds": plan.folds, "train": trained_on}
     methods = plan.prepared()
     jobs = []
@@ -282,20 +282,29 @@ def measure_with_probes(
     training = _TrainingFrames(kit, failures)
     fitted: dict[str, ProbeSet] = {}
 
-    def probes_for(job: Job, split: Split, told: Progress) -> ProbeSet:
+    def probes_key(job: Job, split: Split) -> str:
         recipe = recipes[job.protocol]
-        pictures = trained_on[splits.index(split)]
         fitted_on = job.method.identity if recipe.trained else job.method.space
-        key = configuration_key({**facts, "train": pictures, **dataclasses.asdict(recipe), "fitted_on": fitted_on})
+        pictures = trained_on[splits.index(split)]
+        return configuration_key({**facts, "train": pictures, **dataclasses.asdict(recipe), "fitted_on": fitted_on})
+
+    def probes_for(job: Job, split: Split, told: Progress) -> ProbeSet:
+        key = probes_key(job, split)
         if key not in fitted:
             path = folder / f"probes-{key}.npz"
-            with records.exclusive(path.name, told):
-                known = read_probes(path)
-                if known is None:
-                    known = kit.fit(recipe, job.method, training.of(split.train), len(split.train.items), told)
-                    write_probes(known, path)
+            known = read_probes(path)
+            if known is None:
+                frames = training.of(split.train)
+                known = kit.fit(recipes[job.protocol], job.method, frames, len(split.train.items), told)
+                write_probes(known, path)
             fitted[key] = known
         return fitted[key]
+
+    def prepare(needed: tuple[Job, Split]) -> bool:
+        with records.claimed(f"probes {probes_key(*needed)}") as mine:  # another process may be fitting them
+            if mine:
+                probes_for(*needed, progress)
+            return mine
 
     def split_of(item: Item) -> Split:
         return next(split for split in splits if not split.names or item.name in split.names)
@@ -310,13 +319,24 @@ def measure_with_probes(
                 yield job, {**values, "seconds": time.perf_counter() - start}
                 start = time.perf_counter()
 
-    for job in jobs:
-        for split in splits:
-            items = [item for item in plan.data.items if split_of(item) is split]
-            if any(records.find(job.key, fingerprint(item)) is None for item in items):
-                probes_for(job, split, progress)
+    prints = {item.name: _print_of(item) for item in plan.data.items}
+    needed = [
+        (job, split)
+        for job in jobs
+        for split in splits
+        if any(records.find(job.key, prints[item.name]) is None for item in plan.data.items if split_of(item) is split)
+    ]
+    until_done(needed, prepare, progress)
     found, measured = measure_all(plan.data, jobs, records, measure, progress)
     return Probed(methods, found, {**failures, **measured}, facts)
+
+
+def _print_of(item: Item) -> str:
+    """Fingerprint of a picture, or its name alone if a file cannot be read: that is told when it is its turn."""
+    try:
+        return fingerprint(item)
+    except EvaluationError:
+        return item.name
 
 
 def told_settings(plan: Plan, probed: Probed, recipes: Mapping[str, Recipe], splits: Sequence[Split]) -> Values:
