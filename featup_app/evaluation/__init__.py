@@ -8,6 +8,7 @@ from featup_app.lazily import lazy_names
 
 if TYPE_CHECKING:
     from featup_app.evaluation.datasets import Dataset, Item, labelled_images, photos, rgbd_images
+    from featup_app.evaluation.layouts import LAYOUTS, detect_layout, find_layout, open_dataset
     from featup_app.evaluation.methods import MethodChoice, parse_methods
     from featup_app.evaluation.plan import Plan
     from featup_app.evaluation.probes import LinearProbe, Moments, fit_logistic, fit_ridge
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
         load_frames,
         score_segmentation,
     )
+    from featup_app.evaluation.sources import Sources
     from featup_app.evaluation.tasks import TASKS, Task, find_task
 
 __all__ = [
     "Dataset",
     "Frame",
     "Item",
+    "LAYOUTS",
     "LinearProbe",
     "MethodChoice",
     "Moments",
@@ -35,8 +38,11 @@ __all__ = [
     "Report",
     "Row",
     "SegmentationScore",
+    "Sources",
     "TASKS",
     "Task",
+    "detect_layout",
+    "find_layout",
     "find_task",
     "fit_logistic",
     "fit_lowres_probes",
@@ -44,6 +50,7 @@ __all__ = [
     "fit_upsampled_probes",
     "labelled_images",
     "load_frames",
+    "open_dataset",
     "parse_methods",
     "photos",
     "rgbd_images",
@@ -58,6 +65,10 @@ __getattr__ = lazy_names(
         "labelled_images": "datasets",
         "photos": "datasets",
         "rgbd_images": "datasets",
+        "LAYOUTS": "layouts",
+        "detect_layout": "layouts",
+        "find_layout": "layouts",
+        "open_dataset": "layouts",
         "MethodChoice": "methods",
         "parse_methods": "methods",
         "LinearProbe": "probes",
@@ -74,6 +85,7 @@ __getattr__ = lazy_names(
         "fit_upsampled_probes": "segmentation",
         "load_frames": "segmentation",
         "score_segmentation": "segmentation",
+        "Sources": "sources",
         "TASKS": "tasks",
         "Task": "tasks",
         "find_task": "tasks",

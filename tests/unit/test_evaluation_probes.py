@@ -35,6 +35,22 @@ def test_confusion_and_its_figures():
     assert statistics.mean_iou(np.stack([confusion, confusion])).shape == (2,)
 
 
+def test_confusion_figures_are_those_of_another_program():
+    metrics = pytest.importorskip("torchmetrics", reason="the package torchmetrics is not installed")
+    generator = np.random.default_rng(0)
+    labels, predicted = generator.integers(-1, 5, (40, 60)), generator.integers(0, 5, (40, 60))
+    confusion = statistics.confusion_matrix(predicted, labels, 5)
+    truth, chosen = torch.from_numpy(labels).flatten(), torch.from_numpy(predicted).flatten()
+    settings = {"num_classes": 5, "ignore_index": -1}
+    expected = metrics.functional.classification.multiclass_confusion_matrix(chosen, truth, **settings)
+    assert np.array_equal(confusion, expected.numpy())
+    shares = metrics.functional.classification.multiclass_jaccard_index(chosen, truth, average="none", **settings)
+    assert statistics.class_iou(confusion) == pytest.approx(shares.numpy(), rel=1e-5)
+    assert float(statistics.mean_iou(confusion)) == pytest.approx(float(shares.mean()), rel=1e-5)
+    right = metrics.functional.classification.multiclass_accuracy(chosen, truth, average="micro", **settings)
+    assert float(statistics.pixel_accuracy(confusion)) == pytest.approx(float(right), rel=1e-5)
+
+
 def test_resamples_are_the_same_for_the_same_seed_and_keep_the_number():
     counts = statistics.resample_counts(7, seed=3, resamples=50)
     assert counts.shape == (50, 7)
