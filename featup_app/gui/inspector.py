@@ -28,6 +28,7 @@ from featup_app.engine.views import CAMView, FieldFacts, PCAOptions, PCAView, Si
 from featup_app.features import Point
 from featup_app.fields import find_method
 from featup_app.gui import style
+from featup_app.gui.quality_tab import QualityTab
 from featup_app.images import Image
 from featup_app.lenses.pictures import COLORMAPS
 
@@ -326,20 +327,23 @@ class FactsTab(QWidget):
 
 
 class Inspector(QTabWidget):
-    """The four tabs; each is wide enough for its contents at any font."""
+    """The five tabs; each is wide enough for its contents at any font."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pca, self.similarity, self.cam, self.facts = PCATab(), SimilarityTab(), CAMTab(), FactsTab()
+        self.quality = QualityTab()
         for tab, title, tooltip in (
             (self.pca, "PCA", "Principal components as colours"),
             (self.similarity, "Similarity", "How alike each pixel's feature is to that of the query pixel"),
             (self.cam, "CAM", "Class activation maps: where a class finds its evidence"),
             (self.facts, "Facts", "Where the features come from"),
+            (self.quality, "Quality", "How true each method stays to the backbone, and how well it follows the image"),
         ):
             self.addTab(tab, title)
             self.setTabToolTip(self.indexOf(tab), tooltip)
         self.setDocumentMode(True)
+        self.tabBar().setStyleSheet("QTabBar::tab { padding: 7px 8px; }")  # five tabs side by side
         self.setMinimumWidth(270)
 
     def sizeHint(self) -> QSize:

@@ -37,6 +37,7 @@ from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.export_dialog import ExportDialog
 from featup_app.gui.inspector import Inspector
 from featup_app.gui.notices import NoticeBar
+from featup_app.gui.quality_desk import QualityDesk
 from featup_app.gui.status import StatusBar
 from featup_app.gui.studio import Studio
 from featup_app.gui.training_desk import TrainingDesk
@@ -71,6 +72,7 @@ class MainWindow(QMainWindow):
         self.inspector = Inspector()
         self.status = StatusBar()
         self.training = TrainingDesk(self)
+        self.quality = QualityDesk(self.engine, self.studio, self.inspector.quality)
         self.actions_by_name = make_actions(self, self._handlers())
         self.compute_button = QPushButton(style.icon("compute", "white"), "Compute")
         self.cancel_button = QPushButton(style.icon("cancel"), "Cancel")

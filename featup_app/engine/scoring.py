@@ -1,0 +1,118 @@
+"""Label-free scores of the methods on the current image, for the window's Quality tab. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from featup_app.engine.views import ViewSettings
+from featup_app.features import Size
+from featup_app.fields import find_method
+from featup_app.images import Image
+from featup_app.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from featup_app.engine.session import Session
+    from featup_app.features import FeatureMap
+    from featup_app.fields import FeatureField
+    from featup_app.lenses import QualityReference
+    from featup_app.multiview.reprojection import HeldOutViews
+
+HELD_OUT = "held_out_error"
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """What one method scores on one image.
+
+    Attributes:
+        method, title: as in ``METHODS``.
+        scores: by the keys of ``lenses.SCORES``; NaN where a score is not defined, no entry where it was not asked for.
+        explained: share of the features' variance that the scored components hold.
+        size: (H, W) at which the field was drawn.
+        seconds: for making the field and scoring it.
+    """
+
+    method: str
+    title: str
+    scores: dict[str, float]
+    explained: float
+    size: Size
+    seconds: float
+
+
+def measured_settings(settings: ViewSettings) -> Hashable:
+    """What the scores of a method depend on besides the method: scores measured under equal ones belong together."""
+    return settings.backbone, settings.layer, settings.input_size, settings.weights_file, settings.upsampler
+
+
+class Scorer:
+    """Scores one method after the other, and keeps what they are compared with. For the engine's thread only."""
+
+    def __init__(self) -> None:
+        self._reference: tuple[FeatureMap, QualityReference] | None = None
+        self._views: tuple[FeatureMap, HeldOutViews] | None = None
+
+    def score(
+        self, session: Session, image: Image, settings: ViewSettings, *, held_out: bool, progress: Progress = silent
+    ) -> MethodScores:
+        """Score the method of these settings.
+
+        Args:
+            session: gives features and fields.
+            image: the picture.
+            settings: with the method.
+            held_out: whether to measure the held-out reprojection error too, which runs the backbone on sixteen views.
+            progress: may cancel.
+
+        Raises:
+            FeatUpError: if features or field cannot be had.
+        """
+        from featup_app.lenses import quality_scores
+        from featup_app.multiview.reprojection import reprojection_error
+
+        features = session.features(image, settings, progress)
+        started = time.perf_counter()
+        field = session.field(image, settings, progress)
+        coarse = _coarse(field, features)
+        reference = self._reference_of(coarse, progress)
+        found = quality_scores(field, reference, progress=progress)
+        scores = {name: value for name, value in dataclasses.asdict(found).items() if name != "explained"}
+        if held_out:
+            # The views hold the backbone's own features, which normalised ones cannot be compared with.
+            comparable = coarse is features
+            views = self._views_of(features, progress) if comparable else None
+            scores[HELD_OUT] = math.nan if views is None else reprojection_error(field, views, progress=progress).mean
+        title = find_method(settings.method).title
+        seconds = time.perf_counter() - started
+        return MethodScores(settings.method, title, scores, found.explained, reference.size, seconds)
+
+    def _reference_of(self, coarse: FeatureMap, progress: Progress) -> QualityReference:
+        from featup_app.lenses import quality_reference
+
+        if self._reference is None or self._reference[0] is not coarse:
+            self._reference = coarse, quality_reference(coarse, progress=progress)
+        return self._reference[1]
+
+    def _views_of(self, features: FeatureMap, progress: Progress) -> HeldOutViews:
+        from featup_app.multiview.reprojection import held_out_views
+
+        if self._views is None or self._views[0] is not features:
+            self._views = features, held_out_views(features, progress=progress)
+        return self._views[1]
+
+
+def _coarse(field: FeatureField, features: FeatureMap) -> FeatureMap:
+    """The coarse map in the space of a field: the backbone's own, unless the field normalises its features first.
+
+    Methods that run the backbone again hold a finer map of the same space; they too are compared with the coarse one.
+    """
+    from featup_app.fields.field import LinearField
+
+    if isinstance(field, LinearField) and field.source.geometry.grid_hw == features.geometry.grid_hw:
+        return field.source
+    return features
