@@ -32,7 +32,6 @@ from featup_app.engine.views import (
 from featup_app.errors import UpsamplerError
 from featup_app.features import FeatureMap, Point, Size
 from featup_app.fields import METHODS, FeatureField, Upsampler, default_upsampler, find_method, load_upsampler, upsample
-from featup_app.fields.field import LinearField
 from featup_app.fields.upsampler_files import file_state
 from featup_app.images import Image
 from featup_app.lenses import PCABasis, cam, find_class, fit_pca, similarity, top_classes
@@ -262,7 +261,7 @@ class Session:
         """
         viewed = self.field(image, settings, progress)
         own = self.features(image, settings, progress)
-        source = viewed.source if isinstance(viewed, LinearField) else own
+        source = _source(viewed, own)
 
         def fit() -> PCABasis:
             if options.fit == "grid":
@@ -274,7 +273,7 @@ class Session:
                 viewed if name == settings.method else self.field(image, settings.with_(method=name), progress)
                 for name in quick
             ]
-            alike = [field for field in fields if (field.source if isinstance(field, LinearField) else own) is source]
+            alike = [field for field in fields if _source(field, own) is source]
             return fit_pca(alike, progress=progress)
 
         weights: Hashable = None
@@ -373,6 +372,12 @@ _VIEW_BYTES_PER_PIXEL = 3 * 4 + 3 + 3 * 4
 
 def _map_key(image: Image, settings: ViewSettings) -> Hashable:
     return image.sha256, settings.backbone, settings.weights_file, settings.layer, settings.input_size
+
+
+def _source(field: FeatureField, own: FeatureMap) -> FeatureMap:
+    """The low-resolution map in the space of a field: the backbone's own, unless the field has one that is normalised."""
+    source: FeatureMap = getattr(field, "source", own)
+    return source
 
 
 def _weights_key(upsampler: Upsampler | None) -> Hashable:

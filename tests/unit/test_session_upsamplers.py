@@ -17,6 +17,7 @@ from featup_app.export import load_export
 from featup_app.fields import JBUStack, upsample, upsampler_files
 from featup_app.fields.carafe import CarafeNetwork
 from featup_app.fields.network import untrained
+from featup_app.fields.resize_conv import ResizeConvNetwork
 from featup_app.images import Image, image_from_array, load_image
 from featup_app.resources import resource
 from featup_app.training import load_upsampler, save_upsampler
@@ -231,3 +232,16 @@ def test_classes_are_read_from_untrained_features_where_weights_do_not_fit_the_h
     path = write_carafe(tmp_path / "lite.safetensors", 320, backbone=CLASSIFIER, layer="stage 4")
     view = session.cam_view(photo, LITE.with_(method="carafe", upsampler=path))
     assert view.facts.upsampler.kind == "untrained"
+
+
+def test_components_follow_a_network_that_normalises_its_features(session, photo, tmp_path):
+    """Resize-convolution is not linear in the features, but reads them behind a norm all the same."""
+    path, ones = tmp_path / "normed.safetensors", torch.ones(384)
+    network = untrained(ResizeConvNetwork, 384)
+    save_upsampler(path, network, norm=(2 * ones, 0 * ones), provenance={"method": "resize_conv"})
+    settings = DINO.with_(method="resize_conv", upsampler=str(path))
+    basis = session.pca_basis(photo, settings, PCAOptions(fit="grid"))
+    assert not torch.allclose(basis.mean, session.features(photo, DINO).data.mean((1, 2)), atol=1e-2)
+    torch.testing.assert_close(
+        basis.mean, session.field(photo, settings).source.data.mean((1, 2)), atol=1e-4, rtol=1e-4
+    )
