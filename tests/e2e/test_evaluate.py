@@ -203,6 +203,26 @@ def test_wrong_protocols_and_probes_are_shown_the_right_ones(tmp_path, labelled,
     assert words in errors
 
 
+def test_all_tasks_that_the_data_allow_are_run(tmp_path, labelled, command):
+    out = tmp_path / "report"
+    arguments = (
+        "--task", "all", "--methods", "lowres,bilinear", "--data", labelled / "val", "--train", labelled / "train", *SIZE,
+        "--folds", "2", "--steps", "2", "--repeats", "1", "-o", out, "--json",
+    )  # fmt: skip
+    code, text, errors = command(*arguments)
+    assert code == 0
+    reports = {report["task"]: report for report in json.loads(text)}
+    assert {"quality", "seg", "preserve"} <= set(reports)
+    assert "The task depth was passed over" in errors
+    assert "The task cam was passed over: Class activation maps need classes" in errors
+    ridge = {row["method"]: row for row in reports["preserve"]["rows"] if row["protocol"] == "ridge"}
+    transfer = {row["method"]: row for row in reports["seg"]["rows"]}
+    assert ridge["bilinear"]["figure"] == 0
+    assert ridge["lowres"]["figure"] == pytest.approx(transfer["lowres"]["difference"])
+    assert ridge["lowres"]["further"]["mIoU"] == transfer["lowres"]["figure"]
+    assert (out / "preserve" / "report.csv").read_text().startswith("method,protocol,mIoU minus bilinear's")
+
+
 def test_probes_are_not_fitted_on_what_they_label(tmp_path, labelled, command):
     arguments = ("--task", "seg", "--data", labelled / "val", "-o", tmp_path / "report")
     code, _, errors = command(*arguments)
