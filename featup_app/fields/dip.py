@@ -33,7 +33,7 @@ LEARNING_RATE = 0.01
 LARGEST_GRID = 32_768
 """Cells that the fine map may have: as many doublings of the backbone's grid as fit, so that time and memory are bounded."""
 
-_MOST_DOUBLINGS = 5
+_MOST_DOUBLINGS = 4
 _NOISE_CHANNELS = 1
 _COARSER = 2
 """How many times as coarse as the backbone's grid the noise is from which everything is drawn."""
@@ -61,10 +61,10 @@ class _Network:
     """Noise on every level, and the layers that turn it into hidden planes.
 
     Two full convolutions on the backbone's grid; then, for each doubling, a convolution within each plane and one between planes.
-    All are normalised over the picture. The noise at the beginning is coarser than the grid, so that neighbouring cells share what
-    they are drawn from; one more plane of noise on every level lets them differ, as the skip connections of the published hourglass
-    do. Where each cell had noise of its own and doublings repeated the nearest cell, the map came out grainy (held-out error of two
-    photos .66 instead of .59).
+    All are normalised over the picture. The noise at the beginning is coarser than the grid, so that neighbouring cells share
+    what they are drawn from; one more plane of noise on every level lets them differ, as the skip connections of the published
+    hourglass do. Where each cell had noise of its own and doublings repeated the nearest cell, the map came out grainy (held-out
+    error of two photos .66 instead of .59).
 
     Args:
         grid: rows and columns of the backbone's map.
