@@ -77,7 +77,7 @@ class FitRecipe:
     samples_per_cell: int = 4
     solve: bool = True
     ridge: float = 0.3
-    image_weight: float = 10.0
+    image_weight: float = 3.0
     gradient_steps: int = 0
     rate: float = 2e-3
     downsampler: str = "box"
