@@ -341,6 +341,10 @@ def test_a_method_makes_one_field_of_a_picture(scenes, tmp_path, monkeypatch):
     plan = Plan(Averaging(), parse_methods("lowres"), opened(scenes), cross="scenes", protocols=("transfer", "metric"))
     evaluated("depth", plan, tmp_path / "report")
     assert len(made) == 6
+    made.clear()
+    monkeypatch.setattr(PreparedMethod, "fitted", True)
+    evaluated("depth", dataclasses.replace(plan, cross="frames", protocols=("trained",)), tmp_path / "report")
+    assert len(made) == 6, "what is costly is made once, however many probes are fitted on it"
 
 
 def test_probe_sets_of_depths_are_kept_like_others(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.probe_files import read_probes, write_probes
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.segmentation import (
+    FieldFactory,
     Frame,
     ProbeSet,
     fit_lowres_probes,
@@ -39,12 +41,14 @@ from featup_app.evaluation.segmentation import (
     load_frame,
 )
 from featup_app.evaluation.tasks.common import Failures, Job, by_method, fingerprint, measure_all, until_done
+from featup_app.features import FeatureMap
 from featup_app.fields import FeatureField
 from featup_app.progress import Progress
 
 ENOUGH_SCENES = 5
 
 _KEPT_FRAMES_BYTES = 2**30
+_KEPT_FIELDS = 64
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,33 @@ def crossed_splits(plan: Plan) -> list[Split]:
     return splits
 
 
+class FieldMaker:
+    """Makes the fields of a method, and remembers those that had to be fitted: several probes are fitted on them and scored.
+
+    Args:
+        method: whose fields they are.
+    """
+
+    def __init__(self, method: PreparedMethod) -> None:
+        self.method = method
+        self._kept: OrderedDict[str, FeatureField] = OrderedDict()
+
+    def field(self, features: FeatureMap, progress: Progress) -> FeatureField:
+        """The method's field of the features of a picture."""
+        if not self.method.fitted:
+            return self.method.field(features, progress)
+        key = features.image.sha256
+        if key not in self._kept:
+            self._kept[key] = self.method.field(features, progress)
+            if len(self._kept) > _KEPT_FIELDS:
+                self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def maker(self, progress: Progress) -> FieldFactory:
+        """The same as a function of the features alone."""
+        return lambda features: self.field(features, progress)
+
+
 AnyFrame = TypeVar("AnyFrame", Frame, DepthFrame)
 
 
@@ -137,7 +168,7 @@ class Kit(ABC, Generic[AnyFrame]):
 
     @abstractmethod
     def fit(
-        self, recipe: Recipe, method: PreparedMethod, frames: Iterator[AnyFrame], count: int, progress: Progress
+        self, recipe: Recipe, source: FieldMaker, frames: Iterator[AnyFrame], count: int, progress: Progress
     ) -> ProbeSet:
         """Probes of training pictures, of which there are ``count``. Raises EvaluationError."""
 
@@ -167,15 +198,21 @@ class LabelKit(Kit[Frame]):
         return load_frame(item, self.plan.backbone, size=self.plan.size, layer=self.plan.layer)
 
     def fit(
-        self, recipe: Recipe, method: PreparedMethod, frames: Iterator[Frame], count: int, progress: Progress
+        self, recipe: Recipe, source: FieldMaker, frames: Iterator[Frame], count: int, progress: Progress
     ) -> ProbeSet:
         plan, classes = self.plan, len(self.plan.data.class_names)
         if recipe.trained:
             return fit_upsampled_probes(
-                method.field, frames, count=count, classes=classes, folds=plan.folds, seed=plan.seed, progress=progress
+                source.maker(progress),
+                frames,
+                count=count,
+                classes=classes,
+                folds=plan.folds,
+                seed=plan.seed,
+                progress=progress,
             )
         return fit_lowres_probes(
-            (dataclasses.replace(frame, features=method.source(frame.features)) for frame in frames),
+            (dataclasses.replace(frame, features=source.method.source(frame.features)) for frame in frames),
             count=count,
             classes=classes,
             folds=plan.folds,
@@ -202,15 +239,15 @@ class DepthKit(Kit[DepthFrame]):
         return load_depth_frame(item, self.plan.backbone, size=self.plan.size, layer=self.plan.layer)
 
     def fit(
-        self, recipe: Recipe, method: PreparedMethod, frames: Iterator[DepthFrame], count: int, progress: Progress
+        self, recipe: Recipe, source: FieldMaker, frames: Iterator[DepthFrame], count: int, progress: Progress
     ) -> ProbeSet:
         plan = self.plan
         if recipe.trained:
             return fit_upsampled_depth(
-                method.field, frames, count=count, folds=plan.folds, seed=plan.seed, progress=progress
+                source.maker(progress), frames, count=count, folds=plan.folds, seed=plan.seed, progress=progress
             )
         return fit_lowres_depth(
-            (dataclasses.replace(frame, features=method.source(frame.features)) for frame in frames),
+            (dataclasses.replace(frame, features=source.method.source(frame.features)) for frame in frames),
             count=count,
             folds=plan.folds,
             seed=plan.seed,
@@ -279,6 +316,7 @@ def measure_with_probes(
         for method in methods:
             key = configuration_key({**facts, **dataclasses.asdict(recipe), **method.identity})
             jobs.append(Job(method, protocol, key))
+    makers = {id(method): FieldMaker(method) for method in methods}
     training = _TrainingFrames(kit, failures)
     fitted: dict[str, ProbeSet] = {}
 
@@ -295,7 +333,7 @@ def measure_with_probes(
             known = read_probes(path)
             if known is None:
                 frames = training.of(split.train)
-                known = kit.fit(recipes[job.protocol], job.method, frames, len(split.train.items), told)
+                known = kit.fit(recipes[job.protocol], makers[id(job.method)], frames, len(split.train.items), told)
                 write_probes(known, path)
             fitted[key] = known
         return fitted[key]
@@ -313,7 +351,7 @@ def measure_with_probes(
         frame = kit.load(item)
         for method, own in by_method(wanted):
             start = time.perf_counter()
-            field = method.field(frame.features, told)
+            field = makers[id(method)].field(frame.features, told)
             for job in own:
                 values = kit.score(recipes[job.protocol], field, probes_for(job, split_of(item), told), frame, told)
                 yield job, {**values, "seconds": time.perf_counter() - start}
