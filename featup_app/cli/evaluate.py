@@ -55,7 +55,7 @@ def evaluate(
         typer.Option(
             metavar="LIST",
             help="Methods separated by commas, such as lowres,bilinear,jbu. jbu=classical and jbu=FILE choose its "
-            "weights, so that several stand in one table.",
+            "weights, so that several stand in one table; implicit=FILE takes a fit of `featup-app fit`, for its image alone.",
         ),
     ] = "lowres,bilinear,jbu",
     train: Annotated[

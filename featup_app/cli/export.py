@@ -14,7 +14,7 @@ import typer
 from featup_app.cli.options import UpsamplerChoice
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.engine.exporting import ExportOptions, export_image, parse_views, unique_stems
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.views import CLASSICAL, ViewSettings
 from featup_app.errors import FeatUpError, UpsamplerError
 from featup_app.fields import METHODS, find_method
 from featup_app.progress import Progress
@@ -95,10 +95,7 @@ def export(
         output_size=output_size,
         upsampler=upsampler,
     )
-    if upsampler is not None and not find_method(method).takes_weights:
-        raise UpsamplerError(
-            f"The method {method} has no weights to choose; leave out --upsampler, or take --method jbu."
-        )
+    _check_upsampler(method, upsampler)
     options = ExportOptions(format, dtype, features, parse_views(views), overwrite)
     options.check()
     results: list[dict[str, Any]] = []
@@ -116,6 +113,22 @@ def export(
         raise typer.Exit(BAD_INPUT)
 
 
+def _check_upsampler(method: str, upsampler: str | None) -> None:
+    """Raises UpsamplerError where the method has no use for the chosen weights, whatever they are."""
+    if upsampler is None:
+        return
+    entry = find_method(method)
+    if not entry.takes_weights and not entry.takes_fit:
+        raise UpsamplerError(
+            f"The method {method} has no weights to choose; leave out --upsampler, or take --method jbu."
+        )
+    if entry.takes_fit and upsampler == CLASSICAL:
+        raise UpsamplerError(
+            f'The method {method} has no form called "{CLASSICAL}"; give a file of "featup-app fit", or leave out '
+            "--upsampler to fit now."
+        )
+
+
 def _export_all(
     images: list[Path],
     settings: ViewSettings,
@@ -128,24 +141,28 @@ def _export_all(
     """Export one image after the other; one that fails does not keep the others from being exported."""
     with progress_bar() as progress:
         progress("starting", 0, 0)
+        from featup_app.engine.fitting import next_number, open_fit
         from featup_app.engine.session import Session
+        from featup_app.fields.implicit.files import read_fit_facts
         from featup_app.images import load_image
 
         session = Session(device=device)
+        fitted = None
+        if find_method(settings.method).takes_fit:
+            fitted, settings = settings.upsampler_file, settings.with_(upsampler=None)
+        if fitted is not None:
+            read_fit_facts(Path(fitted))  # told once, not for each image
         if settings.upsampler_file is not None:
             session.check_upsampler(settings, progress)  # told once, not for each image
         for path, stem in zip(images, unique_stems(images), strict=True):
-            place = f"{path.name}: " if len(images) > 1 else ""
+            told = _at(f"{path.name}: " if len(images) > 1 else "", progress)
             try:
-                files = export_image(
-                    session,
-                    load_image(path),
-                    settings,
-                    options,
-                    folder,
-                    stem=stem,
-                    progress=_at(place, progress),
-                )
+                image, chosen = load_image(path), settings
+                if fitted is not None:
+                    number = next_number()
+                    open_fit(session, number, image, settings, Path(fitted), told)
+                    chosen = settings.with_(fit=number)
+                files = export_image(session, image, chosen, options, folder, stem=stem, progress=told)
             except FeatUpError as error:
                 complain(error)
                 results.append({"image": str(path), "files": [], "error": str(error)})

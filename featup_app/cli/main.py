@@ -16,6 +16,7 @@ from featup_app.cli.bench import bench
 from featup_app.cli.evaluate import evaluate
 from featup_app.cli.export import export
 from featup_app.cli.facts import backbones, info
+from featup_app.cli.fit import fit
 from featup_app.cli.terminal import complain, say
 from featup_app.cli.train import train
 from featup_app.errors import FeatUpError
@@ -88,6 +89,7 @@ app.command()(info)
 app.command()(backbones)
 app.command()(bench)
 app.command()(train)
+app.command()(fit)
 app.command()(evaluate)
 
 

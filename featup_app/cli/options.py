@@ -11,7 +11,7 @@ UpsamplerChoice = Annotated[
     typer.Option(
         "--upsampler",
         metavar="FILE|classical",
-        help="Weights of the method jbu: a file of `featup-app train` or a published FeatUp checkpoint (nothing in it is "
-        "executed), or classical for the untrained filter; the bundled weights if not given.",
+        help="Weights of the method: a file of `featup-app train`, of `featup-app fit` for the method implicit, or a published "
+        "FeatUp checkpoint (nothing in it is executed), or classical for the untrained filter; the bundled weights if not given.",
     ),
 ]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featup_app.cli.stopping import CANCELLED, stopped_by_signals
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.errors import Cancelled, FeatUpError
 from featup_app.progress import Progress, silent
@@ -20,7 +19,6 @@ from featup_app.training.distributed import Processes, is_first, join_processes
 if TYPE_CHECKING:
     from featup_app.training import Recipe, TrainingResult, TrainingState
 
-CANCELLED = 130
 _MEGABYTE = 10**6
 
 
@@ -95,7 +93,7 @@ def train(
         "budget": cache_budget * _MEGABYTE,
         "checkpoint": output.with_suffix(".training.pt"),
     }
-    with _one_voice() as processes, _stopped_by_signals(alone=processes.count == 1) as check:
+    with _one_voice() as processes, stopped_by_signals(alone=processes.count == 1) as check:
         if output.suffix.lower() != ".safetensors":
             raise FeatUpError(f'Weights are written as safetensors; give "{output.name}" the ending .safetensors.')
         try:
@@ -210,33 +208,3 @@ def _one_voice() -> Iterator[Processes]:
         if is_first():
             raise
         raise typer.Exit from None
-
-
-@contextmanager
-def _stopped_by_signals(*, alone: bool) -> Iterator[Callable[[], None]]:
-    """Ctrl-C and a polite request of the system to end (SIGTERM) are noted; the check raises at the next step.
-
-    A second one ends the program at once, unless it is one of several processes: torchrun passes on what the terminal has
-    sent already, and ends what does not end by itself within half a minute.
-    """
-    asked: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if asked and alone:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    def check() -> None:
-        if asked:
-            raise Cancelled
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread, where signals do not arrive
-        yield check
-        return
-    try:
-        yield check
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

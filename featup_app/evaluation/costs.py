@@ -194,7 +194,8 @@ def _measure_here(request: Mapping[str, Any]) -> dict[str, Any]:
         seconds.append(time.perf_counter() - begun)
         return result
 
-    if "steps" in find_method(choice.method).options:  # two steps warm up what a whole fit would
+    if "steps" in find_method(choice.method).options and choice.upsampler is None:
+        # Two steps warm up what a whole fit would.
         hurried = dataclasses.replace(method, options={**method.options, "steps": WARM_UP_STEPS})
         hurried.field(features).project(functionals.to(features.data), size=size)
     else:

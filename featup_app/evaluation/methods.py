@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class MethodChoice:
     Attributes:
         label: as the person wrote it; names its row.
         method: a name in ``METHODS``.
-        upsampler: ``classical``, a file with weights, or None for what the method takes by itself.
+        upsampler: ``classical``, a file with weights or with what was fitted to an image, or None for what the method takes by
+            itself.
     """
 
     label: str
@@ -52,6 +54,8 @@ class MethodChoice:
         entry = find_method(self.method)
         if self.upsampler == CLASSICAL:
             return self._plain({"kernel": CLASSICAL})
+        if entry.takes_fit:
+            return self._fitted()
         if not entry.takes_weights:
             return self._plain({})
         from featup_app.training import default_upsampler, load_upsampler
@@ -78,6 +82,19 @@ class MethodChoice:
                 "for; leave out its method, or choose other weights."
             )
         return dataclasses.replace(prepared, space=f"channel norm of {weights.sha256}", normalise=weights.normalised)
+
+    def _fitted(self) -> PreparedMethod:
+        """What is fitted to each picture, or was fitted to one and is refused for all others."""
+        from featup_app.fields.implicit.files import read_fit_facts
+        from featup_app.fields.implicit.recipe import DEFAULT
+
+        if self.upsampler is None:
+            identity = {"method": self.method, "recipe": DEFAULT.facts()}
+            return dataclasses.replace(self._plain({}), identity=identity)
+        path = Path(self.upsampler)
+        read_fit_facts(path)
+        identity = {"method": self.method, "fit": hashlib.sha256(path.read_bytes()).hexdigest()}
+        return dataclasses.replace(self._plain({"fit": str(path)}), identity=identity)
 
     def _plain(self, options: dict[str, Any]) -> PreparedMethod:
         return PreparedMethod(self.label, self.method, options, {"method": self.method, **options})
@@ -131,7 +148,8 @@ class PreparedMethod:
 
 
 def parse_methods(text: str, *, upsampler: str | None = None) -> tuple[MethodChoice, ...]:
-    """The methods of a list separated by commas; ``name=classical`` and ``name=FILE`` choose the weights of a guided one.
+    """The methods of a list separated by commas; ``name=classical`` and ``name=FILE`` choose the weights of a
+    guided one, ``implicit=FILE`` what was fitted to an image.
 
     Args:
         text: as a person writes it.
@@ -147,7 +165,7 @@ def parse_methods(text: str, *, upsampler: str | None = None) -> tuple[MethodCho
             continue
         name, given, weights = (piece.strip() for piece in part.partition("="))
         entry = find_method(name)
-        if given and not entry.takes_weights:
+        if given and not (entry.takes_weights or entry.takes_fit):
             raise EvaluationError(f'The method "{name}" has no weights to choose; leave out "={weights}".')
         if given and not weights:
             raise EvaluationError(f'"{part}" names no weights; write {name}=FILE, or jbu=classical.')

@@ -46,6 +46,11 @@ class Method:
         return "upsampler" in self.options
 
     @property
+    def takes_fit(self) -> bool:
+        """Whether what was fitted to an image earlier can be given as a file: then one of its options is ``fit``."""
+        return "fit" in self.options
+
+    @property
     def quick(self) -> bool:
         """Whether a field is made in no time, so that one may be made without being asked for."""
         return not (self.runs_backbone or self.fitted)
