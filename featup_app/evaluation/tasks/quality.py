@@ -40,7 +40,7 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
             if space not in views:
                 views[space] = _in_space(views[RAW], features, job.method)
             start = time.perf_counter()
-            result = reprojection_error(job.method.field(features), views[space], progress=told)
+            result = reprojection_error(job.method.field(features, told), views[space], progress=told)
             yield job, {"per_view": result.per_view, "seconds": time.perf_counter() - start}
 
     found, failures = measure_all(plan.data, jobs, records, measure, progress)
