@@ -19,6 +19,7 @@ from featup_app.fields import (
     METHODS,
     FeatureField,
     Upsampler,
+    default_upsampler,
     load_upsampler,
     reassembly,
     resize_conv,
@@ -354,6 +355,28 @@ def test_weights_are_not_written_as_those_of_another_method(tmp_path):
     with pytest.raises(UpsamplerError, match="not those of SAPA"):
         save_upsampler(tmp_path / "x.safetensors", make_network("carafe"), provenance={"method": "sapa"})
     assert list(tmp_path.iterdir()) == []
+
+
+BUNDLED = [
+    *((name, "dinov2-s14-imgfocus", "block 10", 384) for name in NAMES),
+    *((name, "tf_efficientnet_lite0", "stage 4", 320) for name in NAMES),
+    *((name, "tf_efficientnet_lite0", "head", 1280) for name in REASSEMBLING),
+]
+
+
+@pytest.mark.parametrize(("name", "backbone", "layer", "channels"), BUNDLED)
+def test_bundled_weights_fit_their_backbones_and_no_others(name, backbone, layer, channels):
+    found = default_upsampler(backbone, layer, channels, method=name)
+    assert found is not None
+    assert found.method == name
+    assert found.channels == channels
+    assert found.provenance["backbone"] == backbone
+    assert found.provenance["layer"] == layer
+    assert found.provenance["data"]
+    errors = found.provenance["held_out_reprojection_error"]
+    assert errors["stack"] < errors["bilinear"]
+    assert default_upsampler(backbone, "another layer", channels, method=name) is None
+    assert default_upsampler("another", layer, channels, method=name) is None
 
 
 # -- training ------------------------------------------------------------------------------------------------------------
