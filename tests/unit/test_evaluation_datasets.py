@@ -11,6 +11,8 @@ from featup_app.evaluation import labelled_images, photos, rgbd_images
 from featup_app.evaluation.datasets import CAMVID_CLASSES, DEPTHS, LABELS, PHOTOS, UNLABELLED
 from featup_app.evaluation.known_datasets import CITYSCAPES_CLASSES, COCO_STUFF_CLASSES, VOC_CLASSES, coco_stuff_table
 from featup_app.evaluation.layouts import LAYOUTS, detect_layout, find_layout, open_dataset
+from featup_app.evaluation.sources import Sources, parse_depth_unit
+from featup_app.evaluation.tasks import find_task
 
 
 def save(path, values):
@@ -272,3 +274,43 @@ def test_nyuv2_has_scenes_in_two_parts(tmp_path):
     (tmp_path / "test" / "kitchen_1" / "sync_depth_00045.png").unlink()
     with pytest.raises(EvaluationError, match="has no depths"):
         open_dataset(tmp_path, layout="nyuv2")
+
+
+# -- what a task finds -------------------------------------------------------------------------------------------------
+
+
+def test_a_task_finds_its_training_pictures_beside_the_others(tmp_path):
+    made_voc(tmp_path)
+    data, train = Sources(tmp_path).open(find_task("seg"))
+    assert [item.name for item in data.items] == ["b"]
+    assert train is not None
+    assert [item.name for item in train.items] == ["a"]
+    assert Sources(tmp_path).open(find_task("quality"))[1] is None
+
+
+def test_nothing_is_measured_with_what_was_fitted_on_it(tmp_path):
+    save(tmp_path / "images" / "one.png", picture())
+    save(tmp_path / "labels" / "one.png", np.zeros((6, 8), np.uint8))
+    with pytest.raises(EvaluationError, match="has no part for that"):
+        Sources(tmp_path).open(find_task("seg"))
+    with pytest.raises(EvaluationError, match="would be measured with what was fitted on them"):
+        Sources(tmp_path, tmp_path).open(find_task("seg"))
+
+
+def test_depths_need_no_other_folder(tmp_path):
+    for index in range(3):
+        save(tmp_path / "rgb" / f"{index}.png", picture())
+        save(tmp_path / "depth" / f"{index}.png", np.full((6, 8), 900, np.uint16))
+    data, train = Sources(tmp_path, per_metre=900.0, limit=2).open(find_task("depth"))
+    assert train is None
+    assert [item.name for item in data.items] == ["0", "1"]
+    assert (data.items[0].depths() == 1).all()
+    assert Sources(tmp_path).open(find_task("preserve"))[0].kind == DEPTHS
+
+
+def test_units_of_depths_as_a_person_writes_them():
+    assert parse_depth_unit("5000") == 5000
+    assert parse_depth_unit("kitchen=1000, office=5000") == {"kitchen": 1000, "office": 5000}
+    for text in ("", "zero", "-1", "nan", "inf", "kitchen=", "1000,5000", "kitchen=1000,5000"):
+        with pytest.raises(EvaluationError, match="is not understood"):
+            parse_depth_unit(text)
