@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 from featup_app.lazily import lazy_names
 
 if TYPE_CHECKING:
+    from featup_app.evaluation.costs import Cost, measure_costs, with_costs
     from featup_app.evaluation.datasets import Dataset, Item, labelled_images, photos, rgbd_images
+    from featup_app.evaluation.drop_ins import DROP_INS, GuidedUpsampling, drop_in
+    from featup_app.evaluation.end_to_end import SegmentationHead, train_head
+    from featup_app.evaluation.html_report import html_page, write_html
     from featup_app.evaluation.layouts import LAYOUTS, detect_layout, find_layout, open_dataset
     from featup_app.evaluation.methods import MethodChoice, parse_methods
     from featup_app.evaluation.plan import Plan
     from featup_app.evaluation.probes import LinearProbe, Moments, fit_logistic, fit_ridge
     from featup_app.evaluation.report import Report, Row
+    from featup_app.evaluation.samples import Sample, sample_pictures
     from featup_app.evaluation.segmentation import (
         Frame,
         ProbeSet,
@@ -26,8 +31,11 @@ if TYPE_CHECKING:
     from featup_app.evaluation.tasks import TASKS, Task, find_task
 
 __all__ = [
+    "Cost",
+    "DROP_INS",
     "Dataset",
     "Frame",
+    "GuidedUpsampling",
     "Item",
     "LAYOUTS",
     "LinearProbe",
@@ -37,29 +45,50 @@ __all__ = [
     "ProbeSet",
     "Report",
     "Row",
+    "Sample",
+    "SegmentationHead",
     "SegmentationScore",
     "Sources",
     "TASKS",
     "Task",
     "detect_layout",
+    "drop_in",
     "find_layout",
     "find_task",
     "fit_logistic",
     "fit_lowres_probes",
     "fit_ridge",
     "fit_upsampled_probes",
+    "html_page",
     "labelled_images",
     "load_frames",
+    "measure_costs",
     "open_dataset",
     "parse_methods",
     "photos",
     "rgbd_images",
+    "sample_pictures",
     "score_segmentation",
+    "train_head",
+    "with_costs",
+    "write_html",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
+        "Cost": "costs",
+        "measure_costs": "costs",
+        "with_costs": "costs",
+        "DROP_INS": "drop_ins",
+        "GuidedUpsampling": "drop_ins",
+        "drop_in": "drop_ins",
+        "SegmentationHead": "end_to_end",
+        "train_head": "end_to_end",
+        "html_page": "html_report",
+        "write_html": "html_report",
+        "Sample": "samples",
+        "sample_pictures": "samples",
         "Dataset": "datasets",
         "Item": "datasets",
         "labelled_images": "datasets",

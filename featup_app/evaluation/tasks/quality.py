@@ -1,8 +1,13 @@
-"""Held-out reprojection error of each method on each picture (DESIGN section 8); lower is better."""
+"""Held-out reprojection error of each method on each picture (DESIGN section 8); lower is better.
+
+Beside it stand scores that need neither labels nor other views (:mod:`featup_app.lenses.quality`): whether features change where
+the image does, whether they average back to the backbone's, and how far they overshoot.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,30 +23,40 @@ from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.tasks.common import Job, measure_all, typical_seconds
+from featup_app.lenses import SCORES, QualityReference, quality_reference, quality_scores
+from featup_app.lenses.quality import COMPONENTS
 from featup_app.multiview.reprojection import HELD_OUT_SEED, VIEWS, HeldOutViews, held_out_views, reprojection_error
 from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap
 
+_SHOWN = tuple(score for score in SCORES if score.key in ("edge_alignment", "preservation_error", "halo_share"))
+
 
 def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress = silent) -> Report:
     """The table of the task; arguments and errors as in :meth:`~featup_app.evaluation.tasks.Task.evaluate`."""
     methods = plan.prepared()
     seed = HELD_OUT_SEED + plan.seed
-    common = {"task": "quality", **plan.facts(), "views": VIEWS}
+    common = {"task": "quality", **plan.facts(), "views": VIEWS, "components": COMPONENTS}
     jobs = [Job(method, "held-out views", configuration_key({**common, **method.identity})) for method in methods]
 
     def measure(item: Item, wanted: Sequence[Job], told: Progress) -> Iterator[tuple[Job, Values]]:
         features = plan.backbone.extract(item.image(), size=plan.size, layer=plan.layer, progress=told)
         views: dict[str, HeldOutViews] = {RAW: held_out_views(features, seed=seed, progress=told)}
+        references: dict[str, QualityReference] = {}
         for job in wanted:
             space = job.method.space
             if space not in views:
                 views[space] = _in_space(views[RAW], features, job.method)
+            if space not in references:
+                references[space] = quality_reference(job.method.source(features), progress=told)
             start = time.perf_counter()
-            result = reprojection_error(job.method.field(features, told), views[space], progress=told)
-            yield job, {"per_view": result.per_view, "seconds": time.perf_counter() - start}
+            field = job.method.field(features, told)
+            result = reprojection_error(field, views[space], progress=told)
+            seconds = time.perf_counter() - start
+            scores = dataclasses.asdict(quality_scores(field, references[space], progress=told))
+            yield job, {"per_view": result.per_view, "seconds": seconds, "scores": scores}
 
     found, failures = measure_all(plan.data, jobs, records, measure, progress)
     errors = {job: np.array([np.mean(values["per_view"]) for values in found[job]]) for job in jobs}
@@ -62,10 +77,20 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
                 seconds=typical_seconds(found[job]),
                 pictures=len(own),
                 details={"identity": job.method.identity, "per_picture": own.tolist()},
+                further={score.title.lower(): _mean_score(found[job], score.key) for score in _SHOWN},
             )
         )
     settings = {**common, "data": str(plan.data.folder)}
-    return Report("quality", "held-out error", "pictures", False, tuple(rows), tuple(failures.items()), settings)
+    further = tuple((score.title.lower(), score.higher_is_better) for score in _SHOWN)
+    told = tuple(failures.items())
+    return Report("quality", "held-out error", "pictures", False, tuple(rows), told, settings, further)
+
+
+def _mean_score(found: Sequence[Values], key: str) -> float | None:
+    """Over the pictures for which the score is defined; None if there are none."""
+    values = [values["scores"][key] for values in found]
+    defined = [value for value in values if math.isfinite(value)]
+    return sum(defined) / len(defined) if defined else None
 
 
 def _in_space(views: HeldOutViews, features: FeatureMap, method: PreparedMethod) -> HeldOutViews:
