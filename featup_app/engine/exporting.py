@@ -248,7 +248,8 @@ def _stage_view(
         name, pixels = f"cam-{_slug(chosen.name) or chosen.index}", view.picture(request.colormap, limits)
         facts = {"lens": "cam", "kind": view.kind, "note": view.note, "colormap": request.colormap, "limits": limits}
         facts["class"] = {"index": chosen.index, "name": chosen.name, "probability": chosen.probability}
-        settings = session.class_settings(settings, progress).with_(layer=view.facts.layer)
+        settings = session.class_settings(settings, progress)
+        settings = settings.with_(layer=view.facts.layer, method=view.facts.method)
     shown = session.class_field if isinstance(view, CAMView) else session.field
     provenance = build_provenance(
         features=session.features(image, settings, progress),

@@ -62,9 +62,10 @@ def load_preferences() -> Preferences:
         preferences.recent = [path for path in recent if isinstance(path, str) and os.path.isfile(path)][:RECENT_LIMIT]
     settings = stored.get("settings")
     if isinstance(settings, dict):
-        names = {entry.name for entry in fields(ViewSettings)}
+        # All but which fit is seen, which means nothing in another session.
+        names = {entry.name for entry in fields(ViewSettings)} - {"fit", "fit_latest"}
         known = {name: value for name, value in settings.items() if name in names and isinstance(value, str)}
-        preferences.settings = ViewSettings(**known)
+        preferences.settings = ViewSettings().with_(**known)
     for name in ("export_folder", "export_format", "export_dtype"):
         if isinstance(stored.get(name), str):
             setattr(preferences, name, stored[name])

@@ -16,6 +16,7 @@ import torch
 
 from featup_app.backbones import Backbone, load_backbone
 from featup_app.engine import memory
+from featup_app.engine.fitting import Fits
 from featup_app.engine.views import (
     CLASSICAL,
     BackboneFacts,
@@ -81,6 +82,7 @@ class Session:
         self._dear_fields: _Recent[FeatureField] = _Recent(6)  # whose making takes seconds: not lost to quick ones
         self._bases: _Recent[PCABasis] = _Recent(8)
         self._logits: _Recent[Tensor] = _Recent(4)
+        self.fits = Fits()
 
     @property
     def memory_budget(self) -> float:
@@ -136,6 +138,8 @@ class Session:
         upsampler: Upsampler | None,
         progress: Progress,
     ) -> FeatureField:
+        if settings.method == "implicit" and settings.fit is not None:
+            return self.fits.field(settings.fit, features, latest=settings.fit_latest)
         key = (_map_key(image, settings), settings.method, _weights_key(upsampler))
         entry = find_method(settings.method)
         options: dict[str, Any] = {}
@@ -283,6 +287,8 @@ class Session:
             )
         if options.fit == "field" or source is not own:
             weights = settings.method, _weights_key(self._upsampler(settings, own)), weights
+        if options.fit == "field" and settings.method == "implicit" and settings.fit is not None:
+            weights = self.fits.version(settings.fit, latest=settings.fit_latest)
         return self._bases.get((_map_key(image, settings), options.fit, weights), fit)
 
     def similarity_view(
@@ -304,7 +310,7 @@ class Session:
         chosen = settings.upsampler
         if settings.upsampler_file and not self._loaded_upsampler(settings.upsampler_file).universal:
             chosen = None
-        return ViewSettings(backbone=CLASSIFIER, method=settings.method, upsampler=chosen)
+        return ViewSettings(backbone=CLASSIFIER, method=settings.method, upsampler=chosen, fit=settings.fit)
 
     def class_field(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> FeatureField:
         """The features that evidence for a class is read from: those that the backbone's own head sees, upsampled.
@@ -352,6 +358,10 @@ class Session:
         progress("explaining the class", 0, 0)
         layer, weights = backbone.class_weights(image, [index], size=classifier.input_size, progress=progress)
         classifier = classifier.with_(layer=layer)
+        if classifier.fit is not None and not self.fits.serves(classifier.fit, self.features(image, classifier, progress)):
+            # Nobody asked for a fit of the classifier's features, and it would take as long as the one that was asked for.
+            classifier = classifier.with_(method="jbu", fit=None)
+            note = f"{note or 'The class is read from other features than those of the fit.'} FeatUp JBU brings them up."
         field = self.class_field(image, classifier, progress)
         self._check_memory(field, size, field.bytes_per_pixel(1) + _VIEW_BYTES_PER_PIXEL)
         values = cam(field, weights, size=size, progress=progress)[0]

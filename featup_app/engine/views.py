@@ -34,6 +34,8 @@ class ViewSettings:
         weights_file: local checkpoint for the backbone, instead of its own weights.
         upsampler: file with weights for joint bilateral upsampling, or "classical"; None for the bundled ones. Other methods
             take no notice of it.
+        fit: for the method ``implicit``, the number of a fit that the session keeps; None fits anew.
+        fit_latest: show the latest state of that fit, instead of its best one.
     """
 
     backbone: str = "dinov2-s14-imgfocus"
@@ -43,6 +45,8 @@ class ViewSettings:
     output_size: str = "16x"
     weights_file: str | None = None
     upsampler: str | None = None
+    fit: int | None = None
+    fit_latest: bool = False
 
     @property
     def upsampler_file(self) -> str | None:

@@ -35,6 +35,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "builtin_upsampler", "&File", "Use &built-in upsampler", (), "Go back to the weights that come with FeatUp"
     ),
+    Command("open_fit", "&File", "Open &fit…", (), "See this image through a fit from a file", separated=True),
+    Command("save_fit", "&File", "&Save fit…", ("Ctrl+S",), "Save the fit that is shown to a file"),
     Command("quit", "&File", "&Quit", ("Ctrl+Q",), "Close the program", "", True),
     Command(
         "compute", "&Compute", "&Compute", ("F5", "Ctrl+Return"), "Compute all views with these settings", "compute"

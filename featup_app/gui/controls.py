@@ -67,7 +67,7 @@ class Controls(QWidget):
         self.backbone = _box("Backbone", _BACKBONE_TIP, width=150)
         self.layer = _box("Layer", _LAYER_TIP, width=120)
         self.input = _box("Input", _INPUT_TIP, width=100, editable=True)
-        self.method = _box("Method", "How the coarse features are brought to the output size.", width=100)
+        self.method = _box("Method", "How the coarse features are brought to the output size.", width=140)
         self.weights = _box("Weights", _WEIGHTS_TIP, width=125)
         self.weights.view().setMinimumWidth(260)
         self.output = _box("Output", _OUTPUT_TIP, width=100, editable=True)

@@ -47,7 +47,7 @@ class QualityDesk(QObject):
         methods = self._methods(all_methods)
         self._tab.expect(methods, held_out=held_out)
         for method in methods:
-            chosen = self._studio.settings
+            chosen = self._studio.settings.with_(fit=self._studio.fit)  # a fit that is there is not made again
             settings = chosen if method.name == chosen.method else chosen.with_(method=method.name)
 
             def work(session: Any, progress: Any, settings: Any = settings) -> Any:

@@ -15,6 +15,9 @@ from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.images import Image, image_from_array, load_image
 from featup_app.progress import Progress
 
+FITTED = "implicit"
+"""The method whose fields are fitted here, step by step, and not in one go."""
+
 VIEWS = ("pca", "cam", "similarity")
 """Kinds of the three computed views, in the order in which they are computed: the quickest first."""
 
@@ -29,6 +32,7 @@ class Studio(QObject):
         pca_ready(PCAView), similarity_ready(SimilarityView), cam_ready(CAMView): new pictures.
         backbone_ready(BackboneFacts): the chosen backbone is loaded.
         upsampler_loaded(UpsamplerFacts): the weights in a file can be used and are chosen.
+        fit_wanted(): the chosen method is fitted to the image, and there is no fit yet; views wait for :attr:`fit`.
         stale(kind, bool): the picture of this kind no longer answers the current question, or does again.
         failed(sentence, details): something did not work; the last good state is kept.
     """
@@ -41,6 +45,7 @@ class Studio(QObject):
     cam_ready = Signal(object)
     backbone_ready = Signal(object)
     upsampler_loaded = Signal(object)
+    fit_wanted = Signal()
     stale = Signal(str, bool)
     failed = Signal(str, str)
 
@@ -50,6 +55,8 @@ class Studio(QObject):
         self.settings = settings
         self.image: Image | None = None
         self.pca_options = PCAOptions()
+        self.fit: int | None = None
+        self.live_size: str | None = None
         self.query: Point | None = None
         self.chosen_class: str | int | None = None
         self.pca: PCAView | None = None
@@ -70,6 +77,24 @@ class Studio(QObject):
         engine.succeeded.connect(self._succeeded)
         engine.failed.connect(self._failed)
         engine.finished.connect(self._finished)
+
+    @property
+    def field_settings(self) -> ViewSettings:
+        """The settings with the fit that is shown, for what outlives the moment, such as an export."""
+        return self.settings.with_(fit=self.fit) if self.settings.method == FITTED else self.settings
+
+    @property
+    def view_settings(self) -> ViewSettings:
+        """The settings that views are computed with: those of a fit that is under way are smaller, and show its latest state."""
+        settings = self.field_settings
+        if settings.fit is None or self.live_size is None:
+            return settings
+        return settings.with_(output_size=self.live_size, fit_latest=True)
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether views cannot be computed for want of a fit."""
+        return self.settings.method == FITTED and self.fit is None
 
     # -- what the person does -----------------------------------------------------------------------------------------
 
@@ -139,9 +164,30 @@ class Studio(QObject):
         self._reported = ""
         settings = self.settings
         self._submit("backbone", lambda session, progress: session.backbone_facts(settings, progress))
+        if self.needs_fit:
+            for kind in VIEWS:
+                self._current.pop(kind, None)  # what is still computed answers another question
+                self.engine.cancel(kind)
+                self.stale.emit(kind, True)
+            self.fit_wanted.emit()
+            return
         self._request_pca()
         self._request_cam()
         self._request_similarity()
+
+    def refresh(self, *, classes: bool = False) -> None:
+        """Compute the views anew without dimming them, since they are about to get better and not to get different.
+
+        Args:
+            classes: also the class activation map.
+        """
+        for kind, request in (
+            ("pca", self._request_pca),
+            ("similarity", self._request_similarity),
+            ("cam", self._request_cam),
+        ):
+            if kind != "cam" or classes:
+                request(dimmed=False)
 
     def cancel(self) -> None:
         """Stop everything that computes, exports too; the pictures that are there stay."""
@@ -161,26 +207,33 @@ class Studio(QObject):
     def _submit(self, kind: str, work: Callable[[Any, Progress], Any]) -> None:
         self._current[kind] = self.engine.compute(kind, work).id
 
-    def _request_view(self, kind: str, work: Callable[[Any, Progress], Any]) -> None:
-        self.stale.emit(kind, True)
+    def _request_view(self, kind: str, work: Callable[[Any, Progress], Any], *, dimmed: bool) -> None:
+        if dimmed:
+            self.stale.emit(kind, True)
         self._submit(kind, work)
 
-    def _request_pca(self) -> None:
-        image, settings, options = self.image, self.settings, self.pca_options
-        if image is not None:
-            self._request_view("pca", lambda session, progress: session.pca_view(image, settings, options, progress))
-
-    def _request_similarity(self) -> None:
-        image, settings, query = self.image, self.settings, self.query
-        if image is not None and query is not None:
+    def _request_pca(self, *, dimmed: bool = True) -> None:
+        image, settings, options = self.image, self.view_settings, self.pca_options
+        if image is not None and not self.needs_fit:
             self._request_view(
-                "similarity", lambda session, progress: session.similarity_view(image, settings, query, progress)
+                "pca", lambda session, progress: session.pca_view(image, settings, options, progress), dimmed=dimmed
             )
 
-    def _request_cam(self) -> None:
-        image, settings, chosen = self.image, self.settings, self.chosen_class
-        if image is not None:
-            self._request_view("cam", lambda session, progress: session.cam_view(image, settings, chosen, progress))
+    def _request_similarity(self, *, dimmed: bool = True) -> None:
+        image, settings, query = self.image, self.view_settings, self.query
+        if image is not None and query is not None and not self.needs_fit:
+            self._request_view(
+                "similarity",
+                lambda session, progress: session.similarity_view(image, settings, query, progress),
+                dimmed=dimmed,
+            )
+
+    def _request_cam(self, *, dimmed: bool = True) -> None:
+        image, settings, chosen = self.image, self.view_settings, self.chosen_class
+        if image is not None and not self.needs_fit:
+            self._request_view(
+                "cam", lambda session, progress: session.cam_view(image, settings, chosen, progress), dimmed=dimmed
+            )
 
     # -- answers ------------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from PySide6.QtWidgets import QDockWidget, QMessageBox
 from featup_app.engine.jobs import Job, Lane, Progressed
 from featup_app.engine.training import TrainingControl, TrainingOutcome, TrainingPlan, TrainingSurvey, Workshop
 from featup_app.gui.engine_bridge import JobSignals
+from featup_app.gui.figures import percent_below
 from featup_app.gui.training_dialog import TrainingDialog
-from featup_app.gui.training_panel import TrainingPanel, TrainingProgress, percent_below
+from featup_app.gui.training_panel import TrainingPanel, TrainingProgress
 from featup_app.words import human_duration
 
 if TYPE_CHECKING:

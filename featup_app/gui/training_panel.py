@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import (
     QCheckBox,
-    QGridLayout,
     QHBoxLayout,
     QLabel,
     QProgressBar,
@@ -18,6 +17,7 @@ from PySide6.QtWidgets import (
 
 from featup_app.engine.training import TrainingOutcome
 from featup_app.gui import style
+from featup_app.gui.figures import Figures, percent_below
 from featup_app.gui.training_curve import TrainingCurve
 from featup_app.words import human_duration
 
@@ -60,19 +60,8 @@ class TrainingPanel(QWidget):
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setAccessibleName("Progress of the training")
-        self.values: dict[str, QLabel] = {}
-        grid = QGridLayout()
-        grid.setVerticalSpacing(3)
-        grid.setHorizontalSpacing(16)
-        grid.setColumnStretch(1, 1)
-        for row, (name, title, tip) in enumerate(_ROWS):
-            label, value = QLabel(title, objectName="muted"), QLabel("–")
-            label.setToolTip(tip)
-            value.setToolTip(tip)
-            value.setAccessibleName(title)
-            grid.addWidget(label, row, 0)
-            grid.addWidget(value, row, 1)
-            self.values[name] = value
+        self.figures = Figures(_ROWS)
+        self.values = self.figures.values
         self.loss = QCheckBox("Show the loss")
         self.loss.setToolTip("Draw what the steps minimise as a thin line, on the axis at the right")
         self.loss.toggled.connect(self.curve.show_loss)
@@ -103,7 +92,7 @@ class TrainingPanel(QWidget):
         column.setSpacing(style.SPACING)
         column.addWidget(self.headline)
         column.addWidget(self.bar)
-        column.addLayout(grid)
+        column.addWidget(self.figures)
         column.addWidget(self.loss)
         column.addStretch(1)
         column.addLayout(buttons)
@@ -119,8 +108,7 @@ class TrainingPanel(QWidget):
     def begin(self, title: str) -> None:
         """A training starts: an empty curve."""
         self.curve.clear_curve()
-        for value in self.values.values():
-            value.setText("–")
+        self.figures.clear()
         self.headline.setText(f"Preparing: {title}")
         self._title = title
         self.bar.setRange(0, 0)
@@ -153,8 +141,7 @@ class TrainingPanel(QWidget):
             "speed": f"{state.steps_per_second:.1f} steps/s" if state.steps_per_second else "–",
             "left": human_duration(state.seconds_left) if state.steps_per_second else "–",
         }
-        for name, text in texts.items():
-            self.values[name].setText(text)
+        self.figures.show_texts(texts)
 
     def show_stopping(self) -> None:
         """The training was asked to end; its buttons have nothing left to do."""
@@ -208,11 +195,3 @@ class TrainingProgress(QWidget):
         self.bar.setRange(0, 1000 if total else 0)
         self.bar.setValue(round(1000 * done / total) if total else 0)
         self.show()
-
-
-def percent_below(error: float, other: float) -> str:
-    """0.75 and 1.0 -> "25 % lower"."""
-    share = 100 * (1 - error / other) if other > 0 else 0.0
-    if abs(share) < 0.05:
-        return "the same"
-    return f"{abs(share):.{int(abs(share) < 10)}f} % {'lower' if share > 0 else 'higher'}"

@@ -35,11 +35,12 @@ from featup_app.gui.controls import Controls
 from featup_app.gui.dialogs import UPSAMPLER_PATTERN, OtherModelDialog, about_text, keys_text, upsampler_sentence
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.export_dialog import ExportDialog
+from featup_app.gui.fit_desk import FitDesk
 from featup_app.gui.inspector import Inspector
 from featup_app.gui.notices import NoticeBar
 from featup_app.gui.quality_desk import QualityDesk
 from featup_app.gui.status import StatusBar
-from featup_app.gui.studio import Studio
+from featup_app.gui.studio import FITTED, Studio
 from featup_app.gui.training_desk import TrainingDesk
 from featup_app.gui.view_grid import ViewGrid
 from featup_app.images import IMAGE_SUFFIXES, Image
@@ -72,6 +73,7 @@ class MainWindow(QMainWindow):
         self.inspector = Inspector()
         self.status = StatusBar()
         self.training = TrainingDesk(self)
+        self.fitting = FitDesk(self)
         self.quality = QualityDesk(self.engine, self.studio, self.inspector.quality)
         self.actions_by_name = make_actions(self, self._handlers())
         self.compute_button = QPushButton(style.icon("compute", "white"), "Compute")
@@ -95,6 +97,8 @@ class MainWindow(QMainWindow):
             "copy": self.copy_view,
             "load_upsampler": self.ask_for_upsampler,
             "builtin_upsampler": self._use_builtin_upsampler,
+            "open_fit": self.fitting.ask_to_open,
+            "save_fit": self.fitting.ask_to_save,
             "quit": self.close,
             "compute": self._compute,
             "cancel": self.studio.cancel,
@@ -148,7 +152,9 @@ class MainWindow(QMainWindow):
         dock.setWidget(self.inspector)
         self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
         self.inspector_dock = dock
-        self.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, self.training.dock)
+        for desk in (self.training, self.fitting):
+            self.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, desk.dock)
+        self.tabifyDockWidget(self.training.dock, self.fitting.dock)
         self.setStatusBar(self.status)
         self.status.insertPermanentWidget(1, self.training.progress)
 
@@ -168,6 +174,7 @@ class MainWindow(QMainWindow):
                 menu.addSeparator()
                 menu.addAction(self.inspector_dock.toggleViewAction())
                 menu.addAction(self.training.dock.toggleViewAction())
+                menu.addAction(self.fitting.dock.toggleViewAction())
 
     def _wire(self) -> None:
         studio, engine, views, inspector = self.studio, self.engine, self.views, self.inspector
@@ -327,7 +334,7 @@ class MainWindow(QMainWindow):
 
     def _compute(self) -> None:
         self.controls.commit_typed()
-        self.studio.compute()
+        (self.fitting.compute if self.studio.settings.method == FITTED else self.studio.compute)()
 
     def _ask_for_model(self) -> None:
         dialog = OtherModelDialog(self)
@@ -359,7 +366,7 @@ class MainWindow(QMainWindow):
             return
         dialog = ExportDialog(self, self.studio, self.inspector, self.preferences)
         if dialog.exec():
-            options, folder, settings = dialog.options(), dialog.folder(), self.studio.settings
+            options, folder, settings = dialog.options(), dialog.folder(), self.studio.field_settings
             job = self.engine.compute(
                 "export",
                 lambda session, progress: export_image(session, image, settings, options, folder, progress=progress),
@@ -393,13 +400,14 @@ class MainWindow(QMainWindow):
             self.restoreGeometry(QByteArray(base64.b64decode(stored["geometry"])))
         if "state" in stored:
             self.restoreState(QByteArray(base64.b64decode(stored["state"])))
-        self.training.dock.hide()  # it comes with a training
+        for desk in (self.training, self.fitting):
+            desk.dock.hide()  # they come with a training and with a fit
 
     def closeEvent(self, event: QCloseEvent) -> None:
         if self._exports and not self._give_up_export():
             event.ignore()
             return
-        if not self.training.may_close():
+        if not (self.training.may_close() and self.fitting.may_close()):
             event.ignore()
             return
         self.preferences.settings = self.studio.settings

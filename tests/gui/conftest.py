@@ -20,7 +20,8 @@ from featup_app.gui.window import MainWindow
 QUICK = {"input_size": "112", "output_size": "4x"}
 """Settings under which everything is computed within a second."""
 
-TIMEOUT = 30_000
+TIMEOUT = 90_000
+"""Milliseconds; long, since the machine may be busy with other things."""
 
 
 class Driver:

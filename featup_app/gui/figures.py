@@ -1,0 +1,52 @@
+"""A small table of named figures, as the panels of trainings and fits show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
+
+UNKNOWN = "–"
+
+
+class Figures(QWidget):
+    """Names at the left, values at the right.
+
+    Args:
+        rows: (name in code, title, tooltip) of each figure.
+    """
+
+    def __init__(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__()
+        self.values: dict[str, QLabel] = {}
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setVerticalSpacing(3)
+        grid.setHorizontalSpacing(16)
+        grid.setColumnStretch(1, 1)
+        for row, (name, title, tip) in enumerate(rows):
+            label, value = QLabel(title, objectName="muted"), QLabel(UNKNOWN)
+            label.setToolTip(tip)
+            value.setToolTip(tip)
+            value.setAccessibleName(title)
+            grid.addWidget(label, row, 0)
+            grid.addWidget(value, row, 1)
+            self.values[name] = value
+
+    def show_texts(self, texts: Mapping[str, str]) -> None:
+        """Other values for some of the figures."""
+        for name, text in texts.items():
+            self.values[name].setText(text)
+
+    def clear(self) -> None:
+        """Nothing is known."""
+        for value in self.values.values():
+            value.setText(UNKNOWN)
+
+
+def percent_below(error: float, other: float) -> str:
+    """0.75 and 1.0 -> "25 % lower"."""
+    share = 100 * (1 - error / other) if other > 0 else 0.0
+    if abs(share) < 0.05:
+        return "the same"
+    return f"{abs(share):.{int(abs(share) < 10)}f} % {'lower' if share > 0 else 'higher'}"
