@@ -65,8 +65,10 @@ class MethodChoice:
             if self.upsampler is not None
             else default_upsampler(backbone, layer, channels, method=self.method)
         )
+        if weights is None and "kernel" in entry.options:
+            return self._plain({"kernel": CLASSICAL})
         if weights is None:
-            return self._plain({"kernel": CLASSICAL} if "kernel" in entry.options else {})
+            return dataclasses.replace(self._plain({}), identity={"method": self.method, "weights": "untrained"})
         weights.check_method(self.method)
         if for_head and "kernel" in entry.options:
             weights = _for_any_features(weights, backbone, layer, channels)
