@@ -28,7 +28,18 @@ def photos(tmp_path):
 
 
 def command(photos, out, *more: str) -> list[str]:
-    options = ["--methods", "lowres,bilinear", "--data", str(photos), "--size", "56x84", "-o", str(out), "--json", "--no-costs"]
+    options = [
+        "--methods",
+        "lowres,bilinear",
+        "--data",
+        str(photos),
+        "--size",
+        "56x84",
+        "-o",
+        str(out),
+        "--json",
+        "--no-costs",
+    ]
     return [sys.executable, "-m", "featup_app", "evaluate", *options, *more]
 
 
@@ -65,7 +76,8 @@ def test_the_same_command_in_two_terminals_shares_and_survives_a_kill(tmp_path, 
     second = subprocess.Popen(
         command(photos, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     )
-    while len({entry["picture"] for entry in lines_of(out)}) < 2:
+    patience = time.monotonic() + 60  # it may have been stopped while it wrote, and then the other waits
+    while len({entry["picture"] for entry in lines_of(out)}) < 2 and time.monotonic() < patience:
         assert second.poll() is None
         time.sleep(0.05)
     first.kill()

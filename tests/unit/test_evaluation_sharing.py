@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -54,6 +55,17 @@ def test_a_claim_is_one_holders_and_free_again_afterwards(tmp_path):
     with claimed(tmp_path, "a") as again:
         assert again
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_serves_one_process(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(handle, how):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with claimed(tmp_path, "a") as mine:
+        assert mine
 
 
 def test_two_processes_do_every_piece_once_and_write_whole_lines(tmp_path):

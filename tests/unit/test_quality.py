@@ -142,11 +142,9 @@ def test_grids_that_look_beside_their_cells_are_compared_where_they_look():
     assert nearest.halo_share == scored(upsample(features, method="bilinear"), features).halo_share == 0
 
 
-@pytest.mark.parametrize("method", [method.name for method in METHODS if "steps" not in method.options])
+@pytest.mark.parametrize("method", [method.name for method in METHODS if method.quick])
 def test_every_quick_method_is_scored_and_cancelled(method):
     features, _ = scene()
-    if method in ("strided", "large_image"):
-        pytest.skip(f"{method} runs a backbone again, which these features do not have")
     field = upsample(features, method=method)
     source = field.source if isinstance(field, LinearField) else features
     reference = quality_reference(source)
