@@ -9,21 +9,27 @@ from featup_app.lazily import lazy_names
 
 if TYPE_CHECKING:
     from featup_app.fields.bilinear import BilinearField
+    from featup_app.fields.carafe import CarafeNetwork
     from featup_app.fields.field import FeatureField
     from featup_app.fields.jbu import JBUField
     from featup_app.fields.jbu_stack import JBUStack
     from featup_app.fields.lowres import LowResField
+    from featup_app.fields.resize_conv import ResizeConvNetwork
+    from featup_app.fields.sapa import SapaNetwork
     from featup_app.fields.upsampler import Upsampler
     from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
 
 __all__ = [
     "METHODS",
     "BilinearField",
+    "CarafeNetwork",
     "FeatureField",
     "JBUField",
     "JBUStack",
     "LowResField",
     "Method",
+    "ResizeConvNetwork",
+    "SapaNetwork",
     "Upsampler",
     "default_upsampler",
     "find_method",
@@ -38,7 +44,10 @@ __getattr__ = lazy_names(
         "JBUField": "jbu",
         "JBUStack": "jbu_stack",
         "BilinearField": "bilinear",
+        "CarafeNetwork": "carafe",
         "LowResField": "lowres",
+        "ResizeConvNetwork": "resize_conv",
+        "SapaNetwork": "sapa",
         "Upsampler": "upsampler",
         "default_upsampler": "upsampler_files",
         "load_upsampler": "upsampler_files",

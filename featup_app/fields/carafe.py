@@ -38,12 +38,13 @@ class CarafeNetwork(ReassemblyNetwork):
     """
 
     method = "carafe"
+    guided = False
 
     def __init__(self, feat_dim: int) -> None:
         super().__init__(feat_dim)
         self.encoders = nn.ModuleList([nn.Conv2d(CARRIED, PHASES * TAPS, ENCODER) for _ in range(STAGES)])
 
-    def logits(self, stage: int, carried: Tensor, guidance: Tensor) -> Tensor:
+    def logits(self, stage: int, carried: Tensor, guidance: Tensor | None) -> Tensor:
         margin = RADIUS - ENCODER // 2
         window = F.pad(carried, (-margin,) * 4)
         predicted: Tensor = self.encoders[stage](window)

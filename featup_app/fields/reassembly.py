@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -89,18 +90,22 @@ class ReassemblyNetwork(UpsamplerNetwork):
         feat_dim: C, channels of the features.
     """
 
+    guided: ClassVar[bool]
+    """Whether it looks at the image."""
+
     def __init__(self, feat_dim: int) -> None:
         super().__init__(feat_dim)
         self.compressor = nn.Conv2d(feat_dim, CARRIED, 1)
 
     @abstractmethod
-    def logits(self, stage: int, carried: Tensor, guidance: Tensor) -> Tensor:
+    def logits(self, stage: int, carried: Tensor, guidance: Tensor | None) -> Tensor:
         """What the softmax over the window is taken of.
 
         Args:
             stage: of the doubling, 0 .. 3.
             carried: (B, 64, h + 4, w + 4) compressed coarse features, padded.
-            guidance: (B, 3, 2 h, 2 w) image at the finer level, normalised with the ImageNet mean and deviation.
+            guidance: (B, 3, 2 h, 2 w) image at the finer level, normalised with the ImageNet mean and deviation; may be None
+                for a network that is not :attr:`guided`.
 
         Returns:
             (B, 4, 25, h, w).
@@ -110,7 +115,7 @@ class ReassemblyNetwork(UpsamplerNetwork):
         with torch.no_grad():
             self.compressor.weight.div_(scale)
 
-    def window_weights(self, stage: int, carried: Tensor, guidance: Tensor) -> Tensor:
+    def window_weights(self, stage: int, carried: Tensor, guidance: Tensor | None) -> Tensor:
         """As :meth:`logits`, positive and summing to one over the taps. Stages beyond the last reuse it."""
         return torch.softmax(self.logits(min(stage, STAGES - 1), carried, guidance), dim=2)
 
@@ -164,8 +169,10 @@ class ReassemblyField(LinearField):
 
     def fixed_bytes(self, size: Size) -> int:
         cells = [cells_of(level_size(self.geometry.grid_hw, level)) for level in range(self._levels(size) + 1)]
-        kept = sum(cells[: self._kept_levels()]) * PHASES * TAPS * ROUNDED_BYTES
-        return kept + sum(cells[1:]) * 3 * 4 + size[0] * size[1] * 4
+        kept = sum(cells[:-1][: self._kept_levels()]) * PHASES * TAPS * ROUNDED_BYTES
+        # All levels of the image, and twice the finest while it is normalised.
+        guidance = (sum(cells[1:]) + 2 * cells[-1]) * 3 * 4 if self._network.guided else 0
+        return kept + guidance + size[0] * size[1] * 4
 
     # -- the chain -------------------------------------------------------------------------------------------------
 
@@ -229,20 +236,22 @@ class ReassemblyField(LinearField):
             shape = (PHASES, TAPS, *size)
             made = torch.empty(shape, dtype=ROUNDED, device=self.source.data.device)
             whole = Span.whole(size)
-            carried = self._at(self._compress(), level - 1, whole)
             rows = max(1, _ROWS_BYTES // (4 * PHASES * TAPS * size[1]))
             for top in range(0, size[0], rows):
                 progress(f"looking where to read, stage {level} of {total}", top, size[0])
                 strip = Span(top, min(top + rows, size[0]), 0, size[1])
-                wide = padded(carried, whole, strip, RADIUS, size)
+                inside = strip.widened(RADIUS, size)
+                wide = padded(self._at(self._compress(), level - 1, inside), inside, strip, RADIUS, size)
                 strip.of(made, whole).copy_(self._make_weights(level, wide, strip))
             self._weights[level] = made
 
     def _make_weights(self, level: int, carried: Tensor, coarse: Span) -> Tensor:
         """(4, 25, rows, columns) in half precision for a span of the coarser level; ``carried`` is padded."""
-        size = self._size_of(level)
-        guidance = coarse.children().of(self._guidance.at(size), Span.whole(size))
-        return round_weights(self._network.window_weights(level - 1, carried, guidance[None])[0])
+        guidance = None
+        if self._network.guided:
+            size = self._size_of(level)
+            guidance = coarse.children().of(self._guidance.at(size), Span.whole(size))[None]
+        return round_weights(self._network.window_weights(level - 1, carried, guidance)[0])
 
 
 def cells_of(size: Size) -> int:

@@ -39,6 +39,7 @@ class SapaNetwork(ReassemblyNetwork):
     """
 
     method = "sapa"
+    guided = True
 
     def __init__(self, feat_dim: int) -> None:
         super().__init__(feat_dim)
@@ -51,7 +52,8 @@ class SapaNetwork(ReassemblyNetwork):
         self.keys = nn.ModuleList([nn.Conv2d(CARRIED, EMBEDDING, 1) for _ in range(STAGES)])
         self.distance = nn.Parameter(torch.zeros(STAGES, PHASES, TAPS))
 
-    def logits(self, stage: int, carried: Tensor, guidance: Tensor) -> Tensor:
+    def logits(self, stage: int, carried: Tensor, guidance: Tensor | None) -> Tensor:
+        assert guidance is not None
         # Channels last: the window operator reads an embedding in one go.
         queries = self.queries[stage](guidance).contiguous(memory_format=torch.channels_last)
         keys = self.keys[stage](carried).contiguous(memory_format=torch.channels_last) * EMBEDDING**-0.5

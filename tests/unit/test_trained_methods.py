@@ -360,7 +360,7 @@ def test_weights_are_not_written_as_those_of_another_method(tmp_path):
 BUNDLED = [
     *((name, "dinov2-s14-imgfocus", "block 10", 384) for name in NAMES),
     *((name, "tf_efficientnet_lite0", "stage 4", 320) for name in NAMES),
-    *((name, "tf_efficientnet_lite0", "head", 1280) for name in REASSEMBLING),
+    *((name, "tf_efficientnet_lite0", "head", 1280) for name in NAMES),
 ]
 
 
