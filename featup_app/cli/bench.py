@@ -1,13 +1,15 @@
-"""``featup-app bench``: how fast the operators are here, beside plain torch."""
+"""``featup-app bench``: how fast the operators are here, beside plain torch, and what fitting a network to an image takes."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featup_app.cli import bench_implicit
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.errors import FeatUpError
 from featup_app.progress import Progress
@@ -19,7 +21,7 @@ NAIVE_SUBJECT = "jbu"
 
 
 def bench(
-    subject: Annotated[str, typer.Argument(help="What to measure: adaptive-conv, jbu, similarity or train.")],
+    subject: Annotated[str, typer.Argument(help="What to measure: adaptive-conv, jbu, similarity, train or implicit.")],
     repeats: Annotated[
         int, typer.Option("--repeats", min=1, help="Runs of each, taking turns; the median counts.")
     ] = 7,
@@ -29,16 +31,54 @@ def bench(
             "--naive", help="With jbu: run the published, unfolding form once, too; it needs 12 GB of memory."
         ),
     ] = False,
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="With implicit: take the first three photos of a folder, instead of the bundled ones."
+        ),
+    ] = None,
+    paper_steps: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=2,
+            help="With implicit: gradient steps of the published recipe; its time is extrapolated from fewer than its 1200.",
+        ),
+    ] = 50,
+    ablations: Annotated[
+        bool, typer.Option("--ablations", help="With implicit: change one setting of the recipe at a time.")
+    ] = False,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="With implicit: one photo and backbone, few views and steps, to see that it works."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Measure the compiled operators against plain torch, turn by turn in one process."""
+    """Measure the compiled operators against plain torch, turn by turn in one process, or the fit of implicit networks.
+
+    `implicit` fits networks to three photos with both bundled backbones: held-out error over time beside bilinear, JBU and the
+    published recipe, peak memory in a process of its own, and how far a field drawn denser is from itself.
+    """
+    if naive and subject != NAIVE_SUBJECT:
+        raise FeatUpError(f'The option --naive belongs to "{NAIVE_SUBJECT}"; leave it out with "{subject}".')
+    if subject == bench_implicit.SUBJECT:
+        with progress_bar() as progress:
+            progress("starting", 0, 0)
+            bench_implicit.bench_implicit(
+                photos, quick=quick, ablate=ablations, paper_steps=paper_steps, as_json=as_json, progress=progress
+            )
+        return
     from featup_app.engine.bench import SUBJECTS, measure_machine
     from featup_app.ops import native_status
 
     if subject not in SUBJECTS:
-        raise FeatUpError(f'There is nothing to measure called "{subject}"; choose one of: {", ".join(SUBJECTS)}.')
-    if naive and subject != NAIVE_SUBJECT:
-        raise FeatUpError(f'The option --naive belongs to "{NAIVE_SUBJECT}"; leave it out with "{subject}".')
+        known = ", ".join([*SUBJECTS, bench_implicit.SUBJECT])
+        raise FeatUpError(f'There is nothing to measure called "{subject}"; choose one of: {known}.')
+    if photos is not None or ablations or quick:
+        option = "--photos" if photos is not None else "--ablations" if ablations else "--quick"
+        raise FeatUpError(f'The option {option} belongs to "{bench_implicit.SUBJECT}"; leave it out with "{subject}".')
     status = native_status()
     if not status.backend.startswith("native"):
         raise FeatUpError(f"There is nothing to compare with plain torch here. {status.detail}")

@@ -9,7 +9,6 @@ prints its figures as JSON.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featup_app.engine.bench import KERNEL_SIZE, TAPS, stack_inputs
-from featup_app.engine.bench_measures import extra_megabytes
+from featup_app.engine.bench_measures import child_facts, extra_megabytes
 from featup_app.engine.memory import available_bytes
 from featup_app.errors import FeatUpError
 from featup_app.fields import JBUStack
@@ -60,23 +59,8 @@ def run_naive(side: int, channels: int, progress: Progress = silent) -> NaiveRun
             f"memory, and {human_bytes(free)} are free; close other programs to measure it."
         )
     numbers = [str(number) for number in (side, channels, torch.get_num_threads())]
-    command = [sys.executable, "-m", "featup_app.engine.bench_naive", *numbers]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        try:
-            while True:
-                progress(f"measuring the unfolded form of {shape}", 0, 0)
-                try:
-                    printed, complaint = child.communicate(timeout=0.2)
-                    break
-                except subprocess.TimeoutExpired:
-                    continue
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode != 0:
-        reason = (complaint.strip().splitlines() or [f"it ended with {child.returncode}"])[-1]
-        raise FeatUpError(f"The unfolded form of {shape} at {channels} channels could not be measured: {reason}.")
-    facts = json.loads(printed)
+    title = f"the unfolded form of {shape} at {channels} channels"
+    facts = child_facts("featup_app.engine.bench_naive", numbers, title, progress)
     return NaiveRun(facts["milliseconds"], facts["extra_mb"])
 
 

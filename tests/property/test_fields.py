@@ -12,9 +12,19 @@ from hypothesis import strategies as st
 from featup_app.features import FeatureMap, Geometry, Region
 from featup_app.fields import METHODS, FeatureField, JBUStack, upsample
 from featup_app.fields.finer import FinerField, FinerGrid
+from featup_app.fields.implicit import FitRecipe, ImplicitField
+from featup_app.fields.implicit.network import FourierNetwork
+from featup_app.fields.implicit.views import Components
 from featup_app.images import Image, image_from_array
 
-VARIANTS = [*(method.name for method in METHODS if method.quick), "jbu learned", "large_image", "finer", "dip"]
+VARIANTS = [
+    *(method.name for method in METHODS if method.quick),
+    "jbu learned",
+    "large_image",
+    "finer",
+    "dip",
+    "implicit",
+]
 
 
 class Patches:
@@ -53,6 +63,8 @@ def make_field(
         weight, bias = torch.randn(channels, 2, generator=generator), torch.randn(channels, generator=generator)
         place = FinerGrid.from_first_cells(2)
         return FinerField(features, values, place, method="strided", settings={}, weight=weight, bias=bias)
+    if variant == "implicit":
+        return random_implicit(features, image, generator)
     if variant == "dip":
         return upsample(features, image, variant, steps=1)
     if variant == "jbu":
@@ -64,6 +76,18 @@ def make_field(
         for parameter in stack.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2 + 0.1)
     return upsample(features, image, "jbu", stack=stack)
+
+
+def random_implicit(features: FeatureMap, image: Image, generator: torch.Generator) -> ImplicitField:
+    """A network with weights that nobody fitted, in the space of a few random orthonormal directions."""
+    channels, recipe = features.channels, FitRecipe(waves=8)
+    count = max(1, channels // 2)
+    network = FourierNetwork(recipe, count, features.geometry.grid_hw, generator)
+    with torch.no_grad():
+        network.last.weight.normal_(generator=generator)
+    basis = torch.linalg.qr(torch.randn(channels, channels, generator=generator)).Q[:, :count].contiguous()
+    components = Components(basis, torch.randn(channels, generator=generator), 1.0)
+    return ImplicitField(features, image, network.eval().requires_grad_(False), components, {})
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:

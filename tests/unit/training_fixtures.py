@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from featup_app.backbones.layers import Layer
+from featup_app.features import FeatureMap, Geometry
 from featup_app.images import Image, image_from_array
 from featup_app.sizes import resolve_input_size
 
@@ -59,3 +60,12 @@ def picture(seed: int, height: int = 48, width: int = 64) -> Image:
 
 def pictures(count: int) -> list[Image]:
     return [picture(seed) for seed in range(count)]
+
+
+def features_of(image: Image, size: tuple[int, int] | None = None, backbone: PatchBackbone | None = None) -> FeatureMap:
+    """The features of a picture, as a backbone's ``extract`` gives them."""
+    backbone = backbone or PatchBackbone()
+    pixels = backbone.resized(image, size or backbone.input_size(image.size_hw))
+    data = backbone.features(pixels[None])[0]
+    geometry = Geometry(image.size_hw, tuple(pixels.shape[1:]), tuple(data.shape[1:]))
+    return FeatureMap(data, geometry, "block 0", image, backbone, backbone.provenance)

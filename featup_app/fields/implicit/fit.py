@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from featup_app.errors import UpsamplerError
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.guidance import Guidance
 from featup_app.fields.implicit.descent import Descent
@@ -33,7 +34,7 @@ CONVOLUTIONAL_CELL = 32
 
 _RECENT = 5
 _DIVERGED = 10.0
-"""A held-out error this many times that of bilinear interpolation is no field any more."""
+"""A held-out error this many times that of bilinear interpolation, or of no features at all, is no field any more."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,14 @@ class _HeldOut:
         targets: (V, K, h, w) components.
         outside: (V) squared length of what the components cannot say.
         variances: (V) squared deviations from each view's mean feature.
+        nothing: held-out reprojection error of zeros.
     """
 
     views: HeldOutViews
     targets: Tensor
     outside: Tensor
     variances: Tensor
+    nothing: float
 
 
 class ImplicitFit:
@@ -301,10 +304,16 @@ class ImplicitFit:
         """The held-out reprojection error of the best state as DESIGN section 8 defines it, for every method alike.
 
         The errors of the curve are taken at the fitted points instead of at all pixels of the input.
+
+        Raises:
+            UpsamplerError: before the first step.
         """
         self.prepare(progress)
         field = self.field()
-        assert field is not None
+        if field is None:
+            raise UpsamplerError(
+                f'Nothing is fitted to "{self.image.name}" yet, so there is nothing to measure; run the fit.'
+            )
         assert self._held_out is not None
         return reprojection_error(field, self._held_out, progress=progress)
 
@@ -337,7 +346,11 @@ class ImplicitFit:
         """Keep the best state; end a fit that diverges or stands still."""
         broken = loss is not None and not math.isfinite(loss)
         if error is not None:
-            broken = broken or not math.isfinite(error) or error > _DIVERGED * max(self._bilinear, 1e-6)
+            broken = (
+                broken
+                or not math.isfinite(error)
+                or error > _DIVERGED * max(self._bilinear, self._in_components().nothing)
+            )
         if broken:
             self._points.pop()
             self._network = copy.deepcopy(self._best)
@@ -478,9 +491,9 @@ class ImplicitFit:
             assert components is not None
             cells = views.features.double().flatten(2)
             variances = (cells - cells.mean(2, keepdim=True)).square().sum((1, 2)).clamp_min(1e-30)
-            self._watched = _HeldOut(
-                views, components.of(views.features), components.outside(views.features), variances
-            )
+            nothing = float((cells.square().sum((1, 2)) / variances).mean())
+            outside = components.outside(views.features)
+            self._watched = _HeldOut(views, components.of(views.features), outside, variances, nothing)
         return self._watched
 
     def _predicted(self, network: ImplicitNetwork) -> Tensor:
