@@ -216,7 +216,7 @@ def _tell(fitting: ImplicitFit, error: float, output: Path, *, stopped: bool, as
     """Say what became of the fit; the error is that of the best state by the measure that all methods share."""
     state, features = fitting.state, fitting.features
     if stopped:
-        complain(f"Stopped after step {state.step}; the best state, of step {state.best_step}, was kept.")
+        complain(f"Stopped after step {state.step}; the best state, of step {state.best_step or state.step}, was kept.")
     elif "diverged" in state.reason:
         complain(state.reason)
     if as_json:
@@ -227,7 +227,7 @@ def _tell(fitting: ImplicitFit, error: float, output: Path, *, stopped: bool, as
                 "jbu_heldout_error": state.jbu,
                 "seconds": state.seconds,
                 "steps": state.step,
-                "best_step": state.best_step,
+                "best_step": state.best_step or state.step,
                 "reason": "stopped" if stopped else state.reason,
                 "image": features.image.name,
                 "backbone": features.provenance.get("backbone"),
@@ -240,7 +240,7 @@ def _tell(fitting: ImplicitFit, error: float, output: Path, *, stopped: bool, as
         )
         return
     say(
-        f"held-out reprojection error: implicit {error:.4f} (step {state.best_step} of {state.step}, "
+        f"held-out reprojection error: implicit {error:.4f} (step {state.best_step or state.step} of {state.step}, "
         f"{state.seconds:.1f} seconds), bilinear {state.bilinear:.4f}, JBU {state.jbu:.4f}"
     )
     say(str(output))

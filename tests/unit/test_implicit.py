@@ -124,6 +124,26 @@ def test_steps_and_seconds_limit_a_run_and_the_next_one_goes_on(features, solved
         ImplicitFit(features, recipe=SOLVED).measure()
 
 
+def test_what_ends_before_the_first_look_at_the_held_out_views_is_not_lost(features):
+    recipe = replace(DESCENDED, measure_every=10)
+    fit = ImplicitFit(features, recipe=recipe)
+    state = fit.run(steps=3)
+    assert (state.step, state.best_step, len(state.points)) == (3, 3, 3)
+    assert state.points[-1].held_out == state.best > 0
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "fitting" and done == 2:
+            raise Cancelled
+
+    cancelled = ImplicitFit(features, recipe=recipe)
+    with pytest.raises(Cancelled):
+        cancelled.run(progress=stop)
+    field = cancelled.field()
+    assert field is not None
+    assert field.settings()["steps"] == 2
+    assert torch.equal(field.features(size=SIZE), cancelled.field(best=False).features(size=SIZE))
+
+
 def test_a_finished_fit_can_be_extended(features):
     fit = fitted(features, SOLVED)
     fit.extend(1)
@@ -155,7 +175,7 @@ def test_a_fit_can_be_cancelled_at_every_call_and_goes_on_as_if_nothing_had_been
         with pytest.raises(Cancelled):
             fit.run(progress=stop)
         field = fit.field()
-        assert (field is None) == math.isnan(fit.state.best)
+        assert (field is None) == (fit.state.step == 0)
         if field is not None:
             assert field.features(size=SIZE).isfinite().all()
         state = fit.run()

@@ -240,6 +240,8 @@ class ImplicitFit:
             progress("fitting", self._step, self._steps)
             self._one_step(progress)
             watch(self.state)
+        if self._points and self._best is None and not self._reason:
+            self._look()
         if self._step >= self._steps and not self._reason:
             self._reason = f"All {self._steps} steps are done."
         return self.state
@@ -280,9 +282,13 @@ class ImplicitFit:
         )
 
     def field(self, *, best: bool = True) -> ImplicitField | None:
-        """The features of the best, or of the latest, state; None before the first step. The fit may go on meanwhile."""
+        """The features of the best state that was measured, or of the latest; None before the first step.
+
+        Before the first measurement the latest is all that there is. The fit may go on meanwhile.
+        """
+        best = best and self._best is not None
         network = self._best if best else self._network
-        if network is None or self._components is None:
+        if network is None or self._components is None or not self._step:
             return None
         error = self._best_error if best else self._error
         settings = {
@@ -341,6 +347,14 @@ class ImplicitFit:
         self._durations.append(elapsed)
         self._points.append(FitPoint(done, self._seconds, loss, error))
         self._judge(loss, error)
+
+    def _look(self) -> None:
+        """Measure what a run ends with, if it ends before the first look at the held-out views."""
+        assert self._network is not None
+        with torch.no_grad():
+            error = self._held_out_error(self._network)
+        self._points[-1] = replace(self._points[-1], held_out=error)
+        self._judge(self._points[-1].loss, error)
 
     def _judge(self, loss: float | None, error: float | None) -> None:
         """Keep the best state; end a fit that diverges or stands still."""
