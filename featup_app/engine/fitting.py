@@ -322,7 +322,7 @@ class Fits:
             number,
             _heat(uncertainty, "inferno"),
             _heat(saliency, "viridis"),
-            _heat(kernel, "viridis"),
+            _heat(kernel, "viridis", lowest=0.0),
             views,
         )
 
@@ -462,10 +462,11 @@ def _array(values: Any) -> Values:
     return np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)
 
 
-def _heat(values: Any, colormap: str) -> HeatPicture | None:
-    """Values from the lowest to the highest as colours."""
+def _heat(values: Any, colormap: str, *, lowest: float | None = None) -> HeatPicture | None:
+    """Values from the lowest, or a smaller one, to the highest as colours."""
     if values is None:
         return None
     array = _array(values)
-    limits = float(array.min()), float(array.max())
+    least = float(array.min())
+    limits = least if lowest is None else min(lowest, least), float(array.max())
     return HeatPicture(heat_picture(array, colormap=colormap, limits=limits), limits)

@@ -109,6 +109,8 @@ class ErrorCurve(pg.PlotWidget):
             self._points.append((step, held_out))
             self._draw()
         if loss is not None and (not self._losses or step > self._losses[-1][0]):
+            if not self._losses:
+                self.getPlotItem().getAxis("right").setStyle(showValues=True)
             self._losses.append((step, loss))
             if len(self._losses) > _MOST_POINTS:
                 self._losses = self._losses[::2]
@@ -116,8 +118,13 @@ class ErrorCurve(pg.PlotWidget):
                 self._draw_loss()
         self.setXRange(0, max(10, step), padding=0.02)
 
-    def show_points(self, points: Iterable[tuple[int, float | None, float | None]]) -> None:
-        """Draw these (step, held-out error, loss) instead; what was not measured is None."""
+    def show_points(self, points: Iterable[tuple[int, float | None, float | None]], *, planned: int) -> None:
+        """Draw these (step, held-out error, loss) instead; what was not measured is None.
+
+        Args:
+            points: by rising step.
+            planned: steps in all; the axis shows them unless they are far away.
+        """
         points = list(points)
         self._points = [(step, error) for step, error, _ in points if error is not None]
         self._losses = [(step, loss) for step, _, loss in points if loss is not None]
@@ -126,7 +133,8 @@ class ErrorCurve(pg.PlotWidget):
         self._show_values(bool(self._points))
         self._draw()
         self._draw_loss()
-        self.setXRange(0, max([10, *(step for step, _, _ in points)]), padding=0.02)
+        last = points[-1][0] if points else 0
+        self.setXRange(0, max(2, last, min(planned, max(20, 2 * last))), padding=0.02)
 
     def show_levels(self, levels: Sequence[Level]) -> None:
         """Horizontal lines with their names; the highest is named above it and the others below."""
@@ -161,8 +169,9 @@ class ErrorCurve(pg.PlotWidget):
         self._levels = ()
 
     def _show_values(self, shown: bool) -> None:
-        for side in ("left", "bottom", "right"):
+        for side in ("left", "bottom"):
             self.getPlotItem().getAxis(side).setStyle(showValues=shown)
+        self.getPlotItem().getAxis("right").setStyle(showValues=shown and bool(self._losses))
 
     def _place(self, error: float) -> float:
         """Where an error stands on the left axis."""
@@ -213,7 +222,7 @@ class _LogarithmicAxis(pg.AxisItem):
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         if not self.logarithmic:
             return super().tickStrings(values, scale, spacing)
-        return [f"{10**value:.3g}" for value in values]
+        return [f"{10**value:.4g}" for value in values]
 
 
 def round_numbers(low: float, high: float) -> list[float]:
@@ -225,4 +234,5 @@ def round_numbers(low: float, high: float) -> list[float]:
     rough = (high - low) / _TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     spacing = next(step * power for step in (1, 2, 5, 10) if step * power >= rough)
-    return [number * spacing for number in range(math.ceil(low / spacing), math.floor(high / spacing) + 1)]
+    first, last = math.ceil(low / spacing - 1e-9), math.floor(high / spacing + 1e-9)
+    return [number * spacing for number in range(first, last + 1)]

@@ -70,6 +70,7 @@ class FitDesk(QObject):
         self._running: int | None = None
         self._paused = False
         self._job = 0
+        self._closed = False
         self._refreshed = 0.0
         self._seen: _Seen | None = None
         self._back_to: _Seen | None = None
@@ -322,6 +323,8 @@ class FitDesk(QObject):
 
     def _ended_early(self, job: Job, *, failed: bool) -> None:
         """A piece failed or was cancelled; the studio has told why, if there is something to tell."""
+        if self._closed:
+            return
         if job.kind == "fit open":
             for number in [number for number, record in self._records.items() if record.report is None]:
                 if number != self._running:
@@ -493,6 +496,10 @@ class FitDesk(QObject):
             self.dock.show()
             self._window.resizeDocks([self.dock], [_HEIGHT], Qt.Orientation.Vertical)
         self.dock.raise_()
+
+    def close(self) -> None:
+        """The window goes, and with it the fits; the engine ends what is under way."""
+        self._closed = True
 
     def may_close(self) -> bool:
         """Whether the window may close now; asks if work of more than a minute would be lost."""

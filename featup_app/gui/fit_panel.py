@@ -107,7 +107,7 @@ class FitPanel(QWidget):
         self.pause.setCheckable(True)
         self.stop = _button("Stop and keep", "End the fit now and keep its best state")
         self.discard = _button("Discard", "Give this fit up; the pictures from before it come back")
-        self.more = _button("More steps", "Go on with this fit")
+        self.more = _button("More steps", "Go on with this fit, for half as many steps as it has done")
         self.pause.toggled.connect(self._pause_toggled)
         self.stop.clicked.connect(self.stop_asked)
         self.discard.clicked.connect(self.discard_asked)
@@ -134,6 +134,7 @@ class FitPanel(QWidget):
         self.loss = QCheckBox("Show the loss")
         self.loss.setToolTip("Draw what the steps minimise as a thin line, on the axis at the right")
         self.loss.toggled.connect(self.curve.show_loss)
+        self.loss.setChecked(True)
         column = QVBoxLayout(page)
         column.setContentsMargins(0, 4, 0, 0)
         column.setSpacing(2)
@@ -212,18 +213,18 @@ class FitPanel(QWidget):
         self.curve.show_levels(
             [Level("bilinear", "bilinear", state.bilinear, BILINEAR), Level("jbu", "FeatUp JBU", state.jbu, OTHER)]
         )
-        self.curve.show_points([(point.step, point.held_out, point.loss) for point in state.points])
+        points = [(point.step, point.held_out, point.loss) for point in state.points]
+        self.curve.show_points(points, planned=state.steps)
         self.bar.setRange(0, 1000)
         self.bar.setValue(round(1000 * state.step / max(1, state.steps)))
-        speed = state.steps_per_second
         self.figures.show_texts(
             {
                 "step": f"{state.step:,} of {state.steps:,}",
                 "held_out": _error(state.held_out),
                 "best": _error(state.best),
                 "gain": percent_below(state.best, state.bilinear) if math.isfinite(state.best) else UNKNOWN,
-                "speed": f"{speed:.1f} steps/s" if speed else UNKNOWN,
-                "left": human_duration(state.seconds_left) if speed and state.seconds_left else UNKNOWN,
+                "speed": _speed(state.steps_per_second),
+                "left": human_duration(state.seconds_left) if state.seconds_left else UNKNOWN,
             }
         )
 
@@ -263,6 +264,12 @@ class FitPanel(QWidget):
 
     def _item_chosen(self, item: QListWidgetItem) -> None:
         self.chosen.emit(item.data(Qt.ItemDataRole.UserRole))
+
+
+def _speed(steps_per_second: float) -> str:
+    if not steps_per_second:
+        return UNKNOWN
+    return f"{steps_per_second:.1f} steps/s" if steps_per_second >= 1 else f"{1 / steps_per_second:.1f} s per step"
 
 
 def _error(value: float) -> str:

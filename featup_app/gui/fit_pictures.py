@@ -29,7 +29,7 @@ _RESIDUAL_TIP = "The error that is left at each cell of this view, in the same c
 class LearnedView(QWidget):
     """Uncertainty, kernel and saliency of a fit, and the error that is left in each held-out view.
 
-    Those that a recipe does not learn are not there.
+    Those that a recipe does not learn are not there: a plain average as the downsampler, which is one colour, is none either.
     """
 
     def __init__(self) -> None:
@@ -86,6 +86,7 @@ class LearnedView(QWidget):
 
     def show_pictures(self, pictures: LearnedPictures) -> None:
         """What a fit learned."""
+        another = self.fit != pictures.number
         self._pictures = pictures
         self.message.hide()
         self._all.show()
@@ -94,11 +95,14 @@ class LearnedView(QWidget):
             (self.kernel, pictures.kernel, "Downsampler"),
             (self.saliency, pictures.saliency, "Saliency"),
         ):
-            box.setVisible(picture is not None)
+            learned = picture is not None and not bool((picture.pixels == picture.pixels[0, 0]).all())
+            box.setVisible(learned)
             if picture is not None:
                 box.show_picture(picture.pixels, f"{title} {_range(picture)}")
         self.number.setRange(1, max(1, len(pictures.views)))
         self.number.setSuffix(f" of {len(pictures.views)}")
+        if another:
+            self.number.setValue(1)
         self._show_view()
 
     def _show_view(self) -> None:

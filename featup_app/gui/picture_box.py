@@ -73,17 +73,19 @@ class PictureBox(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, self._smooth)
         room = QRectF(0, 0, self.width(), self.height() - _TEXT_HEIGHT)
+        bottom = room.bottom()
         if self._image is not None:
             scale = min(room.width() / self._image.width(), room.height() / self._image.height())
             width, height = self._image.width() * scale, self._image.height() * scale
             place = QRectF((room.width() - width) / 2, (room.height() - height) / 2, width, height)
+            bottom = place.bottom()
             painter.drawImage(place, self._image)
             if self._marked:
                 painter.setPen(QPen(QColor(style.ACCENT), 2))
                 painter.drawRect(place.adjusted(1, 1, -1, -1))
         painter.setPen(QColor(style.MUTED))
         text = painter.fontMetrics().elidedText(self._caption, Qt.TextElideMode.ElideRight, self.width())
-        below = QRectF(0, room.height(), self.width(), _TEXT_HEIGHT)
+        below = QRectF(0, bottom, self.width(), _TEXT_HEIGHT)
         painter.drawText(below, Qt.AlignmentFlag.AlignCenter, text)
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:

@@ -417,6 +417,7 @@ class MainWindow(QMainWindow):
         }
         save_preferences(self.preferences)
         self.training.close()
+        self.fitting.close()
         self.engine.close()
         super().closeEvent(event)
         QApplication.quit()

@@ -16,10 +16,14 @@ import pytest
 import torch
 from PySide6.QtCore import Qt, QTimer
 
+from featup_app.engine.fitting import FitPlan, next_number
+from featup_app.engine.session import CLASSIFIER, Session
+from featup_app.engine.views import ViewSettings
 from featup_app.features import FeatureMap, Geometry
 from featup_app.fields import upsample
+from featup_app.fields.implicit.recipe import FIT_RECIPES
 from featup_app.gui.engine_bridge import EngineBridge
-from featup_app.images import image_from_array
+from featup_app.images import image_from_array, load_image, sample_images
 from featup_app.ops import loading, window_sum
 
 TICK_MS = 5
@@ -133,6 +137,25 @@ def test_ticks_go_on_while_a_field_is_measured_and_projected(qtbot, bridge):
             field = upsample(features, image, kernel="classical")
             field.norms(size=image.size_hw)
             field.project(matrix, size=image.size_hw)
+
+    check_smooth(qtbot, bridge, work)
+
+
+def test_ticks_go_on_during_an_implicit_fit(qtbot, bridge):
+    """Steps of a fit, and what is drawn of it between them."""
+    session, number = Session(device="cpu"), next_number()
+    image = load_image(sample_images()[0])
+    settings = ViewSettings(backbone=CLASSIFIER, input_size="128", output_size="4x", method="implicit")
+    session.fits.begin(number, session.features(image, settings), FitPlan(FIT_RECIPES["default"]), memory_budget=1e12)
+    settings = settings.with_(fit=number, fit_latest=True)
+
+    def work() -> None:
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < 2 * LONG_SECONDS:
+            session.fits.extend(number, 1)
+            session.fits.go_on(number)
+            session.pca_view(image, settings)
+            session.similarity_view(image, settings, (100, 100))
 
     check_smooth(qtbot, bridge, work)
 

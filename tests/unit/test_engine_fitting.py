@@ -82,7 +82,7 @@ def test_gathering_views_for_a_descent_is_cut_into_pieces_too(session, image):
         pieces += 1
         assert pieces < 10
         if pieces == 1:
-            assert ("features of views", 10, 30) in told
+            assert ("features of views", 0, 30) in told
     assert pieces == 2, "ten views each, and the step itself with the last ten"
     assert told[0] == ("fitting", 0, 2)
 
