@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featup_app.cli.options import UpsamplerChoice
+from featup_app.cli.tables import print_report, print_summary
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.errors import EvaluationError, FeatUpError
 from featup_app.evaluation.datasets import Dataset
@@ -19,11 +20,20 @@ from featup_app.evaluation.layouts import AUTO, LAYOUTS
 from featup_app.evaluation.methods import parse_methods
 from featup_app.evaluation.plan import CROSSINGS
 from featup_app.evaluation.report import Report, write_report
-from featup_app.evaluation.sources import Sources, parse_depth_unit
+from featup_app.evaluation.sources import Sources, parse_depth_unit, parse_limits
+from featup_app.evaluation.summary import summarise, write_summary
 from featup_app.evaluation.tasks import ALL, TASKS, Task, find_task
 
 if TYPE_CHECKING:
+    from featup_app.evaluation.costs import Cost
+    from featup_app.evaluation.plan import Plan
     from featup_app.evaluation.samples import Sample
+
+CLASSIFIER = "tf_efficientnet_lite0"
+"""Tells the classes apart where the backbone does not."""
+
+_SHARED_PROBE = ("ridge",)
+"""Protocol of the task preserve among others, if none is chosen: the probe that segmentation and depth use by themselves."""
 
 _TASK_TITLES = "; ".join(f"{task.name}: {task.title}" for task in TASKS)
 _PROTOCOLS = "; ".join(f"{task.name}: {', '.join(task.protocols)}" for task in TASKS if task.protocols)
@@ -39,11 +49,12 @@ def evaluate(
         ),
     ],
     data: Annotated[
-        Path,
+        list[Path],
         typer.Option(
             metavar="DIR",
             help="Pictures to measure on: any folder of pictures, or a data set as it was unpacked, for tasks that need to "
-            "know what is in the pictures. Nothing is downloaded.",
+            "know what is in the pictures. Nothing is downloaded. May be given several times: each task takes the first "
+            "folder that has what it needs.",
         ),
     ],
     task: Annotated[
@@ -55,15 +66,17 @@ def evaluate(
         typer.Option(
             metavar="LIST",
             help="Methods separated by commas, such as lowres,bilinear,jbu. jbu=classical and jbu=FILE choose its "
-            "weights, so that several stand in one table; implicit=FILE takes a fit of `featup-app fit`, for its image alone.",
+            "weights, so that several stand in one table; implicit=FILE takes a fit of `featup-app fit`, for its image alone; "
+            "implicit:steps=6 or dip:steps=60 fits for a shorter time. all: the ten methods of the paper's table, those that "
+            "are written out as well as they are written.",
         ),
     ] = "lowres,bilinear,jbu",
     train: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="Pictures to fit probes on. Not needed where a data set has a part for that, nor for depths: there each "
-            "picture is measured with probes of others, see --cross.",
+            help="Pictures to fit probes on; may be given several times, as --data. Not needed where a data set has a part for "
+            "that, nor for depths: there each picture is measured with probes of others, see --cross.",
         ),
     ] = None,
     cross: Annotated[
@@ -101,6 +114,14 @@ def evaluate(
     backbone: Annotated[
         str, typer.Option(metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
     ] = "dinov2-s14-imgfocus",
+    cam_backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Pretrained model with classes, for the task cam; --backbone if it has some, else {CLASSIFIER}. One that is "
+            "not --backbone is used at its own layer and size.",
+        ),
+    ] = None,
     layer: Annotated[
         str | None, typer.Option(metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".')
     ] = None,
@@ -115,8 +136,12 @@ def evaluate(
     ] = 3,
     steps: Annotated[int | None, typer.Option(min=1, help="end2end: steps of each training; 300 if not given.")] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Use at most so many pictures, evenly spread, of each folder."),
+        str | None,
+        typer.Option(
+            metavar="N|N,TASK=N,...",
+            help="Use at most so many pictures, evenly spread, of each folder; other numbers for single tasks, and train=N for "
+            "pictures to fit on.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of views, samples and bootstrap.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what an earlier run has measured.")] = False,
@@ -149,11 +174,14 @@ def evaluate(
     same command is given again. Pictures that fail are listed and passed over.
     """
     chosen = TASKS if task == ALL else (find_task(task),)
-    if train is not None and not any(entry.trains for entry in chosen):
+    if train and not any(entry.trains for entry in chosen):
         raise EvaluationError(f"The task {task} fits nothing; leave out --train, or choose another task.")
     choices = parse_methods(methods, upsampler=upsampler)
     units = None if depth_unit is None else parse_depth_unit(depth_unit)
-    sources = Sources(data, train, layout, units, limit)
+    limits = None if limit is None else parse_limits(limit)
+    sources = Sources(tuple(data), tuple(train or ()), layout, units, limits)
+    protocols = tuple(dict.fromkeys(part.strip() for part in protocol.split(",") if part.strip()))
+    wishes = [_wishes_of(entry, chosen, protocols, probe) for entry in chosen]
     passed_over: list[tuple[str, FeatUpError]] = []
     found: list[tuple[Task, Dataset, Dataset | None]] = []
     for entry in chosen:
@@ -181,17 +209,22 @@ def evaluate(
                 seed=seed,
                 folds=folds,
                 cross=cross,
-                probe=probe,
-                protocols=tuple(dict.fromkeys(part.strip() for part in protocol.split(",") if part.strip())),
                 repeats=repeats,
                 steps=steps,
             )
+            plans: list[Plan] = []
             helpers = _helpers(context, 0 if helper else workers - 1, threads_each(workers))
             with Records(output, fresh=fresh) as records, helpers:
                 for entry, measured, training in found:
-                    own = dataclasses.replace(plan, data=measured, train=training)
+                    own_protocols, own_probe = wishes[chosen.index(entry)]
+                    own = dataclasses.replace(
+                        plan, data=measured, train=training, protocols=own_protocols, probe=own_probe
+                    )
                     try:
-                        reports.append(entry.evaluate(own, records, output, progress=progress))
+                        own, left_out = _for_classes(own, cam_backbone) if entry.needs_head else (own, ())
+                        report = entry.evaluate(own, records, output, progress=progress)
+                        reports.append(dataclasses.replace(report, failures=(*report.failures, *left_out)))
+                        plans.append(own)
                     except FeatUpError as error:
                         passed_over.append((entry.name, error))
                         _stop_if_nothing_is_left(chosen, passed_over)
@@ -201,8 +234,11 @@ def evaluate(
             if not helper:
                 with Records(output, fresh=fresh, name=EXTRAS_FILE) as extras:
                     if costs:
-                        known = measure_costs(plan, extras, progress=progress)
-                        reports = [with_costs(report, known) for report in reports]
+                        known: dict[str, dict[str, Cost]] = {}
+                        for own in (plan, *(own for own in plans if own.backbone is not plan.backbone)):
+                            known[own.backbone.name] = measure_costs(own, extras, progress=progress)
+                        pairs = zip(reports, plans, strict=True)
+                        reports = [with_costs(report, known[own.backbone.name]) for report, own in pairs]
                     if pictures:
                         samples = sample_pictures(plan, extras, count=pictures, progress=progress)
     except KeyboardInterrupt:
@@ -214,21 +250,72 @@ def evaluate(
         path for report in reports for path in write_report(report, output / report.task if task == ALL else output)
     ]
     reasons = [(name, str(why)) for name, why in passed_over]
-    files.append(write_html(reports, output, samples=samples, passed_over=reasons))
+    summary = None
+    if task == ALL:
+        labels = [choice.label for choice in choices]
+        summary = summarise(labels, [entry.name for entry in chosen], reports, dict(reasons))
+        files += write_summary(summary, output)
+    files.append(write_html(reports, output, summary=summary, samples=samples, passed_over=reasons))
     for name, why in passed_over:
         complain(f"The task {name} was passed over: {why}")
     for report in reports:
         for picture, reason in report.failures:
             complain(f"{picture} was passed over{f' by {report.task}' if task == ALL else ''}: {reason}")
     if as_json:
-        say_json([report.as_dict() for report in reports] if task == ALL else reports[0].as_dict())
+        told = [report.as_dict() for report in reports]
+        say_json(told[0] if summary is None else {"summary": summary.as_dict(), "reports": told})
         return
     for report in reports:
         if task == ALL:
             say(f"{report.task}: {find_task(report.task).title}")
-        _print_table(report)
+        print_report(report)
+    if summary is not None:
+        say("All tasks")
+        print_summary(summary)
     for path in files:
         say(str(path))
+
+
+def _wishes_of(
+    task: Task, chosen: Sequence[Task], protocols: tuple[str, ...], probe: str
+) -> tuple[tuple[str, ...], str]:
+    """The protocols and the probe of one task. Of several tasks each takes those that it has.
+
+    Raises:
+        EvaluationError: if none of several tasks has what is asked for.
+    """
+    if len(chosen) == 1:
+        return protocols, probe
+    every = {name for entry in chosen for name in entry.protocols}
+    if unknown := [name for name in protocols if name not in every]:
+        raise EvaluationError(f'No task has a protocol "{unknown[0]}"; there are: {", ".join(sorted(every))}.')
+    kinds = {name for entry in chosen for name in entry.probes}
+    if probe and probe not in kinds:
+        raise EvaluationError(f'No task has a probe "{probe}"; there are: {", ".join(sorted(kinds))}.')
+    own = tuple(name for name in protocols if name in task.protocols)
+    if not own and task.default == ():
+        own = _SHARED_PROBE  # the other tasks have measured with this one: nothing is fitted to a picture a second time
+    return own, probe if probe in task.probes else ""
+
+
+def _for_classes(plan: Plan, name: str | None) -> tuple[Plan, tuple[tuple[str, str], ...]]:
+    """The plan with a backbone that tells classes apart, and the methods that have no weights for that one, with the reason."""
+    from featup_app.backbones import load_backbone
+
+    if (name is None and plan.backbone.has_head) or name == plan.backbone.name:
+        return plan, ()
+    backbone = load_backbone(name or CLASSIFIER, device=str(plan.backbone.device))
+    layer = backbone.layers[-1]
+    usable, left_out = [], []
+    for choice in plan.methods:
+        try:
+            choice.prepare(backbone.name, layer.name, layer.channels, for_head=True)
+            usable.append(choice)
+        except FeatUpError as error:
+            left_out.append((choice.label, str(error)))
+    if not usable:
+        raise EvaluationError(f"No method can be measured with {backbone.name}; the first says: {left_out[0][1]}")
+    return dataclasses.replace(plan, backbone=backbone, methods=tuple(usable), layer=None, size=None), tuple(left_out)
 
 
 def _helpers(context: typer.Context, count: int, threads: int) -> Helpers:
@@ -236,8 +323,10 @@ def _helpers(context: typer.Context, count: int, threads: int) -> Helpers:
     words = []
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))
-        if parameter.name not in ("fresh", "as_json") and value is not None and value != parameter.default:
-            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
+        if parameter.name in ("fresh", "as_json") or value is None or value == parameter.default:
+            continue
+        for one in value if isinstance(value, list | tuple) else (value,):
+            words += [parameter.opts[0]] if one is True else [parameter.opts[0], str(one)]
     if count:
         import torch
 
@@ -249,34 +338,3 @@ def _stop_if_nothing_is_left(chosen: Sequence[Task], passed_over: Sequence[tuple
     """Raise the first reason if every task was passed over."""
     if len(passed_over) == len(chosen):
         raise passed_over[0][1]
-
-
-def _print_table(report: Report) -> None:
-    import sys
-
-    from rich.console import Console
-    from rich.table import Table
-
-    better = "higher" if report.higher_is_better else "lower"
-    extra = ("peak MB", "parameters") if any(row.parameters is not None for row in report.rows) else ()
-    table = Table(box=None, pad_edge=False)
-    for index, title in enumerate(
-        ("method", "protocol", f"{report.figure_name} ({better} is better)", f"± over {report.spread_name}",
-         "to bilinear", "95 %", "s/picture", "pictures", *(name for name, _ in report.further), *extra)
-    ):  # fmt: skip
-        table.add_column(title, justify="left" if index < 2 else "right", no_wrap=index == 0)
-    for row in report.rows:
-        table.add_row(
-            row.method,
-            row.protocol,
-            f"{row.figure:.4f}",
-            f"{row.spread:.4f}",
-            "-" if row.difference is None else f"{row.difference:+.4f}",
-            "-" if row.interval is None else f"{row.interval[0]:+.4f} .. {row.interval[1]:+.4f}",
-            f"{row.seconds:.2f}",
-            str(row.pictures),
-            *("-" if row.further[name] is None else f"{row.further[name]:.4f}" for name, _ in report.further),
-            *("-" if value is None else f"{value:,.0f}" for value in (row.memory_mb, row.parameters)[: len(extra)]),
-        )
-    width = None if sys.stdout.isatty() else 200  # in a file or a pipe no line is broken
-    Console(width=width).print(table)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         score_segmentation,
     )
     from featup_app.evaluation.sources import Sources
+    from featup_app.evaluation.summary import Summary, summarise
     from featup_app.evaluation.tasks import TASKS, Task, find_task
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "SegmentationHead",
     "SegmentationScore",
     "Sources",
+    "Summary",
     "TASKS",
     "Task",
     "detect_layout",
@@ -69,6 +71,7 @@ __all__ = [
     "rgbd_images",
     "sample_pictures",
     "score_segmentation",
+    "summarise",
     "train_head",
     "with_costs",
     "write_html",
@@ -115,6 +118,8 @@ __getattr__ = lazy_names(
         "load_frames": "segmentation",
         "score_segmentation": "segmentation",
         "Sources": "sources",
+        "Summary": "summary",
+        "summarise": "summary",
         "TASKS": "tasks",
         "Task": "tasks",
         "find_task": "tasks",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featup_app.evaluation.report import Report, Row
+from featup_app.evaluation.summary import MARKS, Summary
 from featup_app.evaluation.tasks import find_task
 from featup_app.export.staging import Staging
 from featup_app.files import plain_facts
@@ -39,6 +40,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { color: var(--muted); font-weight: 600; vertical-align: bottom; white-space: normal; }
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
+.whole td:nth-child(2), .whole th:nth-child(2) { text-align: right; }
 td.best { color: var(--best); font-weight: 700; }
 svg { display: block; margin: .8rem 0; max-width: 100%; } svg text { fill: var(--ink); font: 13px system-ui, sans-serif; }
 svg .bar { fill: var(--bar); } svg .spread { stroke: var(--ink); stroke-width: 1.5; } svg .axis { stroke: var(--line); }
@@ -50,12 +52,17 @@ details { margin: .6rem 0; } summary { cursor: pointer; color: var(--muted); }
 
 
 def html_page(
-    reports: Sequence[Report], *, samples: Sequence[Sample] = (), passed_over: Sequence[tuple[str, str]] = ()
+    reports: Sequence[Report],
+    *,
+    summary: Summary | None = None,
+    samples: Sequence[Sample] = (),
+    passed_over: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page.
 
     Args:
         reports: the tables.
+        summary: the table of all of them, which then stands first.
         samples: pictures to show.
         passed_over: tasks that could not be done, with the reason.
     """
@@ -70,6 +77,7 @@ def html_page(
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(f'Upsampling methods compared: {names}')}</title><style>{_STYLE}</style></head><body>",
         f'<h1>Upsampling methods compared</h1><p class="note">{escape(" ".join(told).strip())}</p>',
+        "" if summary is None else _whole(summary),
         *(_section(report) for report in reports),
         _pictures(samples),
         _list("Tasks that were passed over", passed_over),
@@ -82,6 +90,7 @@ def write_html(
     reports: Sequence[Report],
     folder: Path,
     *,
+    summary: Summary | None = None,
     samples: Sequence[Sample] = (),
     passed_over: Sequence[tuple[str, str]] = (),
 ) -> Path:
@@ -91,9 +100,32 @@ def write_html(
         ExportError: if the folder cannot be written.
     """
     with Staging(overwrite=True) as files:
-        page = html_page(reports, samples=samples, passed_over=passed_over)
+        page = html_page(reports, summary=summary, samples=samples, passed_over=passed_over)
         files.add(folder / HTML_FILE).write_text(page, encoding="utf-8")
     return folder / HTML_FILE
+
+
+def _whole(summary: Summary) -> str:
+    """The table of all tasks."""
+    lines = ["<table><thead><tr><th>method</th>"]
+    for column in summary.columns:
+        lines.append(f"<th>{escape(column.head)}</th>")
+    lines.append("</tr></thead><tbody>")
+    best = summary.best()
+    for label, cells in summary.rows:
+        lines.append(f"<tr><td>{escape(label)}</td>")
+        for column, cell, leader in zip(summary.columns, cells, best, strict=True):
+            mark = ' class="best"' if leader == label else ""
+            told = cell.reason or ("" if cell.difference is None else f"{cell.difference:+.4f} to bilinear")
+            text = f"{_number(cell.figure, column.decimals)} {MARKS[cell.differs]}".rstrip()
+            lines.append(f'<td{mark} title="{escape(told)}">{text}</td>')
+        lines.append("</tr>")
+    lines.append("</tbody></table>")
+    return (
+        '<section><h2>All tasks</h2><p class="note">+ better, - worse than bilinear: the 95 % interval of the difference leaves '
+        f'out zero. The best figure of a column is green.</p><div class="wide whole">{"".join(lines)}</div>'
+        f"{_list('Measured on', summary.notes)}{_list('No figure', summary.reasons())}</section>"
+    )
 
 
 def _section(report: Report) -> str:

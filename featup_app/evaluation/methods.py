@@ -1,4 +1,8 @@
-"""The methods that a table compares, as a person names them: ``lowres,bilinear,jbu,jbu=classical,jbu=street.safetensors``."""
+"""The methods that a table compares, as a person names them.
+
+``lowres,bilinear,jbu,jbu=classical,jbu=street.safetensors,implicit:steps=6``: a method, numbers for its options after colons, and
+its weights after ``=``. ``all`` stands for the rows of the paper's table.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,17 @@ CLASSICAL = "classical"
 BASELINE = "bilinear"
 """Differences are told to this method."""
 
+PAPER_ROWS = (
+    "lowres", "bilinear", "resize_conv", "dip", "strided", "large_image", "carafe", "sapa", "jbu", "implicit",
+)  # fmt: skip
+"""What FeatUp (ICLR 2024) compares, in the order of its table; :data:`ALL_ROWS` stands for them."""
+
+ALL_ROWS = "all"
+
 RAW = "raw"
+
+_NUMBERS = ("steps", "seed", "seconds", "factor", "radius", "epsilon", "sigma_spatial", "sigma_range")
+"""Options of methods that are numbers, and can be set in a list of methods."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,13 @@ class MethodChoice:
         method: a name in ``METHODS``.
         upsampler: ``classical``, a file with weights or with what was fitted to an image, or None for what the method takes by
             itself.
+        options: names and values of other options of the method.
     """
 
     label: str
     method: str
     upsampler: str | None = None
+    options: tuple[tuple[str, int | float], ...] = ()
 
     def prepare(self, backbone: str, layer: str, channels: int, *, for_head: bool = False) -> PreparedMethod:
         """Load what the method needs for the features of a layer.
@@ -68,13 +84,17 @@ class MethodChoice:
         if weights is None and "kernel" in entry.options:
             return self._plain({"kernel": CLASSICAL})
         if weights is None:
-            return dataclasses.replace(self._plain({}), identity={"method": self.method, "weights": "untrained"})
+            plain = self._plain({})
+            return dataclasses.replace(plain, identity={**plain.identity, "weights": "untrained"})
         weights.check_method(self.method)
         if for_head and "kernel" in entry.options:
             weights = _for_any_features(weights, backbone, layer, channels)
         weights.check_fits(backbone, layer, channels)
         prepared = PreparedMethod(
-            self.label, self.method, {"upsampler": weights}, {"method": self.method, "upsampler": weights.facts()}
+            self.label,
+            self.method,
+            {"upsampler": weights, **dict(self.options)},
+            {"method": self.method, "upsampler": weights.facts(), **dict(self.options)},
         )
         if weights.norm is None:
             return prepared
@@ -91,14 +111,15 @@ class MethodChoice:
         from featup_app.fields.implicit.recipe import DEFAULT
 
         if self.upsampler is None:
-            identity = {"method": self.method, "recipe": DEFAULT.facts()}
-            return dataclasses.replace(self._plain({}), identity=identity)
+            plain = self._plain({})
+            return dataclasses.replace(plain, identity={**plain.identity, "recipe": DEFAULT.facts()})
         path = Path(self.upsampler)
         read_fit_facts(path)
         identity = {"method": self.method, "fit": hashlib.sha256(path.read_bytes()).hexdigest()}
         return dataclasses.replace(self._plain({"fit": str(path)}), identity=identity)
 
     def _plain(self, options: dict[str, Any]) -> PreparedMethod:
+        options = {**options, **dict(self.options)}
         return PreparedMethod(self.label, self.method, options, {"method": self.method, **options})
 
 
@@ -150,38 +171,81 @@ class PreparedMethod:
 
 
 def parse_methods(text: str, *, upsampler: str | None = None) -> tuple[MethodChoice, ...]:
-    """The methods of a list separated by commas; ``name=classical`` and ``name=FILE`` choose the weights of a
-    guided one, ``implicit=FILE`` what was fitted to an image.
+    """The methods of a list separated by commas.
+
+    ``name=classical`` and ``name=FILE`` choose the weights of a guided one, ``implicit=FILE`` what was fitted to an image,
+    ``name:option=NUMBER`` sets an option. ``all`` stands for :data:`PAPER_ROWS`; of these, methods that are written out as well
+    are there as they are written.
 
     Args:
         text: as a person writes it.
         upsampler: weights for the method jbu where it names none: ``classical``, a file, or None for the built-in ones.
 
     Raises:
-        EvaluationError: if a method is there twice, a file is missing, or weights are given to a method without any.
+        EvaluationError: if a method is there twice, a file is missing, weights are given to a method without any, or an option
+            is none of the method's or no number.
         UpsamplerError: for an unknown method.
     """
-    choices: list[MethodChoice] = []
-    for part in (part.strip() for part in text.split(",")):
-        if not part:
-            continue
-        name, given, weights = (piece.strip() for piece in part.partition("="))
-        entry = find_method(name)
-        if given and not (entry.takes_weights or entry.takes_fit):
-            raise EvaluationError(f'The method "{name}" has no weights to choose; leave out "={weights}".')
-        if given and not weights:
-            raise EvaluationError(f'"{part}" names no weights; write {name}=FILE, or jbu=classical.')
-        if weights == CLASSICAL and "kernel" not in entry.options:
-            raise EvaluationError(f'The method "{name}" has no classical form; leave out "={weights}".')
-        chosen = weights or (upsampler if "kernel" in entry.options else None)
-        if chosen is not None and chosen != CLASSICAL and not Path(chosen).is_file():
-            raise EvaluationError(
-                f'There is no file "{chosen}" with weights for {name}; check the name and the folder.'
-            )
-        if part in [choice.label for choice in choices]:
-            raise EvaluationError(f'The method "{part}" is asked for twice; once is enough.')
-        choices.append(MethodChoice(part, name, chosen))
+    parts = [part for part in (part.strip() for part in text.split(",")) if part]
+    choices = [_choice(part, upsampler) for part in parts if part != ALL_ROWS]
+    if ALL_ROWS in parts:
+        rows: list[MethodChoice] = []
+        for name in PAPER_ROWS:
+            rows += [choice for choice in choices if choice.method == name] or [_choice(name, upsampler)]
+        choices = rows + [choice for choice in choices if choice.method not in PAPER_ROWS]
+    labels = [choice.label for choice in choices]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise EvaluationError(f'The method "{label}" is asked for twice; once is enough.')
     if not choices:
         names = ", ".join(method.name for method in METHODS)
-        raise EvaluationError(f"There is no method to evaluate; name at least one of: {names}.")
+        raise EvaluationError(f"There is no method to evaluate; name at least one of: {names}, {ALL_ROWS}.")
     return tuple(choices)
+
+
+def _choice(part: str, upsampler: str | None) -> MethodChoice:
+    """One method of a list; arguments and errors as in :func:`parse_methods`."""
+    name, settings, given, weights = _pieces(part)
+    entry = find_method(name)
+    options = tuple(_option(piece, name, entry.options) for piece in settings)
+    if given and not (entry.takes_weights or entry.takes_fit):
+        with_weights = ", ".join(method.name for method in METHODS if method.takes_weights)
+        raise EvaluationError(
+            f'The method "{name}" has no weights to choose; leave out "={weights}". Methods with weights: {with_weights}.'
+        )
+    if given and not weights:
+        raise EvaluationError(f'"{part}" names no weights; write {name}=FILE, or jbu=classical.')
+    if weights == CLASSICAL and "kernel" not in entry.options:
+        raise EvaluationError(f'The method "{name}" has no classical form; leave out "={weights}".')
+    chosen = weights or (upsampler if "kernel" in entry.options else None)
+    if chosen is not None and chosen != CLASSICAL and not Path(chosen).is_file():
+        raise EvaluationError(f'There is no file "{chosen}" with weights for {name}; check the name and the folder.')
+    return MethodChoice(part, name, chosen, options)
+
+
+def _pieces(part: str) -> tuple[str, list[str], bool, str]:
+    """Name, settings, whether weights are named, and these: of ``name:option=1:other=2`` or ``name:option=1=FILE``."""
+    end = min((place for place in (part.find(":"), part.find("=")) if place >= 0), default=len(part))
+    name, rest, settings = part[:end].strip(), part[end:], []
+    while rest.startswith(":"):
+        option, _, value = rest[1:].partition("=")
+        stop = min((place for place in (value.find(":"), value.find("=")) if place >= 0), default=len(value))
+        settings.append(f"{option.strip()}={value[:stop].strip()}")
+        rest = value[stop:]
+    return name, settings, rest.startswith("="), rest[1:].strip()
+
+
+def _option(piece: str, method: str, allowed: tuple[str, ...]) -> tuple[str, int | float]:
+    """An option and its number. Raises EvaluationError."""
+    name, _, text = piece.partition("=")
+    usable = [option for option in allowed if option in _NUMBERS]
+    if name not in usable:
+        told = f"it takes: {', '.join(usable)}" if usable else "it takes none"
+        raise EvaluationError(f'The method "{method}" has no option "{name}" to set in a list of methods; {told}.')
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < float("inf"):
+        raise EvaluationError(f'"{piece}" is no number for {method}; write for instance {method}:{name}=8.')
+    return name, int(value) if value == int(value) else value

@@ -7,28 +7,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featup_app.errors import EvaluationError
-from featup_app.evaluation.datasets import DEPTHS, Dataset
-from featup_app.evaluation.layouts import AUTO, TRAIN, VAL, find_layout, open_dataset
-from featup_app.evaluation.tasks import Task
+from featup_app.evaluation.datasets import DEPTHS, LABELS, PHOTOS, Dataset
+from featup_app.evaluation.layouts import AUTO, TRAIN, VAL, detect_layout, find_layout, open_dataset
+from featup_app.evaluation.tasks import TASKS, Task
 
 
 @dataclass(frozen=True)
 class Sources:
     """Where pictures lie.
 
+    Of several folders each task takes the first one that knows of its pixels what the task needs; tasks that need nothing take
+    plain pictures if there are some, else the first folder.
+
     Attributes:
-        data: those to measure on.
-        train: those to fit on; None to find them beside the others where a data set has parts.
-        layout: of both folders: a name, or ``auto``.
+        data: those to measure on, one folder or several.
+        train: those to fit on, none, one or several; without one they are found beside the others where a data set has parts.
+        layout: of all folders that it can serve: a name, or ``auto``.
         per_metre: readings of depth files for one metre, a number or one for each scene; None for what is usual.
-        limit: at most so many pictures of each; None for all.
+        limit: at most so many pictures of each folder; None for all. Or such a number by the name of a task, by ``train`` for
+            the pictures to fit on, and by the empty name for all others.
     """
 
-    data: Path
-    train: Path | None = None
+    data: Path | tuple[Path, ...]
+    train: Path | tuple[Path, ...] | None = None
     layout: str = AUTO
     per_metre: Mapping[str, float] | float | None = None
-    limit: int | None = None
+    limit: Mapping[str, int] | int | None = None
+
+    def __post_init__(self) -> None:
+        for folder in (*_several(self.data), *_several(self.train)) if len(_several(self.data)) > 1 else ():
+            if not folder.is_dir():
+                raise EvaluationError(f'There is no folder "{folder}"; check its name.')
 
     def open(self, task: Task) -> tuple[Dataset, Dataset | None]:
         """The pictures that a task measures on and those that it fits on.
@@ -39,27 +48,99 @@ class Sources:
         Raises:
             EvaluationError: if a folder is laid out differently, or there is nothing to fit on but what is measured.
         """
-        data = self._opened(self.data, task, VAL)
+        data = self._opened(self._folder(task), task, VAL, task.name)
         if not task.trains:
             return data, None
+        folder = self._training_folder(data)
         parts = find_layout(data.layout).parts
-        if self.train is None and data.kind == DEPTHS and not parts:
+        if folder is None and data.kind == DEPTHS and not parts:
             return data, None
-        if self.train is None and not parts:
+        if folder is None and not parts:
             raise EvaluationError(
-                f'The task {task.name} fits on training pictures, and "{self.data}" has no part for that; name their folder '
+                f'The task {task.name} fits on training pictures, and "{data.folder}" has no part for that; name their folder '
                 "with --train."
             )
-        train = self._opened(self.train or self.data, task, TRAIN)
+        train = self._opened(folder or data.folder, task, TRAIN, TRAIN)
         if {item.image_path.resolve() for item in train.items} & {item.image_path.resolve() for item in data.items}:
             raise EvaluationError(
-                f'The pictures of "{self.data}" would be measured with what was fitted on them; give other ones with --train.'
+                f'The pictures of "{data.folder}" would be measured with what was fitted on them; give other ones with --train.'
             )
         return data, train
 
-    def _opened(self, folder: Path, task: Task, part: str) -> Dataset:
-        found = open_dataset(folder, layout=self.layout, kinds=task.kinds, part=part, per_metre=self.per_metre)
-        return found.limited(self.limit)
+    def _folder(self, task: Task) -> Path:
+        """The folder that a task measures on. Raises EvaluationError if none of several will do."""
+        folders = _several(self.data)
+        if len(folders) == 1:
+            return folders[0]
+        for kind in task.kinds:
+            for folder in folders:
+                if self._kind(folder) == kind:
+                    return folder
+        if PHOTOS in task.kinds:
+            return folders[0]
+        wanted = " or ".join(_KNOWN[kind] for kind in task.kinds)
+        raise EvaluationError(
+            f"The task {task.name} needs pictures with {wanted} of their pixels, and none of the {len(folders)} folders has "
+            "them; name one that has with another --data."
+        )
+
+    def _training_folder(self, data: Dataset) -> Path | None:
+        """The folder to fit on; of several, or beside several to measure on, the first that knows the same of its pixels."""
+        folders = _several(self.train)
+        if len(folders) == 1 and len(_several(self.data)) == 1:
+            return folders[0]
+        return next((folder for folder in folders if self._kind(folder) == data.kind), None)
+
+    def _kind(self, folder: Path) -> str | None:
+        """What a folder knows about its pixels; None if it holds no pictures."""
+        try:
+            return detect_layout(folder).kind
+        except EvaluationError:
+            return None
+
+    def _opened(self, folder: Path, task: Task, part: str, limited_by: str) -> Dataset:
+        layout, per_metre = self.layout, self.per_metre
+        if len(_several(self.data)) > 1:  # then some of the folders are not of the layout that was named
+            if layout != AUTO and find_layout(layout).kind != self._kind(folder):
+                layout = AUTO
+            if self._kind(folder) != DEPTHS:
+                per_metre = None
+        found = open_dataset(folder, layout=layout, kinds=task.kinds, part=part, per_metre=per_metre)
+        return found.limited(self._limit(task, limited_by))
+
+    def _limit(self, task: Task, name: str) -> int | None:
+        if not isinstance(self.limit, Mapping):
+            return self.limit
+        return self.limit.get(name, self.limit.get(task.name, self.limit.get("")))
+
+
+_KNOWN = {LABELS: "classes", DEPTHS: "depths", PHOTOS: "nothing"}
+
+
+def _several(folders: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
+    """The folders, however they were given."""
+    if folders is None:
+        return ()
+    return (folders,) if isinstance(folders, Path) else folders
+
+
+def parse_limits(text: str) -> Mapping[str, int]:
+    """Numbers of pictures as a person writes them: ``16``, or ``16,quality=8,train=60``.
+
+    Raises:
+        EvaluationError: if that is not a whole number of at least one for everything, a task, or ``train``.
+    """
+    names = ("", TRAIN, *(task.name for task in TASKS))
+    limits: dict[str, int] = {}
+    for part in text.split(","):
+        name, given, number = (piece.strip() for piece in part.rpartition("="))
+        if name not in names or (given and not name) or not number.isascii() or not number.isdigit() or int(number) < 1:
+            raise EvaluationError(
+                f'The limit "{text}" is not understood; give a number of pictures, and others for single tasks, such as '
+                f"16,quality=8 ({', '.join(names[1:])})."
+            )
+        limits[name] = int(number)
+    return limits
 
 
 def parse_depth_unit(text: str) -> Mapping[str, float] | float:

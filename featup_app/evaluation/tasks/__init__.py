@@ -39,6 +39,7 @@ class Task:
         protocols: ways of measuring that can be asked for, each giving a row per method.
         default: the protocols that are used where none is chosen; None for the first, empty where it depends on the data.
         probes: kinds of probes to choose from; the first is the default.
+        needs_head: whether the backbone has to tell classes apart.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Task:
     protocols: tuple[str, ...] = ()
     probes: tuple[str, ...] = ()
     default: tuple[str, ...] | None = None
+    needs_head: bool = False
 
     def completed(self, plan: Plan) -> Plan:
         """The plan with the task's defaults in the places that were left open.
@@ -129,6 +131,7 @@ TASKS: tuple[Task, ...] = (
             "hard-odds-mean",
             "soft-odds-mean",
         ),
+        needs_head=True,
     ),
     Task("end2end", "segmentation with the upsampler trained inside the network", "end_to_end", (LABELS,), trains=True),
 )

@@ -1,0 +1,75 @@
+"""Tables of an evaluation on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from featup_app.cli.terminal import say
+from featup_app.evaluation.report import Report
+from featup_app.evaluation.summary import MARKS, Cell, Column, Summary
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_PIPE_WIDTH = 200
+
+
+def print_report(report: Report) -> None:
+    """The table of one task."""
+    from rich.table import Table
+
+    better = "higher" if report.higher_is_better else "lower"
+    extra = ("peak MB", "parameters") if any(row.parameters is not None for row in report.rows) else ()
+    table = Table(box=None, pad_edge=False)
+    for index, title in enumerate(
+        ("method", "protocol", f"{report.figure_name} ({better} is better)", f"± over {report.spread_name}",
+         "to bilinear", "95 %", "s/picture", "pictures", *(name for name, _ in report.further), *extra)
+    ):  # fmt: skip
+        table.add_column(title, justify="left" if index < 2 else "right", no_wrap=index == 0)
+    for row in report.rows:
+        table.add_row(
+            row.method,
+            row.protocol,
+            f"{row.figure:.4f}",
+            f"{row.spread:.4f}",
+            "-" if row.difference is None else f"{row.difference:+.4f}",
+            "-" if row.interval is None else f"{row.interval[0]:+.4f} .. {row.interval[1]:+.4f}",
+            f"{row.seconds:.2f}",
+            str(row.pictures),
+            *("-" if row.further[name] is None else f"{row.further[name]:.4f}" for name, _ in report.further),
+            *("-" if value is None else f"{value:,.0f}" for value in (row.memory_mb, row.parameters)[: len(extra)]),
+        )
+    _print(table)
+
+
+def print_summary(summary: Summary) -> None:
+    """All tasks in one table, with what its marks and dashes mean."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for column in summary.columns:
+        table.add_column(column.head, justify="right")
+    for label, cells in summary.rows:
+        shown = (_cell(column, cell) for column, cell in zip(summary.columns, cells, strict=True))
+        table.add_row(label, *shown)
+    _print(table)
+    say("+ better, - worse than bilinear: the 95 % interval of the difference leaves out zero.")
+    for task, note in summary.notes:
+        say(f"{task}: {note}")
+    for names, reason in summary.reasons():
+        say(f"No figure for {names}: {reason}")
+
+
+def _cell(column: Column, cell: Cell) -> str:
+    if cell.figure is None:
+        return "-  "
+    return f"{cell.figure:.{column.decimals}f} {MARKS[cell.differs]}"
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH  # in a file or a pipe no line is broken
+    Console(width=width).print(table)
