@@ -40,8 +40,9 @@ class ImplicitField(FeatureField):
     """Features as a network gives them for the position and colour of each output pixel.
 
     The network is evaluated once for an output size; its principal components are kept in half precision, and every lens
-    folds its functionals into them. For outputs whose components do not fit into :data:`KEPT_BYTES`, the functionals are
-    folded into the network's last layer instead, and nothing is kept.
+    folds its functionals into them. Parts of such an output that are asked for earlier are rounded in the same way, so that
+    numbers do not depend on what happens to be kept. For outputs whose components do not fit into :data:`KEPT_BYTES`, few
+    functionals are folded into the network's last layer instead, and nothing is kept.
 
     Args:
         features: the low-resolution map of the image.
@@ -116,11 +117,18 @@ class ImplicitField(FeatureField):
             kept = self._components_of(size, region, progress)
             result = torch.empty(len(matrix), region.height, region.width, device=matrix.device)
             if kept is None:
+                rounded = self._map_bytes(size) <= KEPT_BYTES
+                fold = not rounded and len(matrix) < matrix.shape[1]
                 folded = matrix @ self.network.last.weight
                 constant = addend if self.network.last.bias is None else addend + matrix @ self.network.last.bias
                 for part, hidden in self._hidden(size, region, progress):
-                    values = torch.addmm(constant, hidden, folded.T)
-                    result[:, part.top - region.top : part.bottom - region.top] = values.T.view(
+                    if fold:
+                        values = torch.addmm(constant, hidden, folded.T).T
+                    else:
+                        strip = self.network.last(hidden).T
+                        strip = strip.half().float() if rounded else strip
+                        values = torch.addmm(addend[:, None], matrix, strip)
+                    result[:, part.top - region.top : part.bottom - region.top] = values.reshape(
                         -1, part.height, part.width
                     )
                 return result
