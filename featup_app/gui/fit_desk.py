@@ -8,17 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, Qt
-from PySide6.QtWidgets import QDockWidget, QMessageBox
+from PySide6.QtWidgets import QDockWidget
 
-from featup_app.engine.fitting import (
-    FitPlan,
-    FitRefusal,
-    FitReport,
-    begin_fit,
-    live_size,
-    next_number,
-    open_fit,
-)
+from featup_app.engine.fitting import FitPlan, FitRefusal, FitReport, begin_fit, live_size, next_number, open_fit
 from featup_app.engine.jobs import Job, Progressed
 from featup_app.engine.views import ViewSettings
 from featup_app.errors import SizeError
@@ -30,7 +22,7 @@ from featup_app.gui.fit_records import (
     ask_where_to_save,
     ask_which_to_open,
     features_key,
-    most_seconds,
+    may_lose,
 )
 from featup_app.gui.studio import FITTED
 
@@ -44,9 +36,6 @@ FITS_KEPT = 8
 
 REFRESH_SECONDS = 1.0
 """Between two pictures of a fit that is under way."""
-
-_LONG_SECONDS = 60.0
-"""Of fitting, which one would not want to lose with the window."""
 
 _HEIGHT = 290
 """Pixels that the panel takes when it appears, so that the pictures stay the largest thing."""
@@ -68,9 +57,8 @@ class FitDesk(QObject):
         self._records: dict[int, FitRecord] = {}
         self._shown: dict[Hashable, int] = {}
         self._running: int | None = None
-        self._paused = False
+        self._paused = self._continued = self._closed = False
         self._job = 0
-        self._closed = False
         self._refreshed = 0.0
         self._seen: _Seen | None = None
         self._back_to: _Seen | None = None
@@ -95,7 +83,7 @@ class FitDesk(QObject):
         studio.fit_wanted.connect(self._wanted)
         studio.pca_ready.connect(self._saw)
         studio.settings_changed.connect(lambda _: self._features_changed())
-        studio.image_changed.connect(lambda _: self._features_changed())
+        studio.image_changed.connect(lambda _: self._image_changed())
         engine.progressed.connect(self._progressed)
         engine.succeeded.connect(self._succeeded)
         engine.failed.connect(lambda job, sentence, details: self._ended_early(job, failed=True))
@@ -136,7 +124,8 @@ class FitDesk(QObject):
         settings = studio.settings.with_(method=FITTED)
         record = FitRecord(next_number(), image, settings, plan, plan.title)
         self._records[record.number] = record
-        self._back_to, self._running, self._paused = self._seen, record.number, False
+        self._back_to, self._running = self._seen, record.number
+        self._paused = self._continued = False
         self._make_room()
         if studio.settings != settings:
             studio.choose(settings)
@@ -168,11 +157,9 @@ class FitDesk(QObject):
 
     def stop(self) -> None:
         """End the fit that is under way and keep its best state."""
-        number = self._running
-        if number is None:
-            return
-        self._engine.cancel("fit")
-        self._end(self._records[number])
+        if self._running is not None:
+            self._engine.cancel("fit")
+            self._end(self._records[self._running])
 
     def discard(self) -> None:
         """Give the fit that is under way up; the pictures from before it come back."""
@@ -191,9 +178,9 @@ class FitDesk(QObject):
             return
         self._settle()
         number, steps = record.number, max(1, record.report.state.step // 2)
-        self._running, self._paused, self._back_to = number, False, self._seen
+        self._running, self._paused, self._continued = number, False, True
         self.panel.show_pause(False)
-        self.panel.show_report(record.report, under_way=True)
+        self._show_record(record)
         self._list()
         self._ask(lambda session, progress: session.fits.extend(number, steps))
 
@@ -251,6 +238,8 @@ class FitDesk(QObject):
             self.panel.show_stage(event.stage, event.done, event.total)
 
     def _succeeded(self, job: Job, result: Any) -> None:
+        if self._closed:
+            return
         if job.kind == "fit save":
             number, path = result
             if number in self._records:
@@ -295,7 +284,7 @@ class FitDesk(QObject):
         if self._paused and self._studio.live_size is not None:
             self._studio.live_size = None  # there is time for whole pictures now
             self._studio.refresh()
-        if self._shown_number() in (None, record.number):
+        if self._studio.fit in (None, record.number):
             self._show_record(record)
         self._go_on()
 
@@ -374,15 +363,17 @@ class FitDesk(QObject):
         if record is None or record.report is None:
             self.panel.show_nothing()
             return
-        self.panel.show_report(record.report, under_way=record.number == self._running)
+        under_way = record.number == self._running
+        self.panel.show_report(record.report, under_way=under_way, discardable=not self._continued)
         if self._paused and record.number == self._running:
             self.panel.show_pause(True)
 
-    def _shown_number(self) -> int | None:
-        return self._studio.fit
-
     def _shown_record(self) -> FitRecord | None:
         return self._records.get(self._studio.fit or 0)
+
+    def _image_changed(self) -> None:
+        self._seen = None  # what was seen is no longer there to come back to
+        self._features_changed()
 
     def _features_changed(self) -> None:
         """Another image, or other settings: which of the fits belong to them."""
@@ -412,7 +403,7 @@ class FitDesk(QObject):
     def _list(self) -> None:
         """The fits of this image; those of other features say of which."""
         entries = [record.entry(self._studio.settings) for record in self._of_image()]
-        self.panel.show_fits(entries, self._shown_number(), busy=self._shown_number() == self._running)
+        self.panel.show_fits(entries, self._studio.fit, busy=self._studio.fit == self._running)
 
     def _draw_tab(self, *, live: bool = False) -> None:
         record = self._shown_record()
@@ -503,7 +494,4 @@ class FitDesk(QObject):
 
     def may_close(self) -> bool:
         """Whether the window may close now; asks if work of more than a minute would be lost."""
-        if most_seconds(self._records.values()) < _LONG_SECONDS:
-            return True
-        question = "Fits that are not saved are lost when the window closes. Close it?"
-        return QMessageBox.question(self._window, "Fit", question) == QMessageBox.StandardButton.Yes
+        return may_lose(self._window, self._records.values())

@@ -187,8 +187,14 @@ class FitPanel(QWidget):
         self.bar.setRange(0, 1000 if total else 0)
         self.bar.setValue(1000 * done // total if total else 0)
 
-    def show_report(self, report: FitReport, *, under_way: bool) -> None:
-        """Curve and numbers of a fit, and the buttons that it takes."""
+    def show_report(self, report: FitReport, *, under_way: bool, discardable: bool = True) -> None:
+        """Curve and numbers of a fit, and the buttons that it takes.
+
+        Args:
+            report: how it stands.
+            under_way: whether it goes on, or waits.
+            discardable: whether it may be given up; one that had ended and was continued is stopped and kept.
+        """
         state = report.state
         if state is None:
             self.curve.clear_curve()
@@ -202,7 +208,7 @@ class FitPanel(QWidget):
         if under_way:
             if not self.pause.isChecked() and state.step:
                 self.headline.setText(f"{state.stage[:1].upper()}{state.stage[1:]}" if state.stage else "Fitting")
-            self._offer(self.pause, self.stop, self.discard)
+            self._offer(self.pause, self.stop, *([self.discard] if discardable else []))
         else:
             self.headline.setText(state.reason or f"Stopped at step {state.step}; the best state is kept")
             self.figures.show_texts({"left": UNKNOWN})

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PySide6.QtWidgets import QFileDialog, QWidget
+from PySide6.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from featup_app.engine.fitting import FitPlan, FitReport
 from featup_app.engine.views import ViewSettings
@@ -15,6 +15,9 @@ from featup_app.images import Image
 
 FEATURE_SETTINGS = ("backbone", "weights_file", "layer", "input_size")
 """Names of the settings that decide the features of an image."""
+
+_LONG_SECONDS = 60.0
+"""Of fitting, which one would not want to lose with the window."""
 
 FIT_PATTERN = "Fits (*.safetensors);;All files (*)"
 
@@ -83,9 +86,12 @@ def features_key(image: Image, settings: ViewSettings) -> Hashable:
     return image.sha256, *(getattr(settings, name) for name in FEATURE_SETTINGS)
 
 
-def most_seconds(records: Iterable[FitRecord]) -> float:
-    """Of the longest fit that would be lost with the window."""
-    return max((record.seconds for record in records), default=0.0)
+def may_lose(parent: QWidget, records: Iterable[FitRecord]) -> bool:
+    """Whether fits may go with the window; asks if more than a minute of work would be lost."""
+    if max((record.seconds for record in records), default=0.0) < _LONG_SECONDS:
+        return True
+    question = "Fits that are not saved are lost when the window closes. Close it?"
+    return QMessageBox.question(parent, "Fit", question) == QMessageBox.StandardButton.Yes
 
 
 def ask_where_to_save(parent: QWidget, image: Image) -> Path | None:

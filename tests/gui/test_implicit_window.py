@@ -188,6 +188,7 @@ def test_pause_resume_clicks_in_between_stop_and_more_steps(driver):
     assert studio.pca.facts.method == "implicit"
     click(panel.more)
     driver.wait_for(lambda: shown_report(driver).state.step > stopped.step)
+    assert not panel.discard.isVisible(), "what had been kept is not lost with the continuation"
     click(panel.stop)
     wait_for_end(driver)
 
@@ -291,6 +292,23 @@ def test_another_image_during_a_fit_and_back(driver):
     assert studio.fit not in (None, first)
     assert studio.pca.facts.geometry.image_hw == studio.image.size_hw
     assert panel.fits.count() == 1
+    panel.settings.seed.setValue(1)
+    click(driver.window.compute_button)
+    assert desk(driver).running
+    click(panel.discard)
+    wait_for_end(driver)
+    assert panel.fits.count() == 1
+    assert studio.settings.method == "implicit", "the fit from before it"
+    click(panel.forget)
+    driver.wait_for(lambda: studio.settings.method == "jbu")
+    driver.wait_until_idle()
+    choose_implicit(driver)
+    click(panel.discard)
+    wait_for_end(driver)
+    assert studio.settings.method == "jbu"
+    panel.settings.views.setValue(FEW)
+    studio.choose(studio.settings.with_(method="implicit"))
+    wait_for_end(driver)
     studio.open(sample_images()[0])
     driver.wait_for(lambda: studio.image.name == sample_images()[0].name)
     driver.wait_until_idle()
@@ -382,7 +400,7 @@ def test_the_window_closes_during_a_fit(driver, when):
 def test_a_long_fit_that_is_not_saved_is_asked_for(driver, monkeypatch):
     fitted(driver)
     asked = []
-    monkeypatch.setattr("featup_app.gui.fit_desk._LONG_SECONDS", 0.0)
+    monkeypatch.setattr("featup_app.gui.fit_records._LONG_SECONDS", 0.0)
     monkeypatch.setattr(QMessageBox, "question", lambda *args: asked.append(args[2]) or QMessageBox.StandardButton.No)
     driver.window.close()
     assert driver.window.isVisible()
