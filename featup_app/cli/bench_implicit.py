@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SUBJECT = "implicit"
 _PHOTOS = 3
+_QUICK_INPUT = "64"
 _QUICK_VIEWS = 16
 _QUICK_STEPS = 4
 
@@ -34,7 +35,7 @@ def bench_implicit(
 
     Args:
         photos: folder whose first photos are taken; None for those that ship with the program.
-        quick: one photo and backbone, few views and steps: to see that it works, not how well.
+        quick: one small photo and backbone, few views and steps: to see that it works, not how well.
         ablate: one change of the recipe at a time, instead of the comparison with the published recipe.
         paper_steps: gradient steps of the published recipe.
         as_json: one JSON document instead of tables.
@@ -85,6 +86,7 @@ def _compared(photos: list[Path], quick: bool, paper_steps: int, progress: Progr
 
     ours = dataclasses.replace(DEFAULT, views=_QUICK_VIEWS) if quick else DEFAULT
     factors = measures.FACTORS[:1] if quick else measures.FACTORS
+    size = _QUICK_INPUT if quick else measures.INPUT
     return [
         measures.compare_recipes(
             features,
@@ -94,14 +96,14 @@ def _compared(photos: list[Path], quick: bool, paper_steps: int, progress: Progr
             progress=_at(f"{features.image.name}, {backbone}", progress),
         )
         for backbone in measures.BACKBONES[-1 if quick else 0 :]
-        for features in measures.photo_features(photos, backbone, progress)
+        for features in measures.photo_features(photos, backbone, size, progress)
     ]
 
 
 def _memory(photo: Path, quick: bool, progress: Progress) -> list[MemoryRow]:
     from featup_app.engine import bench_implicit as measures
 
-    sizes = (measures.INPUT,) if quick else (measures.INPUT, measures.LARGE_INPUT)
+    sizes = (_QUICK_INPUT,) if quick else (measures.INPUT, measures.LARGE_INPUT)
     return [
         measures.peak_memory(photo, backbone, size, progress=progress)
         for backbone in measures.BACKBONES[-1 if quick else 0 :]
@@ -113,11 +115,13 @@ def _ablations(photos: list[Path], quick: bool, progress: Progress) -> list[Abla
     from featup_app.engine import bench_implicit as measures
     from featup_app.fields.implicit.recipe import DEFAULT
 
-    base, steps = DEFAULT, measures.DESCENT_STEPS
+    base, steps, size = DEFAULT, measures.DESCENT_STEPS, measures.INPUT
     if quick:
-        base, steps = dataclasses.replace(base, views=_QUICK_VIEWS), _QUICK_STEPS
+        base, steps, size = dataclasses.replace(base, views=_QUICK_VIEWS), _QUICK_STEPS, _QUICK_INPUT
     backbones = measures.BACKBONES[-1 if quick else 0 :]
-    maps = [features for backbone in backbones for features in measures.photo_features(photos, backbone, progress)]
+    maps = [
+        features for backbone in backbones for features in measures.photo_features(photos, backbone, size, progress)
+    ]
     return list(measures.run_ablations(maps, measures.ablations(base, descent_steps=steps), progress))
 
 

@@ -43,8 +43,8 @@ def fit(
         str,
         typer.Option(
             metavar="NAME",
-            help=f"Settings of the fit, one of: {', '.join(FIT_RECIPES)}. The published one takes most of an hour on a "
-            "processor.",
+            help=f"Settings of the fit, one of: {', '.join(FIT_RECIPES)}. The published one takes hours without a "
+            "graphics card.",
         ),
     ] = "default",
     steps: Annotated[

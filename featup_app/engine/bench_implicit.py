@@ -169,11 +169,13 @@ class AblationRow:
     errors: tuple[float, ...]
 
 
-def photo_features(photos: Sequence[Path], backbone: str, progress: Progress = silent) -> Iterator[FeatureMap]:
-    """The features of each photo at the input size that is measured."""
+def photo_features(
+    photos: Sequence[Path], backbone: str, size: str = INPUT, progress: Progress = silent
+) -> Iterator[FeatureMap]:
+    """The features of each photo at an input size."""
     loaded = load_backbone(backbone, progress=progress)
     for photo in photos:
-        yield loaded.extract(load_image(photo), size=INPUT, progress=progress)
+        yield loaded.extract(load_image(photo), size=size, progress=progress)
 
 
 def fitted(
