@@ -119,8 +119,10 @@ def _check_upsampler(method: str, upsampler: str | None) -> None:
         return
     entry = find_method(method)
     if not entry.takes_weights and not entry.takes_fit:
+        with_weights = ", ".join(other.name for other in METHODS if other.takes_weights)
         raise UpsamplerError(
-            f"The method {method} has no weights to choose; leave out --upsampler, or take --method jbu."
+            f"The method {method} has no weights to choose; leave out --upsampler, or take a --method with weights: "
+            f"{with_weights}."
         )
     if entry.takes_fit and upsampler == CLASSICAL:
         raise UpsamplerError(

@@ -8,7 +8,8 @@ is scored, the scale (not negative) and the shift that fit the picture's reading
 
 Kinds of probes: ``ridge`` is the closed form of least squares with a penalty whose strength is chosen on left-out folds;
 ``gradient`` minimises MiDaS's scale- and shift-invariant squared error with half its gradient term over four scales, on the
-backbone's grid, by Adam over all training pictures at once with a cosine schedule down to zero.
+backbone's grid, by Adam over all training pictures at once with a cosine schedule down to zero; its penalty is chosen on left-out
+folds too.
 
 Figures are those of each picture, averaged over pictures: root mean squared error in metres, the share of pixels with
 max(d / p, p / d) > 1.25 for depth d and prediction p, and the mean of |p - d| / d.
@@ -47,8 +48,9 @@ GRADIENT_STEPS = 500
 GRADIENT_RATE = 1e-2
 GRADIENT_SCALES = 4
 GRADIENT_TERM = 0.5
-GRADIENT_DECAY = 1e-3
-"""Half of it multiplies the squared weights of the standardised channels."""
+GRADIENT_STRENGTHS = (1e-3, 1e-1, 1.0, 10.0)
+"""Half of one multiplies the squared weights of the standardised channels, for predictions of deviation 1. (The loss does not see
+the scale of predictions, so that a penalty on the weights as they are would shrink them and hold nothing back.)"""
 
 _NEAREST = 0.01
 """Predictions are no nearer than this, in metres: a ratio needs depths that are greater than zero."""
@@ -162,10 +164,7 @@ def fit_lowres_depth(
     parts = members.all()
     if kind == "ridge":
         return ProbeSet(tuple(fit_ridge_folds(parts, judge=left_out_error)), 1, "low-res features, ridge")
-    probes = [
-        fit_by_gradient([part for part in kept if part[0] != left_out], seed=seed, progress=progress)
-        for left_out in (None, *range(folds))
-    ]
+    probes = fit_gradient_folds(kept, folds, seed=seed, progress=progress)
     return ProbeSet(tuple(probes), 1, "low-res features, gradient descent")
 
 
@@ -228,9 +227,49 @@ def aligned(predicted: Tensor, depths: Tensor, weights: Tensor) -> Tensor:
     return scale * moved + middle
 
 
+def fit_gradient_folds(
+    pictures: Sequence[tuple[int, Tensor, Tensor, Tensor]], folds: int, *, seed: int = 0, progress: Progress = silent
+) -> list[LinearProbe]:
+    """The probe of all pictures, then for each fold the probe of all pictures but the fold's.
+
+    The strength of the penalty is the one whose probes have the lowest loss on the pictures that they have not seen, the
+    stronger one of equals; the same for all probes.
+
+    Args:
+        pictures, seed, progress: as in :func:`fit_by_gradient`.
+        folds: how many there are.
+
+    Raises:
+        EvaluationError: if the pictures outside of a fold have no readings.
+    """
+    best: tuple[float, float, list[LinearProbe]] | None = None
+    for strength in sorted(GRADIENT_STRENGTHS, reverse=True):
+        probes = [
+            fit_by_gradient(
+                [part for part in pictures if part[0] != left_out], strength=strength, seed=seed, progress=progress
+            )
+            for left_out in range(folds)
+        ]
+        missed = [
+            float(invariant_loss(_predicted(probes[number], data)[None], depths[None], weights[None]))
+            for number, data, depths, weights in pictures
+            if bool((weights > 0).any())
+        ]
+        if best is None or sum(missed) < best[0]:
+            best = sum(missed), strength, probes
+    assert best is not None
+    return [fit_by_gradient(pictures, strength=best[1], seed=seed, progress=progress), *best[2]]
+
+
+def _predicted(probe: LinearProbe, data: Tensor) -> Tensor:
+    """(h, w) what a probe says about (C, h, w) features."""
+    return torch.einsum("c,chw->hw", probe.weights[0], data) + probe.bias[0]
+
+
 def fit_by_gradient(
     pictures: Sequence[tuple[int, Tensor, Tensor, Tensor]],
     *,
+    strength: float = GRADIENT_STRENGTHS[0],
     seed: int = 0,
     steps: int = GRADIENT_STEPS,
     progress: Progress = silent,
@@ -239,6 +278,7 @@ def fit_by_gradient(
 
     Args:
         pictures: number of the fold, (C, h, w) features, (h, w) depths and (h, w) weights of each.
+        strength: of the penalty, see :data:`GRADIENT_STRENGTHS`.
         seed: of the start, which must not be zero: a constant prediction has no scale.
         steps: of Adam; the rate falls to zero along a cosine.
         progress: called for each step; may cancel.
@@ -261,15 +301,24 @@ def fit_by_gradient(
             for group in optimizer.param_groups:
                 group["lr"] = GRADIENT_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
             optimizer.zero_grad()
-            losses = [
-                invariant_loss(torch.einsum("c,nchw->nhw", weights, data), targets, shares)
-                for data, targets, shares in batches
-            ]
-            loss = torch.cat(losses).mean() + 0.5 * GRADIENT_DECAY * weights.square().sum()
+            losses, variances = [], []
+            for data, targets, shares in batches:
+                predicted = torch.einsum("c,nchw->nhw", weights, data)
+                losses.append(invariant_loss(predicted, targets, shares))
+                variances.append(_variances(predicted, shares))
+            penalty = weights.square().sum() / torch.cat(variances).mean().clamp(min=1e-12)
+            loss = torch.cat(losses).mean() + 0.5 * strength * penalty
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     scaled = weights.detach().double() / deviation
-    return LinearProbe(scaled.float()[None], (-(scaled @ mean)).float()[None], GRADIENT_DECAY)
+    return LinearProbe(scaled.float()[None], (-(scaled @ mean)).float()[None], strength)
+
+
+def _variances(predicted: Tensor, weights: Tensor) -> Tensor:
+    """(N) weighted variance of the predictions in each picture, both (N, h, w)."""
+    counted = weights / weights.sum((1, 2), keepdim=True)
+    centre = (counted * predicted).sum((1, 2), keepdim=True)
+    return (counted * (predicted - centre).square()).sum((1, 2))
 
 
 def _same_grids(
