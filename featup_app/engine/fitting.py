@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from featup_app.engine.session import Session
     from featup_app.features import FeatureMap
     from featup_app.fields import FeatureField
-    from featup_app.fields.implicit.fit import FitState, ImplicitFit
+    from featup_app.fields.implicit.fit import ImplicitFit
+    from featup_app.fields.implicit.state import FitState
     from featup_app.images import Image
 
 PIECE_SECONDS = 0.5

@@ -29,7 +29,7 @@ from featup_app.gui.fit_settings import FitSettings
 from featup_app.words import human_duration
 
 if TYPE_CHECKING:
-    from featup_app.fields.implicit.fit import FitState
+    from featup_app.fields.implicit.state import FitState
 
 IDLE = "No fit yet. The method Implicit starts one."
 CURVE, LEARNED, COMPARE, SETTINGS = range(4)

@@ -9,10 +9,11 @@ from featup_app.lazily import lazy_names
 
 if TYPE_CHECKING:
     from featup_app.fields.implicit.files import load_fit, save_fit
-    from featup_app.fields.implicit.fit import FitPoint, FitState, ImplicitFit
+    from featup_app.fields.implicit.fit import ImplicitFit
     from featup_app.fields.implicit.implicit_field import ImplicitField
     from featup_app.fields.implicit.making import make_field
     from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe, find_fit_recipe, fit_recipe_from_facts
+    from featup_app.fields.implicit.state import FitPoint, FitState
 
 __all__ = [
     "FIT_RECIPES",
@@ -32,9 +33,9 @@ __getattr__ = lazy_names(
     __name__,
     {
         "FIT_RECIPES": "recipe",
-        "FitPoint": "fit",
+        "FitPoint": "state",
         "FitRecipe": "recipe",
-        "FitState": "fit",
+        "FitState": "state",
         "ImplicitField": "implicit_field",
         "ImplicitFit": "fit",
         "find_fit_recipe": "recipe",

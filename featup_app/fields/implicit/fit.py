@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +22,7 @@ from featup_app.fields.implicit.implicit_field import ImplicitField, LearnedUnce
 from featup_app.fields.implicit.network import FourierNetwork, ImplicitNetwork, PerceptronNetwork, pixel_places
 from featup_app.fields.implicit.recipe import DEFAULT, FitRecipe
 from featup_app.fields.implicit.solving import NormalEquations, compressed, weights_of
+from featup_app.fields.implicit.state import FitPoint, FitState, Watch, unwatched
 from featup_app.fields.implicit.uncertainty import CellUncertainty
 from featup_app.fields.implicit.views import Components, ViewSource, find_components
 from featup_app.images import Image
@@ -35,67 +35,6 @@ CONVOLUTIONAL_CELL = 32
 _RECENT = 5
 _DIVERGED = 10.0
 """A held-out error this many times that of bilinear interpolation, or of no features at all, is no field any more."""
-
-
-@dataclass(frozen=True)
-class FitPoint:
-    """One point of the curves.
-
-    Attributes:
-        step: steps done.
-        seconds: of fitting until then, views included, baselines left out.
-        loss: error of views when they were first seen (solving) or of those of the step (descent), in units of the
-            components' mean square; None where there is none.
-        held_out: held-out reprojection error; None where it was not measured.
-    """
-
-    step: int
-    seconds: float
-    loss: float | None
-    held_out: float | None
-
-
-@dataclass(frozen=True)
-class FitState:
-    """How a fit stands, for who watches it.
-
-    Attributes:
-        step, steps: done and planned.
-        stage: what it does, in a few words.
-        seconds: of fitting so far.
-        loss: latest, see :class:`FitPoint`.
-        held_out, best: held-out reprojection error, latest and lowest; that of the mean feature before the first step.
-        best_step: where the lowest is from.
-        bilinear, jbu: the same error of these methods.
-        steps_per_second: of the last steps; 0 before the first.
-        seconds_left: estimate; 0 when finished.
-        points: the curves.
-        finished: whether nothing is left of the plan.
-        reason: a sentence saying why it ended; empty while it goes on.
-    """
-
-    step: int
-    steps: int
-    stage: str
-    seconds: float
-    loss: float | None
-    held_out: float
-    best: float
-    best_step: int
-    bilinear: float
-    jbu: float
-    steps_per_second: float
-    seconds_left: float
-    points: tuple[FitPoint, ...]
-    finished: bool
-    reason: str
-
-
-Watch = Callable[[FitState], None]
-
-
-def _unwatched(state: FitState) -> None:
-    """Nobody looks."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +156,7 @@ class ImplicitFit:
         *,
         steps: int | None = None,
         seconds: float | None = None,
-        watch: Watch = _unwatched,
+        watch: Watch = unwatched,
         progress: Progress = silent,
     ) -> FitState:
         """Go on from where it is.
