@@ -325,8 +325,11 @@ def _helpers(context: typer.Context, count: int, threads: int) -> Helpers:
         value = context.params.get(str(parameter.name))
         if parameter.name in ("fresh", "as_json") or value is None or value == parameter.default:
             continue
+        if isinstance(value, bool):
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
+            continue
         for one in value if isinstance(value, list | tuple) else (value,):
-            words += [parameter.opts[0]] if one is True else [parameter.opts[0], str(one)]
+            words += [parameter.opts[0], str(one)]
     if count:
         import torch
 
