@@ -6,7 +6,6 @@ further piece. Fits are known by numbers, which the asker chooses.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Hashable, Sequence
@@ -190,8 +189,17 @@ class Fits:
             UpsamplerError: if there is no such fit, or it was read from a file.
         """
         fit = self._going(number)
-        with contextlib.suppress(_PieceOver):
+        before = fit.state.step
+        try:
             fit.run(seconds=seconds, progress=_piece_progress(fit, seconds, progress))
+        except _PieceOver:
+            pass
+        except Cancelled:
+            raise
+        except Exception:
+            # Steps that went well before the one that failed are told of first; the next piece fails at once, and says why.
+            if fit.state.step == before:
+                raise
         return self.report(number)
 
     def extend(self, number: int, steps: int) -> FitReport:

@@ -191,7 +191,7 @@ def test_existing_files_stay_unless_told_otherwise(tmp_path, command):
         ((CAT, "--backbone", "dinov9"), 'There is no backbone "dinov9"'),
         ((CAT, "--layer", "12"), 'has no layer "12". Choose "block 0" to "block 11"'),
         ((CAT, "--layer", "conv1"), 'has no layer "conv1"'),
-        ((CAT, "--method", "magic"), 'no upsampling method "magic". Choose one of: lowres, bilinear, jbu'),
+        ((CAT, "--method", "magic"), 'no upsampling method "magic". Choose one of: lowres, bilinear, resize_conv'),
         ((CAT, "--size", "huge"), 'The input size "huge" is not understood'),
         ((CAT, "--size", "9000x9000"), "would work"),
         ((CAT, "--output-size", "0"), "a side of zero pixels"),
