@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featup_app.backbones import load_backbone
-from featup_app.engine.bench_measures import child_facts
+from featup_app.child_process import child_facts
 from featup_app.features import FeatureMap, Size
 from featup_app.fields import upsample
 from featup_app.fields.implicit import FitRecipe, ImplicitField, ImplicitFit, find_fit_recipe

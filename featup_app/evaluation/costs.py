@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featup_app.child_process import child_facts
 from featup_app.errors import FeatUpError
 from featup_app.evaluation.methods import MethodChoice
 from featup_app.evaluation.plan import Plan
@@ -125,25 +125,11 @@ def _measured_elsewhere(plan: Plan, choice: MethodChoice, image: Path, progress:
         "choice": dataclasses.asdict(choice),
         "threads": torch.get_num_threads(),
     }
-    command = [sys.executable, "-m", "featup_app.evaluation.costs"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as child:  # type: ignore[call-overload]
-        try:
-            sent: str | None = json.dumps(request)
-            while True:
-                progress(f"measuring the cost of {choice.label}", 0, 0)
-                try:
-                    printed, _ = child.communicate(sent, timeout=0.2)
-                    break
-                except subprocess.TimeoutExpired:
-                    sent = None
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode != 0:
+    title = f"the cost of {choice.label}"
+    try:
+        return child_facts("featup_app.evaluation.costs", (), title, progress, request=request)
+    except FeatUpError:
         return None
-    found: dict[str, Any] = json.loads(printed)
-    return found
 
 
 def learned_numbers(field: FeatureField, options: Mapping[str, Any]) -> int:

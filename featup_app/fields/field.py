@@ -59,6 +59,11 @@ class FeatureField(ABC):
             ValueError: if the matrix does not have C columns, or the region lies outside of the output.
         """
 
+    def _check_matrix(self, matrix: Tensor) -> None:
+        """Raises ValueError unless the matrix of a projection has C columns."""
+        if matrix.dim() != 2 or matrix.shape[1] != self.channels:
+            raise ValueError(f"matrix has shape {tuple(matrix.shape)}; expected (K, {self.channels})")
+
     @abstractmethod
     def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
         """All C channels of a region: (C, H, W). For exports and norms; a lens asks :meth:`project`."""
@@ -183,8 +188,7 @@ class LinearField(FeatureField):
         region: Region | None = None,
         progress: Progress = silent,
     ) -> Tensor:
-        if matrix.dim() != 2 or matrix.shape[1] != self.channels:
-            raise ValueError(f"matrix has shape {tuple(matrix.shape)}; expected (K, {self.channels})")
+        self._check_matrix(matrix)
         region = region or Region.whole(size)
         region.check_inside(size)
         data, offset = self._corrected()

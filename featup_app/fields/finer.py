@@ -84,8 +84,7 @@ class FinerField(FeatureField):
         region: Region | None = None,
         progress: Progress = silent,
     ) -> Tensor:
-        if matrix.dim() != 2 or matrix.shape[1] != self.channels:
-            raise ValueError(f"matrix has shape {tuple(matrix.shape)}; expected (K, {self.channels})")
+        self._check_matrix(matrix)
         with torch.no_grad():
             matrix = matrix.to(self._values)
             offset = matrix.new_zeros(matrix.shape[0]) if bias is None else bias.to(matrix)

@@ -158,8 +158,7 @@ class ResizeConvField(FeatureField):
         region: Region | None = None,
         progress: Progress = silent,
     ) -> Tensor:
-        if matrix.dim() != 2 or matrix.shape[1] != self.channels:
-            raise ValueError(f"matrix has shape {tuple(matrix.shape)}; expected (K, {self.channels})")
+        self._check_matrix(matrix)
         region = region or Region.whole(size)
         region.check_inside(size)
         data = self.source.data

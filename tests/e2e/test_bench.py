@@ -20,10 +20,11 @@ from featup_app.engine.bench import (
     measure_machine,
     stack_inputs,
 )
-from featup_app.engine.bench_measures import Case, compare, extra_megabytes, interleaved
+from featup_app.engine.bench_measures import Case, compare, interleaved
 from featup_app.engine.bench_training import bench_train
 from featup_app.errors import Cancelled, FeatUpError
 from featup_app.ops import loading, native_status
+from featup_app.peak_memory import extra_megabytes
 
 MACHINE = Machine(threads=1, fma_gflops=100.0, matmul_gflops=80.0, read_gb_s=10.0, copy_gb_s=10.0)
 

@@ -84,8 +84,7 @@ class ImplicitField(FeatureField):
         region: Region | None = None,
         progress: Progress = silent,
     ) -> Tensor:
-        if matrix.dim() != 2 or matrix.shape[1] != self.channels:
-            raise ValueError(f"matrix has shape {tuple(matrix.shape)}; expected (K, {self.channels})")
+        self._check_matrix(matrix)
         matrix = matrix.to(self.components.basis)
         addend = matrix @ self.components.mean
         if bias is not None:
