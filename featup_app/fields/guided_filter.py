@@ -32,8 +32,8 @@ KEPT_BYTES = 2**28
 """A field keeps the colours' statistics of one output size for the next lens, if they are not larger than this."""
 
 _BLOCK_BYTES = 64 * 2**20
-_BYTES_PER_VALUE = 64
-"""Working memory for each channel and pixel: the map, its mean, three covariances, four lines and sums in float64."""
+_BYTES_PER_VALUE = 96
+"""Working memory for each channel and pixel, all in float64: the map, its mean, three covariances, four lines and sums."""
 
 
 class _Statistics(NamedTuple):
@@ -91,7 +91,7 @@ class GuidedFilterField(LinearField):
         block = max(1, _BLOCK_BYTES // (_BYTES_PER_VALUE * read.height * read.width))
         for start in range(0, source.shape[0], block):
             progress("filtering", start, source.shape[0])
-            values = bilinear(source[start : start + block], *place)
+            values = bilinear(source[start : start + block].double(), *place)
             result[start : start + block] = _filtered(values, colours, statistics, (read, lines, region), reach)
         return result
 
@@ -190,27 +190,31 @@ def _filtered(
     spans: tuple[Region, Region, Region],
     reach: tuple[int, int],
 ) -> Tensor:
-    """(K, ...) values of the first span -> (K, ...) of the last one; the lines are those of the windows of the second span."""
+    """(K, ...) values of the first span -> (K, ...) of the last one; the lines are those of the windows of the second span.
+
+    Flat windows divide by variances near epsilon, which makes rounding errors of the values a hundred times larger. So the
+    values and whatever is made of them are float64: a projection then is that of the full features.
+    """
     read, lines, region = spans
     means = box_mean(values, read, lines, reach)
     shared = []
     for channel in range(3):
         products = box_mean(values * colours[channel], read, lines, reach)
-        shared.append(products.addcmul_(means, statistics.means[channel].double(), value=-1).float())
+        shared.append(products.addcmul_(means, statistics.means[channel].double(), value=-1))
     xx, xy, xz, yy, yz, zz = statistics.inverse
     slopes = (
         xx * shared[0] + xy * shared[1] + xz * shared[2],
         xy * shared[0] + yy * shared[1] + yz * shared[2],
         xz * shared[0] + yz * shared[1] + zz * shared[2],
     )
-    offsets = means.float()
+    offsets = means
     for channel in range(3):
         offsets.addcmul_(slopes[channel], statistics.means[channel], value=-1)
-    result = box_mean(offsets, lines, region, reach).float()
+    result = box_mean(offsets, lines, region, reach)
     top, left = region.top - read.top, region.left - read.left
     own = colours[:, top : top + region.height, left : left + region.width]
     for channel in range(3):
-        result.addcmul_(box_mean(slopes[channel], lines, region, reach).float(), own[channel])
+        result.addcmul_(box_mean(slopes[channel], lines, region, reach), own[channel])
     return result
 
 
