@@ -64,7 +64,7 @@ class FitRecipe:
     colour: bool = True
     waves: int = 0
     position_width: float = 2.0
-    colour_width: float = 0.6
+    colour_width: float = 0.4
     frequencies: int = 30
     tied_frequencies: bool = True
     hidden: int = 128
