@@ -358,10 +358,14 @@ class Session:
         progress("explaining the class", 0, 0)
         layer, weights = backbone.class_weights(image, [index], size=classifier.input_size, progress=progress)
         classifier = classifier.with_(layer=layer)
-        if classifier.fit is not None and not self.fits.serves(classifier.fit, self.features(image, classifier, progress)):
+        if classifier.fit is not None and not self.fits.serves(
+            classifier.fit, self.features(image, classifier, progress)
+        ):
             # Nobody asked for a fit of the classifier's features, and it would take as long as the one that was asked for.
             classifier = classifier.with_(method="jbu", fit=None)
-            note = f"{note or 'The class is read from other features than those of the fit.'} FeatUp JBU brings them up."
+            note = (
+                f"{note or 'The class is read from other features than those of the fit.'} FeatUp JBU brings them up."
+            )
         field = self.class_field(image, classifier, progress)
         self._check_memory(field, size, field.bytes_per_pixel(1) + _VIEW_BYTES_PER_PIXEL)
         values = cam(field, weights, size=size, progress=progress)[0]
