@@ -48,6 +48,14 @@ def train(
     recipe: Annotated[
         str, typer.Option(metavar="NAME", help="Settings of the training: default or paper.")
     ] = "default",
+    restoration: Annotated[
+        float | None,
+        typer.Option(
+            metavar="WEIGHT",
+            help="How much keeping the coarse features counts when their detail is restored (jbu, one backbone): larger is "
+            "sharper, 0 for no restoration; 0.5 if nothing is said.",
+        ),
+    ] = None,
     validation: Annotated[
         Path | None,
         typer.Option("--val", metavar="FOLDER", help="Images to measure on; a tenth of the others if not given."),
@@ -98,7 +106,7 @@ def train(
             raise FeatUpError(f'Weights are written as safetensors; give "{output.name}" the ending .safetensors.')
         try:
             with progress_bar() if processes.first else nullcontext(silent) as bar:
-                chosen = _recipe(recipe, method)
+                chosen = _recipe(recipe, method, restoration)
                 result = _run(images, validation, backbone or [], chosen, device, arguments, bar, check, processes)
         except Cancelled:
             if processes.first:
@@ -112,10 +120,11 @@ def train(
         processes.leave()
 
 
-def _recipe(name: str, method: str) -> Recipe:
+def _recipe(name: str, method: str, restoration: float | None) -> Recipe:
     from featup_app.training.recipes import find_recipe
 
-    return dataclasses.replace(find_recipe(name), method=method)
+    chosen = dataclasses.replace(find_recipe(name), method=method)
+    return chosen if restoration is None else dataclasses.replace(chosen, restoration=restoration)
 
 
 def _run(

@@ -140,7 +140,8 @@ def learned_numbers(field: FeatureField, options: Mapping[str, Any]) -> int:
     if weights is not None:
         stack = weights.stack
         left_out = getattr(stack, "fixup_proj", None) if weights.universal else None
-        return _count([stack]) - (_count([left_out]) if isinstance(left_out, nn.Module) else 0)
+        restoring = 0 if weights.restoration is None else weights.restoration.numel()
+        return restoring + _count([stack]) - (_count([left_out]) if isinstance(left_out, nn.Module) else 0)
     modules: list[Any] = []
     for value in vars(field).values():
         modules += value if isinstance(value, list | tuple) else [value]

@@ -173,9 +173,10 @@ class LinearField(FeatureField):
         """(K, h, w) map -> new (K, region.height, region.width), the same linear map for every channel."""
 
     def _corrected(self) -> tuple[Tensor, Tensor | None]:
-        """The map with any 1x1 map of the channels that ends the method already applied, and the bias (C) to add at the end.
+        """The map with whatever the method does to the coarse features already applied, and the bias (C) to add at the end.
 
-        Such a map commutes with the upsampling, and costs next to nothing before it.
+        A 1x1 map of the channels that ends a method is among that: it commutes with the upsampling and costs next to nothing
+        before it.
         """
         return self.source.data, None
 

@@ -15,6 +15,7 @@ from featup_app.fields.doublings import Landing, Span, level_size, levels_for
 from featup_app.fields.field import LinearField
 from featup_app.fields.guidance import Guidance
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
+from featup_app.fields.restoration import restored
 from featup_app.fields.upsampler import Upsampler
 from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
 from featup_app.fields.window_kernels import BilateralKernel, WindowKernel, strips
@@ -66,6 +67,7 @@ class JBUField(LinearField):
         normalise: whether the guidance is normalised with the ImageNet mean and deviation (learned kernels expect that)
             or left in 0 .. 1.
         fixup: (C, C) weight and (C) bias of a last 1x1 correction, added with a weight of a tenth; it folds into projections.
+        restoration: (C, C), how the detail of the coarse map is changed first; None for not at all.
         settings: the method's parameters, for exports.
     """
 
@@ -79,15 +81,17 @@ class JBUField(LinearField):
         *,
         normalise: bool,
         fixup: tuple[Tensor, Tensor] | None = None,
+        restoration: Tensor | None = None,
         settings: dict[str, object] | None = None,
     ) -> None:
         super().__init__(features)
         self._kernels = tuple(kernels)
         self._fixup = None if fixup is None else (fixup[0].to(features.data), fixup[1].to(features.data))
+        self._restoration = restoration
         self._settings = settings or {}
         self._guidance = Guidance(image, features.geometry, features.data.device, normalise=normalise)
         self._weights: dict[int, _KeptWeights] = {}
-        self._corrected_source: tuple[Tensor, Tensor] | None = None
+        self._corrected_source: tuple[Tensor, Tensor | None] | None = None
 
     @classmethod
     def classical(
@@ -115,12 +119,14 @@ class JBUField(LinearField):
         stack: JBUStack,
         *,
         universal: bool = False,
+        restoration: Tensor | None = None,
         settings: dict[str, object] | None = None,
     ) -> JBUField:
         """The trained form. The stack is used as it is, in evaluation mode.
 
         Args:
             universal: use the stages alone, which serve any number of channels, and leave out the last 1x1 correction.
+            restoration: as in :class:`JBUField`.
             settings: more about the weights, for exports.
 
         Raises:
@@ -134,7 +140,9 @@ class JBUField(LinearField):
         assert conv.bias is not None
         fixup = None if universal else (conv.weight.detach()[:, :, 0, 0], conv.bias.detach())
         settings = {"kernel": "learned", **(settings or {})}
-        return cls(features, image, stack.kernels, normalise=True, fixup=fixup, settings=settings)
+        return cls(
+            features, image, stack.kernels, normalise=True, fixup=fixup, restoration=restoration, settings=settings
+        )
 
     def settings(self) -> dict[str, object]:
         return dict(self._settings)
@@ -230,16 +238,18 @@ class JBUField(LinearField):
         kernel = self._kernels[min(level, len(self._kernels)) - 1]
         return round_weights(kernel.window_weights(padded[None]))
 
-    # -- the last 1x1 correction of the learned stack ------------------------------------------------------------------
+    # -- what the learned stack does to the coarse map -----------------------------------------------------------------
 
     def _corrected(self) -> tuple[Tensor, Tensor | None]:
-        if self._fixup is None:
-            return self.source.data, None
         if self._corrected_source is None:
-            weight, offset = self._fixup
-            data = self.source.data
-            correction = (weight @ data.flatten(1)).view_as(data)
-            self._corrected_source = torch.add(data, correction, alpha=FIXUP_WEIGHT), FIXUP_WEIGHT * offset
+            data, bias = self.source.data, None
+            if self._restoration is not None:
+                data = restored(data, self._restoration)
+            if self._fixup is not None:
+                weight, offset = self._fixup
+                correction = (weight @ data.flatten(1)).view_as(data)
+                data, bias = torch.add(data, correction, alpha=FIXUP_WEIGHT), FIXUP_WEIGHT * offset
+            self._corrected_source = data, bias
         return self._corrected_source
 
 
@@ -290,5 +300,6 @@ def make_field(features: FeatureMap, image: Image, options: Mapping[str, Any], p
         image,
         cast(JBUStack, upsampler.on(features.data.device)),
         universal=upsampler.universal,
+        restoration=upsampler.restoration,
         settings={"upsampler": upsampler.facts()},
     )

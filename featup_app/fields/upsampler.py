@@ -33,6 +33,8 @@ class Upsampler:
             correction for one channel that nobody uses.
         channels: C that it was trained for; None for a *universal* one, whose stages serve any number of channels.
         norm: how the features are normalised over their channels before they are upsampled; None for not at all.
+        restoration: (C, C), how the detail of the coarse map is changed before a joint bilateral stack upsamples it
+            (:mod:`featup_app.fields.restoration`); None for not at all.
         title: what a person calls it.
         provenance: JSON-able facts of its training, such as ``backbone``, ``layer``, ``data``, ``created``.
         path: the file that it was read from.
@@ -43,6 +45,7 @@ class Upsampler:
     stack: nn.Module
     channels: int | None
     norm: Norm | None = None
+    restoration: Tensor | None = None
     title: str = "upsampler"
     provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     path: Path | None = None
@@ -97,8 +100,9 @@ class Upsampler:
         return value if isinstance(value, str) and value else None
 
     def stages_alone(self) -> Upsampler:
-        """The window weights without norm and last correction: they depend on the image alone and serve any features."""
-        return replace(self, channels=None, norm=None, title=f"{self.title} (stages alone)")
+        """The window weights without norm, restoration and last correction: they depend on the image alone and serve any
+        features."""
+        return replace(self, channels=None, norm=None, restoration=None, title=f"{self.title} (stages alone)")
 
     def on(self, device: torch.device) -> nn.Module:
         """The stack on a device. A stack that fields on another device may hold is copied, not moved."""
@@ -124,6 +128,14 @@ class Upsampler:
             "channel_norm": None
             if self.norm is None
             else f"layer norm over the channels of each cell before upsampling, epsilon {NORM_EPSILON:g}",
-            "fixup": self.method == "jbu" and not self.universal,
+            "restoration": None
+            if self.restoration is None
+            else "detail of the coarse map changed by a matrix between channels before upsampling",
+            "fixup": self.method == "jbu" and not self.universal and _corrects(self.stack),
             "trained": dict(self.provenance),
         }
+
+
+def _corrects(stack: nn.Module) -> bool:
+    """Whether a joint bilateral stack has a last correction that is not zero."""
+    return any(bool(value.any()) for name, value in stack.state_dict().items() if name.startswith("fixup_proj."))

@@ -31,6 +31,7 @@ PROVENANCE = "provenance"
 
 FIXUP_KEYS = ("fixup_proj.1.weight", "fixup_proj.1.bias")
 NORM_KEYS = ("norm.weight", "norm.bias")
+RESTORATION_KEY = "restoration.weight"
 _PUBLISHED_NORM = "model.1."
 """In the published checkpoints the norm follows the backbone: ``model = Sequential(backbone, ChannelNorm)``."""
 
@@ -72,9 +73,10 @@ def load_upsampler(path: str | Path) -> Upsampler:
     provenance = _provenance(content, metadata, path)
     method = _method(provenance, path)
     stack_state, norm_state = _parts(_tensors(content, path))
+    restoration = stack_state.pop(RESTORATION_KEY, None)
     if method == JBU:
         _check_is_stack(stack_state, path)
-        channels = _channels(stack_state, norm_state, path)
+        channels = _channels(stack_state, norm_state, restoration, path)
         universal_file = PROVENANCE in metadata and provenance.get("channels", 0) is None
         if universal_file and not norm_state and not any(value.any() for value in _fixup(stack_state).values()):
             channels = None
@@ -82,11 +84,15 @@ def load_upsampler(path: str | Path) -> Upsampler:
     else:
         channels = _told_channels(provenance, path)
     stack = _network(method, stack_state, channels, path)
+    if restoration is not None:
+        _check(RESTORATION_KEY, restoration, (channels or 0, channels or 0), path)
+        restoration = restoration.float()
     return Upsampler(
         stack=stack,
         method=method,
         channels=channels,
         norm=_norm(norm_state, channels, path),
+        restoration=restoration,
         title=str(provenance.get("title") or path.stem),
         provenance=MappingProxyType(provenance),
         path=path,
@@ -199,13 +205,13 @@ def _with_fixup(state: State, channels: int | None) -> State:
     return {**state, FIXUP_KEYS[0]: torch.zeros(side, side, 1, 1), FIXUP_KEYS[1]: torch.zeros(side)}
 
 
-def _channels(stack: State, norm: State, path: Path) -> int | None:
+def _channels(stack: State, norm: State, restoration: torch.Tensor | None, path: Path) -> int | None:
     """C, from whichever tensor tells it."""
     present = [key for key in FIXUP_KEYS if key in stack]
     if len(present) == 1:
         missing = next(key for key in FIXUP_KEYS if key not in stack)
         raise UpsamplerError(f"{path} lacks the tensor {PREFIX}{missing}; it is incomplete.")
-    tensor = stack[FIXUP_KEYS[0]] if present else norm.get(NORM_KEYS[0])
+    tensor = stack[FIXUP_KEYS[0]] if present else norm.get(NORM_KEYS[0], restoration)
     return None if tensor is None else int(tensor.shape[0]) if tensor.dim() else 1
 
 

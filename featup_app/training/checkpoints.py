@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from featup_app.errors import UpsamplerError
 from featup_app.fields.registry import find_method
@@ -20,6 +20,7 @@ from featup_app.fields.upsampler_files import (
     NORM_KEYS,
     PREFIX,
     PROVENANCE,
+    RESTORATION_KEY,
     default_upsampler,
     load_upsampler,
     network_class,
@@ -34,7 +35,12 @@ VERSION = 1
 
 
 def save_upsampler(
-    path: str | Path, stack: nn.Module, *, norm: Norm | None = None, provenance: Mapping[str, Any]
+    path: str | Path,
+    stack: nn.Module,
+    *,
+    norm: Norm | None = None,
+    restoration: Tensor | None = None,
+    provenance: Mapping[str, Any],
 ) -> Path:
     """Write the weights of an upsampler as safetensors; an older file of that name is replaced in one step.
 
@@ -44,18 +50,20 @@ def save_upsampler(
         path: ends in .safetensors; its folder is made if there is none.
         stack: the trained network, of the class that its method uses; its floating-point type is kept.
         norm: weight and bias (C) of the layer norm over channels that it was trained with.
+        restoration: (C, C), how the detail of the coarse map is changed before upsampling.
         provenance: JSON-able facts. ``method`` is the upsampling method, jbu if not given. ``title``, ``backbone``,
             ``layer``, ``data`` (what it was trained on) and ``created`` are shown to people; a ``backbone`` and ``layer``
             that are one text each bind the weights to them. ``channels``:
-            None says that the stack is universal; then its last correction is zero and is not written, and any backbone
-            may use it. Without that entry it is the number of channels of the stack.
+            None says that the stack is universal; then its last correction is zero, and any backbone may use it. Without
+            that entry it is the number of channels of the stack. A last correction of zero is not written where the number
+            of channels is known without it.
 
     Returns:
         The file.
 
     Raises:
-        UpsamplerError: if the weights are not finite or not of the method, a universal stack has a correction or a norm, or
-            the file cannot be written.
+        UpsamplerError: if the weights are not finite or not of the method, a universal stack has a correction, a norm or a
+            restoration, or the file cannot be written.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() != ".safetensors":
@@ -66,13 +74,18 @@ def save_upsampler(
             f"{path.name} was not written: the weights are not those of {find_method(facts['method']).title}."
         )
     tensors = {f"{PREFIX}{key}": value for key, value in stack.state_dict().items()}
-    if facts["channels"] is None:
+    if facts["channels"] is None or restoration is not None:
         corrections = [tensors.pop(f"{PREFIX}{key}") for key in FIXUP_KEYS]
-        if norm is not None or any(bool(value.any()) for value in corrections):
+        corrects = any(bool(value.any()) for value in corrections)
+        if facts["channels"] is None and (norm is not None or restoration is not None or corrects):
             raise UpsamplerError(
-                "A universal upsampler serves any number of channels, so it can have neither a last correction nor a channel "
-                "norm; train it without them, or say for how many channels it is."
+                "A universal upsampler serves any number of channels, so it can have neither a last correction nor a "
+                "restoration nor a channel norm; train it without them, or say for how many channels it is."
             )
+        if corrects:
+            tensors.update(zip((f"{PREFIX}{key}" for key in FIXUP_KEYS), corrections, strict=True))
+    if restoration is not None:
+        tensors[f"{PREFIX}{RESTORATION_KEY}"] = restoration
     if norm is not None:
         tensors.update(zip(NORM_KEYS, norm, strict=True))
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}

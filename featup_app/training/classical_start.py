@@ -10,6 +10,7 @@ seen. The fitted keys are a resource of 5 kB.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,22 +31,25 @@ FITTED_RANGE = 0.08
 """Colours that a made-up window mixes."""
 
 
-def start_classical(stack: JBUStack, *, sigma_spatial: float = SIGMA_SPATIAL, sigma_range: float = SIGMA_RANGE) -> None:
+def start_classical(
+    stack: JBUStack, *, sigma_spatial: float | Sequence[float] = SIGMA_SPATIAL, sigma_range: float = SIGMA_RANGE
+) -> None:
     """Give a stack the weights with which it is the classical joint bilateral upsampler, and corrections of zero.
 
     The hidden layers of the corrections stay as they are, so that they can be learned.
 
     Args:
         stack: is changed in place.
-        sigma_spatial, sigma_range: widths as in ``BilateralKernel``; a stack starts the closer to it, the closer
-            ``sigma_range`` is to the 0.08 that the keys were fitted to.
+        sigma_spatial, sigma_range: widths as in ``BilateralKernel``, the first perhaps one for each stage; a stack starts the
+            closer to it, the closer ``sigma_range`` is to the 0.08 that the keys were fitted to.
     """
+    widths = [sigma_spatial] * len(stack.kernels) if isinstance(sigma_spatial, float) else sigma_spatial
     keys = load_file(resource(*RESOURCE))
     with torch.no_grad():
-        for kernel in stack.kernels:
+        for kernel, width in zip(stack.kernels, widths, strict=True):
             kernel.range_proj.load_state_dict({name: keys[name] for name in keys if name != "range_temp"})
             kernel.range_temp.copy_(keys["range_temp"] + 2 * math.log(FITTED_RANGE / sigma_range))
-            kernel.sigma_spatial.fill_(sigma_spatial)
+            kernel.sigma_spatial.fill_(width)
             _clear(kernel.fixup_proj[3])
         _clear(stack.fixup_proj[1])
 

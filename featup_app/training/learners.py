@@ -14,6 +14,7 @@ from featup_app.errors import UpsamplerError
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
 from featup_app.fields.network import UpsamplerNetwork
 from featup_app.fields.registry import find_method
+from featup_app.fields.restoration import detail
 from featup_app.fields.upsampler_files import network_class
 from featup_app.ops.doubling import RADIUS
 from featup_app.training.chain import learned_weights, upsample
@@ -30,10 +31,15 @@ class Learner(ABC):
     Attributes:
         stack: the network whose parameters are learned and saved.
         universal: whether the network serves any backbone.
+        restores: whether a restoration is to be solved for when the network has been trained.
+        restoration: (C, C), how the detail of the coarse map is changed first (:mod:`featup_app.fields.restoration`); None
+            until then.
     """
 
     stack: nn.Module
     universal: bool
+    restores: bool = False
+    restoration: Tensor | None = None
 
     @abstractmethod
     def groups(self) -> list[Group]:
@@ -69,11 +75,12 @@ class StackLearner(Learner):
     def __init__(self, channels: Sequence[int], recipe: Recipe, generator: torch.Generator) -> None:
         self._recipe = recipe
         self.corrects = recipe.learn_feature_correction and len(channels) == 1
-        self.universal = not self.corrects
-        self.stack = self._stack = JBUStack(channels[0] if self.corrects else 1)
+        self.restores = recipe.restoration > 0 and len(channels) == 1
+        self.universal = not self.corrects and not self.restores
+        self.stack = self._stack = JBUStack(1 if self.universal else channels[0])
         _draw(self.stack, generator)
         if recipe.initial == "classical":
-            start_classical(self.stack)
+            start_classical(self.stack, sigma_spatial=recipe.widths)
         if not self.corrects:
             _fix_at_zero(self.stack.fixup_proj)
         if not recipe.learn_kernel_correction:
@@ -94,6 +101,8 @@ class StackLearner(Learner):
     def upsample(self, directions: Tensor, features: Tensor, levels: Sequence[Tensor]) -> Tensor:
         matrix, bias = self._functional(directions)
         source = torch.einsum("kc,bchw->bkhw", matrix, features)
+        if self.restoration is not None:
+            source = source + torch.einsum("kc,bchw->bkhw", matrix @ self.restoration, detail(features))
         weigh = learned_weights(
             self._stack.kernels,
             correction=self._recipe.learn_kernel_correction,

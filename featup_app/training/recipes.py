@@ -46,6 +46,10 @@ class Recipe:
         initial: "published" begins with torch's random layers, temperature 1 and spatial width 1; "classical" with keys
             that reproduce the classical joint bilateral weights, and corrections that are zero. Methods other than jbu
             begin as bilinear interpolation then.
+        widths: spatial widths of the four stages that a classical start has, coarsest first.
+        restoration: how much keeping the coarse map counts beside the error of views when a change of its detail is solved for
+            at the end (:mod:`featup_app.training.restoration`); larger is sharper, 0 for none. Of stacks for a single
+            backbone, which then serve no other.
         normalise: whether features pass a layer normalisation over their channels first, as in the published training.
         rates: learning rates of the parts.
         schedule: "constant", or "cosine" (a linear rise over ``warm_up`` of the training, then half a cosine to zero).
@@ -76,6 +80,8 @@ class Recipe:
     name: str = "default"
     method: str = "jbu"
     initial: str = "classical"
+    widths: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0)
+    restoration: float = 0.5
     normalise: bool = False
     rates: Rates = field(default_factory=Rates)
     schedule: str = "cosine"
@@ -107,6 +113,8 @@ class Recipe:
         for name in ("views", "images_per_step", "downsampler_size"):
             if getattr(self, name) < 1:
                 raise UpsamplerError(f"The recipe's {name} is {getattr(self, name)}; it must be at least 1.")
+        if len(self.widths) != STAGES or not all(0 < width < math.inf for width in self.widths):
+            raise UpsamplerError(f"The recipe's widths are {self.widths}; give {STAGES} numbers above 0.")
         if not self.max_zoom >= 1:
             raise UpsamplerError(f"The recipe's max_zoom is {self.max_zoom}; views cannot be smaller than the image.")
         if not 0 <= self.warm_up < 1:
@@ -129,6 +137,8 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
+STAGES = 4
+
 TRAINED = tuple(method.name for method in METHODS if method.takes_weights)
 """The methods that can be trained."""
 
@@ -140,6 +150,7 @@ _CHOICES = {
 }
 _NOT_NEGATIVE = (
     "directions",
+    "restoration",
     "identity",
     "total_variation",
     "conditional_random_field",
@@ -153,6 +164,7 @@ DEFAULT = Recipe()
 PAPER = Recipe(
     name="paper",
     initial="published",
+    restoration=0.0,
     normalise=True,
     schedule="constant",
     warm_up=0.0,
@@ -194,4 +206,5 @@ def recipe_from_facts(facts: Mapping[str, Any]) -> Recipe:
     unknown = sorted(set(facts) - known)
     if unknown:
         raise UpsamplerError(f'The recipe has an unknown entry "{unknown[0]}"; it was written by another version.')
-    return Recipe(**{**facts, "rates": Rates(**facts.get("rates", {}))})
+    widths = tuple(facts.get("widths", DEFAULT.widths))
+    return Recipe(**{**facts, "widths": widths, "rates": Rates(**facts.get("rates", {}))})

@@ -53,7 +53,10 @@ def save_training(result: TrainingResult, path: Path, *, data: str | None = None
     replace_or_tell(curve, draw_curve(result))
     replace_or_tell(facts, json.dumps(report, indent=2, sort_keys=True, allow_nan=False).encode())
     provenance = {key: value for key, value in report.items() if key not in ("curve", "schema", "version")}
-    return save_upsampler(path, result.stack, norm=result.norm, provenance=provenance), facts, curve
+    weights = save_upsampler(
+        path, result.stack, norm=result.norm, restoration=result.restoration, provenance=provenance
+    )
+    return weights, facts, curve
 
 
 def training_report(result: TrainingResult, *, data: str | None = None) -> dict[str, Any]:

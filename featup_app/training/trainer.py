@@ -23,6 +23,7 @@ from featup_app.training.examples import Sampler, TrainingSet
 from featup_app.training.held_out import HeldOut
 from featup_app.training.objective import Objective
 from featup_app.training.recipes import Recipe
+from featup_app.training.restoration import solve_restoration
 from featup_app.training.training_files import read_training, write_training
 
 MEASURE_EVERY = 200
@@ -88,6 +89,7 @@ class TrainingResult:
         method: name of the upsampling method.
         stack: its network, in evaluation mode, for features as the backbone gives them (after ``norm``, if there is one).
         norm: weight and bias (C) of the layer norm over channels that comes before it; None without.
+        restoration: (C, C), how the detail of the coarse map is changed before it; None where it is not.
         universal: whether the network serves any backbone.
         curve: all measurements.
         best_step: at which step the stack is from.
@@ -103,6 +105,7 @@ class TrainingResult:
     method: str
     stack: nn.Module
     norm: tuple[Tensor, Tensor] | None
+    restoration: Tensor | None
     universal: bool
     curve: tuple[Measurement, ...]
     best_step: int
@@ -327,22 +330,30 @@ class Trainer:
 
     def _result(self, stopped: str) -> TrainingResult:
         """The best stack, for features as the backbone gives them."""
-        self.objective.stack.load_state_dict(self._best)
+        learner = self.objective.learner
+        learner.stack.load_state_dict(self._best)
+        if learner.restores:
+            self.objective.eval()
+            # Every process finds the same. A training that was stopped is to keep what it has, so nobody may cancel this.
+            learner.restoration = solve_restoration(
+                learner.upsample, self.sets[0].pictures, self.sampler.features[0], self.recipe.restoration
+            )
         figures = {"start": self.curve[0].held_out} if self.curve else {}
         if stopped:
             figures |= {**self._baselines, "stack": self._best_error, "directions": float(len(self._directions[0]))}
         else:
             figures |= self._baseline_errors(all_channels=True)
             figures |= {"stack": self.held_out_error(all_channels=True), "directions": 0.0}
-        universal = self.objective.learner.universal
+        universal = learner.universal
         norm = None
         if self.recipe.normalise and not universal:
             channels = self.sets[0].pictures.channels
             norm = torch.ones(channels), torch.zeros(channels)
         return TrainingResult(
             method=self.recipe.method,
-            stack=self.objective.learner.finished(self._best, self.sampler.features[0].scale),
+            stack=learner.finished(self._best, self.sampler.features[0].scale),
             norm=norm,
+            restoration=learner.restoration,
             universal=universal,
             curve=tuple(self.curve),
             best_step=self._best_step,

@@ -22,7 +22,15 @@ from featup_app.training.train import find_images
 from featup_app.training.trainer import Trainer
 from featup_app.training.training_files import read_training, write_training
 
-QUICK = replace(DEFAULT, directions=0, views=2, learn_kernel_correction=True, learn_feature_correction=True)
+QUICK = replace(
+    DEFAULT,
+    directions=0,
+    views=2,
+    widths=(0.5,) * 4,
+    restoration=0.0,
+    learn_kernel_correction=True,
+    learn_feature_correction=True,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -184,9 +184,9 @@ def test_a_universal_upsampler_is_written_without_a_correction(tmp_path):
     found = load_upsampler(path)
     assert found.universal
     found.check_fits("anything", "block 3", 17)
-    with pytest.raises(UpsamplerError, match="neither a last correction nor a channel norm"):
+    with pytest.raises(UpsamplerError, match="neither a last correction nor a restoration nor a channel norm"):
         save_upsampler(path, make_stack(), provenance={"channels": None})
-    with pytest.raises(UpsamplerError, match="neither a last correction nor a channel norm"):
+    with pytest.raises(UpsamplerError, match="neither a last correction nor a restoration nor a channel norm"):
         save_upsampler(path, stack, norm=make_norm(), provenance={"channels": None})
     assert load_upsampler(path).universal, "a refused file leaves the old one as it was"
 
