@@ -53,7 +53,7 @@ def train(
         typer.Option(
             metavar="WEIGHT",
             help="How much keeping the coarse features counts when their detail is restored (jbu, one backbone): larger is "
-            "sharper, 0 for no restoration; 0.5 if nothing is said.",
+            "sharper, 0 for no restoration; 0.4 if nothing is said.",
         ),
     ] = None,
     validation: Annotated[

@@ -81,7 +81,7 @@ class Recipe:
     method: str = "jbu"
     initial: str = "classical"
     widths: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0)
-    restoration: float = 0.5
+    restoration: float = 0.4
     normalise: bool = False
     rates: Rates = field(default_factory=Rates)
     schedule: str = "cosine"

@@ -8,7 +8,7 @@ its own (:mod:`featup_app.fields.restoration`), so that the best amounts for two
 * *identity*: averaged over its cells, the upsampled map gives the coarse one again. Each direction counts as a linear probe
   reads it, by its own variance. Alone it makes detail larger, since upsampling blurs.
 
-The recipe says how much the second counts. With a weight of one both bundled backbones come out a little better in both.
+The recipe says how much the second counts.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from featup_app.training.chain import UPSAMPLING, pyramid
 
 PICTURES = 24
 """At most so many are looked at, spread evenly over the set."""
+
+FEW_PICTURES = 6
+"""The same where someone waits."""
 
 LEAST, MOST = -0.9, 1.5
 """Detail is neither turned over nor made larger than this many times itself."""
@@ -63,7 +66,12 @@ class Sums:
 
 
 def solve_restoration(
-    upsample: Upsample, pictures: PictureSet, prepare: Callable[[Tensor], Tensor], weight: float
+    upsample: Upsample,
+    pictures: PictureSet,
+    prepare: Callable[[Tensor], Tensor],
+    weight: float,
+    *,
+    at_most: int = PICTURES,
 ) -> Tensor:
     """The restoration for a network as it is.
 
@@ -72,12 +80,14 @@ def solve_restoration(
         pictures: to learn from.
         prepare: features as the backbone gives them -> as they are upsampled.
         weight: of the identity.
+        at_most: pictures that are looked at.
 
     Returns:
         (C, C) float32, symmetric.
     """
     count = len(pictures.pictures)
-    chosen = [pictures.pictures[index * count // min(count, PICTURES)] for index in range(min(count, PICTURES))]
+    looked_at = min(count, at_most)
+    chosen = [pictures.pictures[index * count // looked_at] for index in range(looked_at)]
     with torch.no_grad():
         basis = _principal_directions([prepare(picture.features()) for picture in chosen])
         found = [_picture_sums(upsample, picture, prepare, basis) for picture in chosen]
@@ -91,7 +101,8 @@ def _principal_directions(maps: Sequence[Tensor]) -> Tensor:
     values = torch.cat([features.flatten(1) for features in maps], dim=1).double()
     values = values - values.mean(1, keepdim=True)
     _, directions = torch.linalg.eigh(values @ values.T)
-    return directions.float()
+    found: Tensor = directions.float()
+    return found
 
 
 def _picture_sums(

@@ -23,7 +23,7 @@ from featup_app.training.examples import Sampler, TrainingSet
 from featup_app.training.held_out import HeldOut
 from featup_app.training.objective import Objective
 from featup_app.training.recipes import Recipe
-from featup_app.training.restoration import solve_restoration
+from featup_app.training.restoration import FEW_PICTURES, PICTURES, solve_restoration
 from featup_app.training.training_files import read_training, write_training
 
 MEASURE_EVERY = 200
@@ -336,11 +336,16 @@ class Trainer:
             self.objective.eval()
             # Every process finds the same. A training that was stopped is to keep what it has, so nobody may cancel this.
             learner.restoration = solve_restoration(
-                learner.upsample, self.sets[0].pictures, self.sampler.features[0], self.recipe.restoration
+                learner.upsample,
+                self.sets[0].pictures,
+                self.sampler.features[0],
+                self.recipe.restoration,
+                at_most=FEW_PICTURES if stopped else PICTURES,
             )
         figures = {"start": self.curve[0].held_out} if self.curve else {}
         if stopped:
-            figures |= {**self._baselines, "stack": self._best_error, "directions": float(len(self._directions[0]))}
+            error = self.held_out_error() if learner.restores and self.curve else self._best_error
+            figures |= {**self._baselines, "stack": error, "directions": float(len(self._directions[0]))}
         else:
             figures |= self._baseline_errors(all_channels=True)
             figures |= {"stack": self.held_out_error(all_channels=True), "directions": 0.0}

@@ -59,6 +59,20 @@ def test_another_method_is_trained_by_its_name(photos, tmp_path, capsys):
     assert featup_app.load_upsampler(output).method == "carafe"
 
 
+def test_the_restoration_can_be_chosen_and_left_out(photos, tmp_path, capsys):
+    output = tmp_path / "out.safetensors"
+    found = {}
+    for weight in ("0", "5"):
+        with pytest.raises(SystemExit) as stopped:
+            train(photos, tmp_path, "--restoration", weight, "--steps", "1", "--json", "-o", str(output))
+        assert stopped.value.code == 0
+        assert json.loads(capsys.readouterr().out)["recipe"]["restoration"] == float(weight)
+        found[weight] = featup_app.load_upsampler(output)
+    assert (found["0"].restoration, found["0"].universal) == (None, True)
+    assert found["5"].restoration is not None
+    assert found["5"].channels == found["5"].restoration.shape[0]
+
+
 def test_ctrl_c_keeps_the_best_and_training_goes_on_from_there(photos, tmp_path, capsys):
     output = tmp_path / "out.safetensors"
     line = [sys.executable, "-m", "featup_app", "train", str(photos), *SMALL, "--cache", str(tmp_path / "cache")]
@@ -102,6 +116,7 @@ def test_ctrl_c_keeps_the_best_and_training_goes_on_from_there(photos, tmp_path,
             "trained for one backbone",
         ),
         (["PHOTOS", "-o", "a.safetensors", "--steps", "0"], "at least 1"),
+        (["PHOTOS", "-o", "a.safetensors", "--restoration", "-1"], "not negative"),
         (["PHOTOS", "-o", "a.safetensors", "--backbone", "no_such_model"], "no_such_model"),
         (["PHOTOS", "-o", "a.safetensors", *SMALL, "--layer", "99"], "99"),
         (["PHOTOS", "-o", "a.safetensors", *SMALL, "--resume", "PHOTOS/0.png"], "Cannot resume"),
