@@ -119,6 +119,7 @@ class Upsampler:
 
     def facts(self) -> dict[str, object]:
         """What an export says about these weights, JSON-able."""
+        told = "detail of the coarse map changed by a matrix between channels before upsampling"
         return {
             "title": self.title,
             "method": self.method,
@@ -128,9 +129,7 @@ class Upsampler:
             "channel_norm": None
             if self.norm is None
             else f"layer norm over the channels of each cell before upsampling, epsilon {NORM_EPSILON:g}",
-            "restoration": None
-            if self.restoration is None
-            else "detail of the coarse map changed by a matrix between channels before upsampling",
+            **({} if self.restoration is None else {"restoration": told}),
             "fixup": self.method == "jbu" and not self.universal and _corrects(self.stack),
             "trained": dict(self.provenance),
         }
