@@ -142,7 +142,7 @@ def test_a_training_runs_to_its_end_and_its_weights_can_be_used_at_once(driver, 
     assert panel.values["step"].text() == "4 of 4"
     assert not window.training.progress.isVisible()
     assert {path.name for path in plan.output.parent.iterdir()} == {path.name for path in plan.files}
-    assert load_upsampler(plan.output).universal
+    assert load_upsampler(plan.output).home("backbone") == "tf_efficientnet_lite0"
     assert plan.output.name in window.notice.text.text()
 
     assert panel.use.isVisible()
@@ -187,7 +187,7 @@ def test_a_stopped_training_keeps_its_best_state(driver):
     window.notice.hide()
     panel.stop.click()
     wait_for_end(driver)
-    assert load_upsampler(plan.output).universal
+    assert load_upsampler(plan.output).home("backbone") == "tf_efficientnet_lite0"
     assert plan.output.with_suffix(".json").is_file()
     assert plan.output.with_suffix(".png").is_file()
     assert not plan.checkpoint.exists()
@@ -245,7 +245,7 @@ def test_a_failure_is_told_and_another_training_can_start(driver, photos, monkey
     other = begin(driver, steps=2)
     assert other.output != plan.output
     wait_for_end(driver)
-    assert load_upsampler(other.output).universal
+    assert load_upsampler(other.output).home("backbone") == "tf_efficientnet_lite0"
 
 
 @pytest.mark.parametrize("answer", ["discard", "keep"])
@@ -266,7 +266,7 @@ def test_closing_in_the_middle_asks_and_leaves_no_thread(driver, tmp_path, monke
     assert len(asked) == 2
     assert "featup-training" not in {thread.name for thread in threading.enumerate()}
     if answer == "keep":
-        assert load_upsampler(plan.output).universal
+        assert load_upsampler(plan.output).home("backbone") == "tf_efficientnet_lite0"
         assert not plan.checkpoint.exists()
     else:
         assert left_over(tmp_path) == []

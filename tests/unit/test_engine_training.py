@@ -56,7 +56,7 @@ def test_a_training_leaves_weights_report_and_curve(plan):
     outcome = Workshop().train(plan, TrainingControl(), watch=seen.append)
     assert left_over(plan) == ["weights.json", "weights.png", "weights.safetensors"]
     assert sorted(path.name for path in outcome.files) == left_over(plan)
-    assert load_upsampler(plan.output).universal
+    assert load_upsampler(plan.output).restoration is not None
     assert (outcome.steps, outcome.stopped, outcome.notes) == (4, "", ())
     assert outcome.error <= outcome.classical
     assert seen[0].step == 0
