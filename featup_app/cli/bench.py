@@ -54,6 +54,9 @@ def bench(
             "--quick", help="With implicit: one photo and backbone, few views and steps, to see that it works."
         ),
     ] = False,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Where the operators are measured: cpu, cuda or cuda:1.")
+    ] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Measure the compiled operators against plain torch, turn by turn in one process, or the fit of implicit networks.
@@ -64,6 +67,10 @@ def bench(
     if naive and subject != NAIVE_SUBJECT:
         raise FeatUpError(f'The option --naive belongs to "{NAIVE_SUBJECT}"; leave it out with "{subject}".')
     if subject == bench_implicit.SUBJECT:
+        if device != "cpu":
+            raise FeatUpError(
+                f'The option --device does not belong to "{subject}", which takes CUDA where there is one.'
+            )
         with progress_bar() as progress:
             progress("starting", 0, 0)
             bench_implicit.bench_implicit(
@@ -80,31 +87,50 @@ def bench(
         option = "--photos" if photos is not None else "--ablations" if ablations else "--quick"
         raise FeatUpError(f'The option {option} belongs to "{bench_implicit.SUBJECT}"; leave it out with "{subject}".')
     status = native_status()
-    if not status.backend.startswith("native"):
-        raise FeatUpError(f"There is nothing to compare with plain torch here. {status.detail}")
+    backend, problem = status.backend, None if status.backend.startswith("native") else status.detail
+    if device != "cpu":
+        backend, problem = _cuda_backend(device)
+    if problem is not None:
+        raise FeatUpError(f"There is nothing to compare with plain torch here. {problem}")
     with progress_bar() as progress:
-        machine = measure_machine(progress)
+        machine = measure_machine(progress, device)
         rows = list(SUBJECTS[subject](machine, repeats, progress))
         note = None
         if naive:
-            rows, note = _with_naive(rows, progress)
+            rows, note = _with_naive(rows, device, progress)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if as_json:
-        facts = {"machine": dataclasses.asdict(machine), "backend": status.backend, "load": load, "note": note}
+        facts = {"machine": dataclasses.asdict(machine), "backend": backend, "load": load, "note": note}
         say_json({**facts, "rows": [dataclasses.asdict(row) for row in rows]})
     else:
-        _say_table(status.backend, machine, load, rows)
+        _say_table(backend, machine, load, rows)
     if note is not None:
         complain(note)
 
 
-def _with_naive(rows: list[Row], progress: Progress) -> tuple[list[Row], str | None]:
+def _cuda_backend(device: str) -> tuple[str, str | None]:
+    """What is measured on a CUDA device, and why nothing can be."""
+    import torch
+
+    from featup_app.ops import cuda
+
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise FeatUpError(f'There is no device "{device}"; take cpu, cuda or cuda:1.') from error
+    if where.type != "cuda" or not torch.cuda.is_available() or (where.index or 0) >= torch.cuda.device_count():
+        raise FeatUpError(f'This computer has no device "{device}" that torch can use; take "cpu".')
+    name = torch.cuda.get_device_name(where)
+    return f"native CUDA, {name}", None if cuda.takes(where) else cuda.cuda_status()
+
+
+def _with_naive(rows: list[Row], device: str, progress: Progress) -> tuple[list[Row], str | None]:
     """The rows with the published form's figures beside the smallest stack's, or a sentence why they are missing."""
     from featup_app.engine.bench import CHANNELS
     from featup_app.engine.bench_naive import SIDE, run_naive
 
     try:
-        found = run_naive(SIDE, CHANNELS, progress)
+        found = run_naive(SIDE, CHANNELS, progress, device)
     except FeatUpError as problem:
         return rows, str(problem)
     first = dataclasses.replace(rows[0], naive_ms=found.milliseconds, naive_mb=found.extra_mb)
@@ -119,10 +145,11 @@ def _say_table(backend: str, machine: Machine, load: float | None, rows: list[Ro
         + ("" if load is None else f"; load {load:.1f}")
     )
     say(f"{'':<25}{'':<24}{'native ms':>9}{'torch ms':>9}{'ratio':>7}{'GFLOP/s':>8}{'peak':>5}{'MB':>5}")
+    digits = 1 if machine.device == "cpu" else 3  # microseconds count there
     for row in rows:
         extra = "-" if row.extra_mb is None else f"{row.extra_mb:.0f}"
         say(
-            f"{row.name:<25}{row.shape:<24}{row.native_ms:>9.1f}{row.torch_ms:>9.1f}{row.speedup:>6.1f}x"
+            f"{row.name:<25}{row.shape:<24}{row.native_ms:>9.{digits}f}{row.torch_ms:>9.{digits}f}{row.speedup:>6.1f}x"
             f"{row.gflops:>8.1f}{row.peak_fraction:>5.0%}{extra:>5}"
         )
         if row.to_forward is not None:

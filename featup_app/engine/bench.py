@@ -37,12 +37,12 @@ def _window_operations(channels: int, pixels: int) -> float:
     return 2.0 * TAPS * channels * pixels
 
 
-def _window_inputs(channels: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+def _window_inputs(channels: int, height: int, width: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
     """(1, C, H + 6, W + 6) and (1, 49, H, W)."""
     generator = torch.Generator().manual_seed(0)
     edge = KERNEL_SIZE - 1
     padded = torch.randn(1, channels, height + edge, width + edge, generator=generator)
-    return padded, torch.rand(1, TAPS, height, width, generator=generator)
+    return padded.to(device), torch.rand(1, TAPS, height, width, generator=generator).to(device)
 
 
 def bench_adaptive_conv(
@@ -60,7 +60,7 @@ def bench_adaptive_conv(
             "guided doubling",
             f"{channels}x{coarse}x{coarse} to {2 * coarse}x{2 * coarse}",
             _window_operations(channels, 4 * coarse * coarse),
-            partial(_prepare_doubling, channels, coarse),
+            partial(_prepare_doubling, channels, coarse, machine.device),
         )
         yield compare(case, machine, repeats, progress)
     for size in ((1024, 1024), (2160, 3840)):
@@ -68,7 +68,7 @@ def bench_adaptive_conv(
 
 
 def _bench_many_channels(machine: Machine, repeats: int, progress: Progress, side: int, channels: int) -> Iterator[Row]:
-    padded, weights = _window_inputs(channels, side, side)
+    padded, weights = _window_inputs(channels, side, side, machine.device)
     filters = weights.view(1, KERNEL_SIZE, KERNEL_SIZE, side, side).permute(0, 3, 4, 1, 2).contiguous()
     last = padded.contiguous(memory_format=torch.channels_last)
     shape, operations = f"1x{channels}x{side}x{side}", _window_operations(channels, side * side)
@@ -80,7 +80,7 @@ def _bench_many_channels(machine: Machine, repeats: int, progress: Progress, sid
     forward = row("window_sum", lambda: partial(window_sum, padded, weights))
     yield forward
     yield row("window_sum channels-last", lambda: partial(window_sum, last, weights))
-    gradient = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(1))
+    gradient = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(1)).to(machine.device)
     for name, chosen in (("gradient to filters", 1), ("gradient to input", 0)):
         yield row(name, partial(_prepare_gradient, (padded, weights), chosen, gradient), forward.native_ms)
 
@@ -93,13 +93,13 @@ def _prepare_gradient(operands: tuple[Tensor, Tensor], chosen: int, gradient: Te
     return lambda: torch.autograd.grad(result, leaves[chosen], gradient, retain_graph=True)[0]
 
 
-def _prepare_doubling(channels: int, coarse: int) -> Callable[[], Tensor]:
+def _prepare_doubling(channels: int, coarse: int, device: str) -> Callable[[], Tensor]:
     """Each implementation is given the map in the layout that it is faster in."""
     generator = torch.Generator().manual_seed(0)
-    source = torch.randn(1, channels, coarse, coarse, generator=generator)
-    if loading.wish() != "off":
+    source = torch.randn(1, channels, coarse, coarse, generator=generator).to(device)
+    if loading.wish() != "off" and not source.is_cuda:
         source = source.contiguous(memory_format=torch.channels_last)
-    weights = torch.rand(1, TAPS, 2 * coarse, 2 * coarse, generator=generator)
+    weights = torch.rand(1, TAPS, 2 * coarse, 2 * coarse, generator=generator).to(device)
     return partial(guided_double, source, weights)
 
 
@@ -107,11 +107,11 @@ def _bench_few_channels(machine: Machine, repeats: int, progress: Progress, size
     """What a lens costs at each further look: one pass over the kept weights, in float16 as fields keep them."""
     height, width = size
     weights = torch.empty(1, TAPS, height, width, dtype=torch.float16)
-    weights.uniform_(0, 1, generator=torch.Generator().manual_seed(0))
+    weights = weights.uniform_(0, 1, generator=torch.Generator().manual_seed(0)).to(machine.device)
     for channels in (1, 3):
         edge = KERNEL_SIZE - 1
         shape = (1, channels, height + edge, width + edge)
-        padded = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        padded = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(machine.device)
         case = Case(
             "few channels",
             f"1x{channels}x{height}x{width} float16",
@@ -121,14 +121,15 @@ def _bench_few_channels(machine: Machine, repeats: int, progress: Progress, size
         yield compare(case, machine, repeats, progress, weight_bytes=weights.nbytes)
 
 
-def stack_inputs(side: int, channels: int) -> tuple[JBUStack, Tensor, Tensor]:
+def stack_inputs(side: int, channels: int, device: str = "cpu") -> tuple[JBUStack, Tensor, Tensor]:
     """A learned stack with seeded weights, (1, C, side, side) features and the (1, 3, 16 side, 16 side) guidance."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        stack = JBUStack(channels).eval()
+        stack = JBUStack(channels).eval().to(device)
     generator = torch.Generator().manual_seed(0)
     source = torch.randn(1, channels, side, side, generator=generator)
-    return stack, source, torch.randn(1, 3, 16 * side, 16 * side, generator=generator)
+    guidance = torch.randn(1, 3, 16 * side, 16 * side, generator=generator)
+    return stack, source.to(device), guidance.to(device)
 
 
 def bench_jbu(
@@ -141,7 +142,7 @@ def bench_jbu(
 ) -> Iterator[Row]:
     """The whole learned stack, sixteen times."""
     for side in sides:
-        stack, source, guidance = stack_inputs(side, channels)
+        stack, source, guidance = stack_inputs(side, channels, machine.device)
         pixels = sum((side << level) ** 2 for level in range(1, 5))
         case = Case(
             STACK_NAME,
@@ -152,7 +153,7 @@ def bench_jbu(
         yield compare(case, machine, repeats, progress)
 
 
-def _picture_and_features(size: Size) -> tuple[Image, FeatureMap]:
+def _picture_and_features(size: Size, device: str) -> tuple[Image, FeatureMap]:
     """A smooth random picture and random features for it, a cell for sixteen pixels."""
     generator = torch.Generator().manual_seed(0)
     (height, width), grid = size, (size[0] // 16, size[1] // 16)
@@ -160,7 +161,7 @@ def _picture_and_features(size: Size) -> tuple[Image, FeatureMap]:
     smooth = F.interpolate(coarse, size, mode="bilinear")[0].permute(1, 2, 0)
     image = image_from_array(smooth.round().to(torch.uint8).numpy())
     geometry = Geometry(image.size_hw, (grid[0] * PATCH, grid[1] * PATCH), grid)
-    data = torch.randn(CHANNELS, *grid, generator=generator)
+    data = torch.randn(CHANNELS, *grid, generator=generator).to(device)
     return image, FeatureMap(data=data, geometry=geometry, layer="block 10", image=image)
 
 
@@ -179,7 +180,7 @@ def bench_similarity(
     opening_size: Size = (1024, 1024),
 ) -> Iterator[Row]:
     """What a person waits for with a learned stack: the first click, the next ones, and the first colours of a picture."""
-    stack = stack_inputs(1, CHANNELS)[0]
+    stack = stack_inputs(1, CHANNELS, machine.device)[0]
 
     def row(name: str, size: Size, channels: int, prepare: Callable[[], Callable[[], Tensor]]) -> Row:
         operations = _window_operations(channels, _chain_pixels(size))
@@ -187,11 +188,11 @@ def bench_similarity(
         return compare(case, machine, repeats, progress)
 
     def field(size: Size) -> FeatureField:
-        image, features = _picture_and_features(size)
+        image, features = _picture_and_features(size, machine.device)
         return upsample(features, image, stack=stack)
 
     def first_click() -> Callable[[], Tensor]:
-        image, features = _picture_and_features(first_size)
+        image, features = _picture_and_features(first_size, machine.device)
         return lambda: similarity(upsample(features, image, stack=stack), (100.0, 100.0), size=first_size)
 
     def next_click(size: Size) -> Callable[[], Tensor]:
@@ -200,7 +201,7 @@ def bench_similarity(
         return lambda: similarity(known, (size[1] / 3, size[0] / 3), size=size)
 
     def opening() -> Callable[[], Tensor]:
-        image, features = _picture_and_features(opening_size)
+        image, features = _picture_and_features(opening_size, machine.device)
 
         def colours() -> Tensor:
             fresh = upsample(features, image, stack=stack)

@@ -27,11 +27,12 @@ _PEAK_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Machine:
-    """What the processor reaches now, with all threads of torch; the best of a few runs.
+    """What the processor reaches now, with all threads of torch, or a CUDA device; the best of a few runs.
 
     Attributes:
         threads: how many.
-        fma_gflops: float32 multiplications and additions in registers, by the instructions that the operators use (1e9 / s).
+        fma_gflops: float32 multiplications and additions in registers, by the instructions that the operators use (1e9 / s);
+            on a CUDA device the same as ``matmul_gflops``, since nothing measures its registers alone.
         matmul_gflops: those of a large matrix product of torch.
         read_gb_s: reading 512 MB once (1e9 bytes / s).
         copy_gb_s: copying 256 MB, read and written bytes counted.
@@ -42,6 +43,7 @@ class Machine:
     matmul_gflops: float
     read_gb_s: float
     copy_gb_s: float
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -134,30 +136,53 @@ def interleaved(
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def measure_machine(progress: Progress = silent) -> Machine:
-    """Arithmetic and bandwidth of this machine; takes about three seconds.
+def measure_machine(progress: Progress = silent, device: str = "cpu") -> Machine:
+    """Arithmetic and bandwidth of this machine, or of its CUDA device; takes about three seconds.
 
     Raises:
         RuntimeError: if the compiled operators cannot be had.
     """
+    where = torch.device(device)
     numbers = _STREAMED_BYTES // 4
-    source = torch.ones(numbers)
-    half, target = source[: numbers // 2], torch.empty(numbers // 2)
-    matrix = torch.ones(2048, 2048)
+    source = torch.ones(numbers, device=where)
+    half, target = source[: numbers // 2], torch.empty(numbers // 2, device=where)
+    side = 2048 if where.type == "cpu" else 8192
+    matrix = torch.rand(side, side, device=where)
     progress("measuring this machine", 0, 4)
-    peak = _peak_gflops()
+    product = 2 * side**3 / _best_seconds(lambda: matrix @ matrix) / 1e9
     progress("measuring this machine", 1, 4)
-    product = 2 * 2048**3 / _best_seconds(lambda: matrix @ matrix) / 1e9
+    peak = _peak_gflops() if where.type == "cpu" else product
     progress("measuring this machine", 2, 4)
     read = source.nbytes / _best_seconds(source.sum) / 1e9
     progress("measuring this machine", 3, 4)
     copied = 2 * half.nbytes / _best_seconds(lambda: target.copy_(half)) / 1e9
-    return Machine(torch.get_num_threads(), peak, product, read, copied)
+    return Machine(torch.get_num_threads(), peak, product, read, copied, device)
 
 
-def _best_seconds(function: Callable[[], Any]) -> float:
-    function()
-    return min(interleaved({"run": function}, 1)["run"] for _ in range(5))
+def _best_seconds(function: Callable[[], Tensor]) -> float:
+    def run() -> None:
+        wait_for(function())
+
+    run()
+    return min(interleaved({"run": run}, 1)["run"] for _ in range(5))
+
+
+def wait_for(result: Tensor) -> Tensor:
+    """The result once it is there: a CUDA device computes while the program goes on."""
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
+    return result
+
+
+def peak_megabytes(function: Callable[[], Tensor], device: str) -> float | None:
+    """Peak memory of a call beyond what was there before and its result (1e6 bytes), on the device that it runs on."""
+    if torch.device(device).type != "cuda":
+        return extra_megabytes(function)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = wait_for(function())
+    return max(0.0, (torch.cuda.max_memory_allocated(device) - before - result.nbytes) / 1e6)
 
 
 def _peak_gflops() -> float:
@@ -214,7 +239,7 @@ def compare(
         gflops=gflops,
         peak_gflops=machine.fma_gflops,
         peak_fraction=gflops / machine.fma_gflops,
-        extra_mb=extra_megabytes(functions["native"]),
+        extra_mb=peak_megabytes(functions["native"], machine.device),
         to_forward=None if forward_ms is None else native_ms / forward_ms,
         to_bandwidth=None if weight_bytes is None else seconds["native"] * machine.read_gb_s * 1e9 / weight_bytes,
     )
@@ -226,6 +251,6 @@ def _prepared(case: Case, choice: str) -> Callable[[], Tensor]:
 
     def run() -> Tensor:
         with operators(choice), torch.no_grad():
-            return function()
+            return wait_for(function())
 
     return run

@@ -37,15 +37,15 @@ def bench_train(machine: Machine, repeats: int, progress: Progress = silent, *, 
         # Forward, the gradient to the features, and the gradient to the weights.
         operations = 3 * 2.0 * TAPS * channels * sum((grid << level) ** 2 for level in range(1, 5))
         shape = f"{SIZE} px, {recipe.views} views"
-        case = Case(name, shape, operations, partial(_step, recipe, grid))
+        case = Case(name, shape, operations, partial(_step, recipe, grid, machine.device))
         row = compare(case, machine, repeats, progress)
         yield replace(row, steps_per_second=1e3 / row.native_ms)
 
 
-def _step(recipe: Recipe, grid: int) -> Callable[[], Tensor]:
+def _step(recipe: Recipe, grid: int, device: str) -> Callable[[], Tensor]:
     """A function that trains one step on random features."""
     generator = torch.Generator().manual_seed(0)
-    objective = Objective([CHANNELS], recipe, generator)
+    objective = Objective([CHANNELS], recipe, generator).to(device)
     optimizer = torch.optim.NAdam(objective.parameter_groups(), lr=1e-3)
     side = 16 * grid
     guidance = torch.randint(0, 256, (1, 3, side, side), generator=generator, dtype=torch.uint8)
@@ -56,9 +56,9 @@ def _step(recipe: Recipe, grid: int) -> Callable[[], Tensor]:
     )
     example = Example(
         member=0,
-        levels=pyramid(guidance),
-        features=torch.randn(1, CHANNELS, grid, grid, generator=generator),
-        views=torch.randn(1, recipe.views, CHANNELS, grid, grid, generator=generator),
+        levels=pyramid(guidance.to(device)),
+        features=torch.randn(1, CHANNELS, grid, grid, generator=generator).to(device),
+        views=torch.randn(1, recipe.views, CHANNELS, grid, grid, generator=generator).to(device),
         jitters=(jitters,),
     )
 

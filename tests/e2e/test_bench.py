@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -23,7 +24,7 @@ from featup_app.engine.bench import (
 from featup_app.engine.bench_measures import Case, compare, interleaved
 from featup_app.engine.bench_training import bench_train
 from featup_app.errors import Cancelled, FeatUpError
-from featup_app.ops import loading, native_status
+from featup_app.ops import cuda, loading, native_status
 from featup_app.peak_memory import extra_megabytes
 
 MACHINE = Machine(threads=1, fma_gflops=100.0, matmul_gflops=80.0, read_gb_s=10.0, copy_gb_s=10.0)
@@ -81,6 +82,34 @@ def test_without_the_library_there_is_nothing_to_compare(capsys, monkeypatch):
     code, _, complaint = call(capsys, "jbu")
     assert code == 2
     assert "FEATUP_NATIVE=off" in complaint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("jbu", "--device", "cuda:77"), 'no device "cuda:77"'),
+        (("jbu", "--device", "gpu"), 'no device "gpu"'),
+        (("implicit", "--device", "cuda"), "takes CUDA where there is one"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_sentence(capsys, arguments, words):
+    code, _, complaint = call(capsys, *arguments)
+    assert code == 2
+    assert words in " ".join(complaint.split())
+
+
+@pytest.mark.skipif(not cuda.available(), reason="needs a CUDA device and the CUDA operators")
+def test_rows_on_a_cuda_device(capsys):
+    device = dataclasses.replace(MACHINE, device="cuda")
+    for row in [
+        *bench_jbu(device, 1, sides=(2,), channels=12),
+        *bench_adaptive_conv(device, 1, side=8, channels=4),
+        *bench_similarity(device, 1, first_size=(64, 96), next_sizes=((64, 96),), opening_size=(64, 64)),
+        *bench_train(device, 1, grid=4),
+    ]:
+        check(row)
+        assert row.extra_mb is not None
+    assert bench_naive.run_naive(2, 8, device="cuda").milliseconds > 0
 
 
 @needs_library
@@ -213,7 +242,7 @@ def test_json_and_text(capsys, monkeypatch):
     row = Row("jbu stack", "384x16x16 to 256x256", 12.3, 45.6, 3.71, 10.0, 100.0, 0.1, 25.0)
     gradient = Row("gradient to input", "1x384x224x224", 1e3, 1e4, 10.0, 10.0, 100.0, 0.1, None, to_forward=1.5)
     monkeypatch.setitem(SUBJECTS, "jbu", lambda machine, repeats, progress: iter([row, gradient]))
-    monkeypatch.setattr(bench, "measure_machine", lambda progress: MACHINE)
+    monkeypatch.setattr(bench, "measure_machine", lambda progress, device: MACHINE)
     monkeypatch.setattr(bench_naive, "run_naive", lambda *_: bench_naive.NaiveRun(4e4, 6481.0))
     code, printed, _ = call(capsys, "jbu", "--naive", "--json")
     assert code == 0
