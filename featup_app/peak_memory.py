@@ -1,4 +1,5 @@
-"""How much memory this process holds, and the peak that a call adds to it (DESIGN section 8). Imports no torch."""
+"""How much memory this process holds, and the peak that a call adds to it (DESIGN section 8). Imports torch only to ask
+a CUDA device."""
 
 from __future__ import annotations
 
@@ -27,11 +28,17 @@ def process_bytes() -> int | None:
         return None
 
 
-def extra_megabytes(function: Callable[[], Sized]) -> float | None:
+def extra_megabytes(function: Callable[[], Sized], device: str = "cpu") -> float | None:
     """Peak memory of a call beyond what was there before and its result (1e6 bytes), where the system tells it.
 
     Where it does not, the function may not have been called.
+
+    Args:
+        function: waits for its result before it returns.
+        device: whose memory counts; that of a CUDA device is what torch takes there.
     """
+    if device.startswith("cuda"):
+        return _extra_on_cuda(function, device)
     _give_back_free_memory()
     try:
         with open(_CLEAR_PEAK, "w") as reset:
@@ -43,6 +50,16 @@ def extra_megabytes(function: Callable[[], Sized]) -> float | None:
     except OSError:
         return None
     return None if before is None else max(0.0, (peak - before - result.nbytes) / 1e6)
+
+
+def _extra_on_cuda(function: Callable[[], Sized], device: str) -> float:
+    import torch
+
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = function()
+    return max(0.0, float(torch.cuda.max_memory_allocated(device) - before - result.nbytes) / 1e6)
 
 
 def _give_back_free_memory() -> None:

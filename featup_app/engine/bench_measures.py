@@ -174,17 +174,6 @@ def wait_for(result: Tensor) -> Tensor:
     return result
 
 
-def peak_megabytes(function: Callable[[], Tensor], device: str) -> float | None:
-    """Peak memory of a call beyond what was there before and its result (1e6 bytes), on the device that it runs on."""
-    if torch.device(device).type != "cuda":
-        return extra_megabytes(function)
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    result = wait_for(function())
-    return max(0.0, (torch.cuda.max_memory_allocated(device) - before - result.nbytes) / 1e6)
-
-
 def _peak_gflops() -> float:
     with operators("require"):
         rounds, seconds = 100_000, 0.0
@@ -239,7 +228,7 @@ def compare(
         gflops=gflops,
         peak_gflops=machine.fma_gflops,
         peak_fraction=gflops / machine.fma_gflops,
-        extra_mb=peak_megabytes(functions["native"], machine.device),
+        extra_mb=extra_megabytes(functions["native"], machine.device),
         to_forward=None if forward_ms is None else native_ms / forward_ms,
         to_bandwidth=None if weight_bytes is None else seconds["native"] * machine.read_gb_s * 1e9 / weight_bytes,
     )

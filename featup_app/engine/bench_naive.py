@@ -19,12 +19,13 @@ from torch import Tensor
 
 from featup_app.child_process import child_facts
 from featup_app.engine.bench import KERNEL_SIZE, TAPS, stack_inputs
-from featup_app.engine.bench_measures import peak_megabytes, wait_for
+from featup_app.engine.bench_measures import wait_for
 from featup_app.engine.memory import available_bytes
 from featup_app.errors import FeatUpError
 from featup_app.fields import JBUStack
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT
 from featup_app.fields.window_kernels import CORRECTION_WEIGHT, KEY_CHANNELS, LearnedKernel
+from featup_app.peak_memory import extra_megabytes
 from featup_app.progress import Progress, silent
 from featup_app.words import human_bytes
 
@@ -112,7 +113,7 @@ def _measure_here(side: int, channels: int, device: str) -> NaiveRun:
         seconds.append(time.perf_counter() - begun)
         return result
 
-    extra = peak_megabytes(run, device)
+    extra = extra_megabytes(run, device)
     if not seconds or source.is_cuda:
         run()
     return NaiveRun(1e3 * seconds[-1], extra)

@@ -188,21 +188,11 @@ def _measure_here(request: Mapping[str, Any]) -> dict[str, Any]:
     else:
         run()
     fields.clear()
-    memory = _peak_on_cuda(run, features.data.device) if features.data.is_cuda else extra_megabytes(run)
+    memory = extra_megabytes(run, str(features.data.device))
     if not fields:
         run()
     parameters = learned_numbers(fields[0], method.options)
     return dataclasses.asdict(Cost(seconds[-1], memory, parameters))
-
-
-def _peak_on_cuda(run: Any, device: Any) -> float:
-    """Peak of the device's memory beyond the state before and the result (1e6 bytes)."""
-    import torch
-
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    result = run()
-    return max(0.0, float(torch.cuda.max_memory_allocated(device) - before - result.nbytes) / 1e6)
 
 
 def _main() -> None:

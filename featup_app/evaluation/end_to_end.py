@@ -152,7 +152,7 @@ class SegmentationHead(nn.Module):
 
         Args:
             layers: (B, C_l, h, w) each.
-            guidance: (B, 3, 16 h, 16 w) uint8.
+            guidance: (B, 3, 16 h, 16 w) uint8, on any device.
 
         Returns:
             (B, K, 16 h, 16 w).
@@ -163,7 +163,7 @@ class SegmentationHead(nn.Module):
         ]
         coarse = self.norm(self.fusion(torch.cat(projected, dim=1)))
         mean, deviation = (coarse.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-        fine = self.upsampling(coarse, (guidance.float() / 255 - mean) / deviation)
+        fine = self.upsampling(coarse, (guidance.to(coarse) / 255 - mean) / deviation)
         scores: Tensor = self.classifier(F.relu(fine))
         return scores
 
@@ -202,7 +202,7 @@ def train_head(
             if not bool((labels >= 0).any()):
                 continue
             scores = network(layers, guidance)
-            loss = F.cross_entropy(scores, labels.long(), ignore_index=UNLABELLED)
+            loss = F.cross_entropy(scores, labels.to(scores.device, torch.long), ignore_index=UNLABELLED)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -215,7 +215,7 @@ def frame_confusion(network: SegmentationHead, scene: Scene, classes: int) -> Co
     with torch.no_grad():
         scores = predicted_scores(network, scene)
         full = F.interpolate(scores, tuple(scene.labels.shape), mode="bilinear", align_corners=False)
-        return statistics.confusion_matrix(full[0].argmax(0).numpy(), scene.labels.numpy(), classes)
+        return statistics.confusion_matrix(full[0].argmax(0).cpu().numpy(), scene.labels.numpy(), classes)
 
 
 def predicted_scores(network: SegmentationHead, scene: Scene) -> Tensor:
