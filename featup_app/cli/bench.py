@@ -34,12 +34,15 @@ def bench(
     photos: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="With implicit: take the first three photos of a folder, instead of the bundled ones."
+            "--photos",
+            metavar="DIR",
+            help="With implicit: take the first three photos of a folder, instead of the bundled ones.",
         ),
     ] = None,
     paper_steps: Annotated[
         int,
         typer.Option(
+            "--paper-steps",
             metavar="N",
             min=2,
             help="With implicit: gradient steps of the published recipe; its time is extrapolated from fewer than its 1200.",
@@ -55,7 +58,7 @@ def bench(
         ),
     ] = False,
     device: Annotated[
-        str, typer.Option(metavar="DEVICE", help="Where the operators are measured: cpu, cuda or cuda:1.")
+        str, typer.Option("--device", metavar="DEVICE", help="Where the operators are measured: cpu, cuda or cuda:1.")
     ] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:

@@ -51,6 +51,7 @@ def evaluate(
     data: Annotated[
         list[Path],
         typer.Option(
+            "--data",
             metavar="DIR",
             help="Pictures to measure on: any folder of pictures, or a data set as it was unpacked, for tasks that need to "
             "know what is in the pictures. Nothing is downloaded. May be given several times: each task takes the first "
@@ -59,11 +60,12 @@ def evaluate(
     ],
     task: Annotated[
         str,
-        typer.Option(metavar="TASK", help=f"{_TASK_TITLES}; {ALL}: every task that data and backbone allow."),
+        typer.Option("--task", metavar="TASK", help=f"{_TASK_TITLES}; {ALL}: every task that data and backbone allow."),
     ] = "quality",
     methods: Annotated[
         str,
         typer.Option(
+            "--methods",
             metavar="LIST",
             help="Methods separated by commas, such as lowres,bilinear,jbu. jbu=classical and jbu=FILE choose its "
             "weights, so that several stand in one table; implicit=FILE takes a fit of `featup-app fit`, for its image alone; "
@@ -74,6 +76,7 @@ def evaluate(
     train: Annotated[
         list[Path] | None,
         typer.Option(
+            "--train",
             metavar="DIR",
             help="Pictures to fit probes on; may be given several times, as --data. Not needed where a data set has a part for "
             "that, nor for depths: there each picture is measured with probes of others, see --cross.",
@@ -82,6 +85,7 @@ def evaluate(
     cross: Annotated[
         str,
         typer.Option(
+            "--cross",
             metavar="HOW",
             help="Depths without --train: measure frames with probes of other frames, or scenes with probes of other "
             "scenes; auto takes scenes if there are at least five.",
@@ -90,6 +94,7 @@ def evaluate(
     layout: Annotated[
         str,
         typer.Option(
+            "--layout",
             metavar="LAYOUT",
             help=f"How the folders are laid out, if {AUTO} does not recognise it: "
             + ", ".join(entry.name for entry in LAYOUTS)
@@ -99,6 +104,7 @@ def evaluate(
     depth_unit: Annotated[
         str | None,
         typer.Option(
+            "--depth-unit",
             metavar="NUMBER|SCENE=NUMBER,...",
             help="Readings of depth files for one metre; 1000 (millimetres) if not given.",
         ),
@@ -106,58 +112,74 @@ def evaluate(
     protocol: Annotated[
         str,
         typer.Option(
+            "--protocol",
             metavar="LIST",
             help=f"Ways of measuring, each a row for every method; the first if not given. {_PROTOCOLS}.",
         ),
     ] = "",
-    probe: Annotated[str, typer.Option(metavar="KIND", help=f"Kind of probe; the first if not given. {_PROBES}.")] = "",
+    probe: Annotated[
+        str, typer.Option("--probe", metavar="KIND", help=f"Kind of probe; the first if not given. {_PROBES}.")
+    ] = "",
     backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
+        str, typer.Option("--backbone", metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
     ] = "dinov2-s14-imgfocus",
     cam_backbone: Annotated[
         str | None,
         typer.Option(
+            "--cam-backbone",
             metavar="NAME",
             help=f"Pretrained model with classes, for the task cam; --backbone if it has some, else {CLASSIFIER}. One that is "
             "not --backbone is used at its own layer and size.",
         ),
     ] = None,
     layer: Annotated[
-        str | None, typer.Option(metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".')
+        str | None,
+        typer.Option("--layer", metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".'),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Size that pictures are resized to for the backbone: 448, 364x476 or image."),
+        typer.Option(
+            "--size", metavar="SIZE", help="Size that pictures are resized to for the backbone: 448, 364x476 or image."
+        ),
     ] = None,
     upsampler: UpsamplerChoice = None,
-    folds: Annotated[int, typer.Option(min=2, help="Parts of the training pictures, left out in turn.")] = 3,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="Parts of the training pictures, left out in turn.")] = 3,
     repeats: Annotated[
-        int, typer.Option(min=1, help="end2end: trainings of each method, from seeds of their own.")
+        int, typer.Option("--repeats", min=1, help="end2end: trainings of each method, from seeds of their own.")
     ] = 3,
-    steps: Annotated[int | None, typer.Option(min=1, help="end2end: steps of each training; 300 if not given.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="end2end: steps of each training; 300 if not given.")
+    ] = None,
     limit: Annotated[
         str | None,
         typer.Option(
+            "--limit",
             metavar="N|N,TASK=N,...",
             help="Use at most so many pictures, evenly spread, of each folder; other numbers for single tasks, and train=N for "
             "pictures to fit on.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of views, samples and bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of views, samples and bootstrap.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what an earlier run has measured.")] = False,
     device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:1; CUDA if there is one.")
+        str | None,
+        typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:1; CUDA if there is one."),
     ] = None,
     costs: Annotated[
         bool,
-        typer.Option(help="Measure time, peak memory and parameters of each method once, in a process of its own."),
+        typer.Option(
+            "--costs/--no-costs",
+            help="Measure time, peak memory and parameters of each method once, in a process of its own.",
+        ),
     ] = True,
     pictures: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Images to show in report.html as each method sees them.")
+        int,
+        typer.Option("--pictures", min=0, metavar="N", help="Images to show in report.html as each method sees them."),
     ] = 2,
     workers: Annotated[
         int,
         typer.Option(
+            "--workers",
             min=1,
             metavar="N",
             help="Processes that share the work, each with its part of the processor's cores. More can join from other "

@@ -30,14 +30,16 @@ def export(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the files; made if there is none.")
     ] = Path(),
     backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
+        str, typer.Option("--backbone", metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
     ] = _DEFAULT.backbone,
     layer: Annotated[
-        str | None, typer.Option(metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".')
+        str | None,
+        typer.Option("--layer", metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".'),
     ] = None,
     size: Annotated[
         str | None,
         typer.Option(
+            "--size",
             metavar="SIZE",
             help="Size that the image is resized to for the backbone: 448 (shorter side), 448x602 (height x width) "
             "or image.",
@@ -46,27 +48,31 @@ def export(
     method: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help=f"Upsampling method, one of: {', '.join(method.name for method in METHODS)}."
+            "--method",
+            metavar="NAME",
+            help=f"Upsampling method, one of: {', '.join(method.name for method in METHODS)}.",
         ),
     ] = _DEFAULT.method,
     upsampler: UpsamplerChoice = None,
     output_size: Annotated[
         str,
         typer.Option(
+            "--output-size",
             metavar="SIZE",
             help="Size of the features: 16x (times the feature grid), image (that of the image), 1024 (shorter side), "
             "480x640 (height x width) or grid.",
         ),
     ] = _DEFAULT.output_size,
     format: Annotated[
-        str, typer.Option(metavar="FORMAT", help="Features as npz, npy or safetensors.")
+        str, typer.Option("--format", metavar="FORMAT", help="Features as npz, npy or safetensors.")
     ] = _OPTIONS.format,
     dtype: Annotated[
-        str, typer.Option(metavar="TYPE", help="Values as float32, float16 or (safetensors only) bfloat16.")
+        str, typer.Option("--dtype", metavar="TYPE", help="Values as float32, float16 or (safetensors only) bfloat16.")
     ] = _OPTIONS.dtype,
     views: Annotated[
         str,
         typer.Option(
+            "--views",
             metavar="VIEWS",
             help="Pictures to write as PNG, separated by commas: pca, pca:4-6, similarity@X,Y (a point in pixels of "
             "the image), cam (most probable class), cam:CLASS (by name or number).",
@@ -77,7 +83,8 @@ def export(
     ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
     device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:1; CUDA if there is one.")
+        str | None,
+        typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:1; CUDA if there is one."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:

@@ -30,18 +30,22 @@ def fit(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Fit to write, .safetensors.")],
     backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
+        str, typer.Option("--backbone", metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
     ] = ViewSettings().backbone,
     layer: Annotated[
-        str | None, typer.Option(metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".')
+        str | None,
+        typer.Option("--layer", metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".'),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Size that the image is resized to for the backbone: 448, 364x476 or image."),
+        typer.Option(
+            "--size", metavar="SIZE", help="Size that the image is resized to for the backbone: 448, 364x476 or image."
+        ),
     ] = None,
     recipe: Annotated[
         str,
         typer.Option(
+            "--recipe",
             metavar="NAME",
             help=f"Settings of the fit, one of: {', '.join(FIT_RECIPES)}. The published one takes hours without a "
             "graphics card.",
@@ -49,21 +53,24 @@ def fit(
     ] = "default",
     steps: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Steps to take; those of the recipe if not given. More see more views."),
+        typer.Option(
+            "--steps", metavar="N", min=1, help="Steps to take; those of the recipe if not given. More see more views."
+        ),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(metavar="S", help="At most so many seconds, without preparation.")
+        float | None, typer.Option("--seconds", metavar="S", help="At most so many seconds, without preparation.")
     ] = None,
     views: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Jittered views to fit to; those of the recipe if not given."),
+        typer.Option("--views", metavar="N", min=1, help="Jittered views to fit to; those of the recipe if not given."),
     ] = None,
     smaller: Annotated[
         bool, typer.Option("--smaller", help="Where memory is short, take a smaller setting instead of refusing.")
     ] = False,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of everything that is drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything that is drawn at random.")] = 0,
     device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:1; CUDA if there is one.")
+        str | None,
+        typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:1; CUDA if there is one."),
     ] = None,
     as_json: Annotated[
         bool,

@@ -28,29 +28,44 @@ def train(
     backbone: Annotated[
         list[str] | None,
         typer.Option(
+            "--backbone",
             metavar="NAME",
             help="Pretrained model to train for; given several times, one universal upsampler learns from all of them.",
         ),
     ] = None,
     method: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Upsampling method: jbu, carafe, sapa or resize_conv (one backbone only)."),
+        typer.Option(
+            "--method", metavar="NAME", help="Upsampling method: jbu, carafe, sapa or resize_conv (one backbone only)."
+        ),
     ] = "jbu",
     layer: Annotated[
-        str | None, typer.Option(metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".')
+        str | None,
+        typer.Option("--layer", metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".'),
     ] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps to train; 2000 if nothing is said.")] = None,
-    minutes: Annotated[float | None, typer.Option(metavar="M", help="Minutes to train, without preparation.")] = None,
-    size: Annotated[int, typer.Option(metavar="PIXELS", help="Shorter side of what the backbone sees.")] = 224,
-    crops: Annotated[int, typer.Option(metavar="N", min=0, help="Random crops of each image beside the whole.")] = 0,
-    views: Annotated[int, typer.Option(metavar="N", min=1, help="Jittered views kept of each picture.")] = 10,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of everything that is drawn at random.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", help="Steps to train; 2000 if nothing is said.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", metavar="M", help="Minutes to train, without preparation.")
+    ] = None,
+    size: Annotated[
+        int, typer.Option("--size", metavar="PIXELS", help="Shorter side of what the backbone sees.")
+    ] = 224,
+    crops: Annotated[
+        int, typer.Option("--crops", metavar="N", min=0, help="Random crops of each image beside the whole.")
+    ] = 0,
+    views: Annotated[
+        int, typer.Option("--views", metavar="N", min=1, help="Jittered views kept of each picture.")
+    ] = 10,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything that is drawn at random.")] = 0,
     recipe: Annotated[
-        str, typer.Option(metavar="NAME", help="Settings of the training: default or paper.")
+        str, typer.Option("--recipe", metavar="NAME", help="Settings of the training: default or paper.")
     ] = "default",
     restoration: Annotated[
         float | None,
         typer.Option(
+            "--restoration",
             metavar="WEIGHT",
             help="How much keeping the coarse features counts when their detail is restored (jbu, one backbone): larger is "
             "sharper, 0 for no restoration; 0.4 if nothing is said.",
@@ -61,20 +76,23 @@ def train(
         typer.Option("--val", metavar="FOLDER", help="Images to measure on; a tenth of the others if not given."),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Go on from the .training.pt file of an interrupted training.")
+        Path | None,
+        typer.Option("--resume", metavar="FILE", help="Go on from the .training.pt file of an interrupted training."),
     ] = None,
     cache_budget: Annotated[
-        int, typer.Option(metavar="MB", min=1, help="Megabytes of disk for cached features.")
+        int, typer.Option("--cache-budget", metavar="MB", min=1, help="Megabytes of disk for cached features.")
     ] = 4000,
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where features are cached; a folder of the system if not given."),
+        typer.Option(
+            "--cache", metavar="FOLDER", help="Where features are cached; a folder of the system if not given."
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What the images are, for people who use the weights.")
+        str | None, typer.Option("--data", metavar="TEXT", help="What the images are, for people who use the weights.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="Where the backbone computes: cpu, cuda or cuda:1.")
+        str | None, typer.Option("--device", metavar="DEVICE", help="Where the backbone computes: cpu, cuda or cuda:1.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

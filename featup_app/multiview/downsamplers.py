@@ -6,12 +6,17 @@ a caller may downsample K projected channels instead of C.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featup_app.features import Size
+from featup_app.multiview.jitter import Jitter
+from featup_app.multiview.look_up import sampled_views
 from featup_app.multiview.patches import patch_sum, patches
+from featup_app.multiview.view_patches import weighted_views
 
 BLUR_RADIUS = 2
 BLUR_SIGMA = 1.0
@@ -37,6 +42,21 @@ class BlurDownsampler(nn.Module):
         """The weights of a patch: (k, k), none negative, their sum 1."""
         positive = self.kernel_params.abs()
         return positive / positive.sum()
+
+    def of_views(self, features: Tensor, jitters: Sequence[Jitter], view_hw: Size, grid_hw: Size) -> Tensor:
+        """What the patches of some views see of a map, as :meth:`forward` of the views would tell, without drawing them.
+
+        Args:
+            features: (C, H, W), a map over the whole picture.
+            jitters: V views.
+            view_hw: pixels of a view.
+            grid_hw: (n_h, n_w) patches of each.
+
+        Returns:
+            (V, C, n_h, n_w).
+        """
+        weights = self.kernel().expand(len(jitters), *grid_hw, -1, -1)
+        return weighted_views(features, jitters, weights, view_hw)
 
     def forward(self, features: Tensor, grid_hw: Size) -> Tensor:
         """(C, H, W) or (B, C, H, W) -> the same with (n_h, n_w) for (H, W).
@@ -158,11 +178,45 @@ class AttentionDownsampler(nn.Module):
         if saliency is None:
             saliency = self.saliency(features, generator)
         batch = _batched(features)
-        weights = self.weights(_batched(saliency), grid_hw, generator=generator)
-        # Averaging blurred pixels is averaging pixels with blurred weights, which are one channel and not K.
-        blur = _blur_matrix(self.kernel_size, batch)
-        spread = blur @ weights.to(batch) @ blur.T
+        spread = self._spread(self.weights(_batched(saliency), grid_hw, generator=generator).to(batch))
         return patch_sum(_with_border(batch), spread).view(*features.shape[:-2], *grid_hw)
+
+    def of_views(
+        self,
+        features: Tensor,
+        jitters: Sequence[Jitter],
+        view_hw: Size,
+        grid_hw: Size,
+        *,
+        channels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """What the patches of some views see of a map, as :meth:`forward` of the views would tell, without drawing them.
+
+        In training mode each view drops channels and patches of its own.
+
+        Args:
+            features: (C, H, W), a map over the whole picture, which the saliency is read from.
+            jitters: V views.
+            view_hw: pixels of a view.
+            grid_hw: (n_h, n_w) patches of each.
+            channels: (K, H, W), what is downsampled; the features, if not given.
+            generator: for training mode.
+
+        Returns:
+            (V, K, n_h, n_w).
+        """
+        directions = torch.stack([self.saliency_direction(generator) for _ in jitters])
+        planes = (directions @ features.flatten(1)).view(len(jitters), 1, *features.shape[1:])
+        seen = [sampled_views(plane, [jitter], view_hw)[0] for plane, jitter in zip(planes, jitters, strict=True)]
+        spread = self._spread(self.weights(torch.stack(seen), grid_hw, generator=generator))
+        shown = features if channels is None else channels
+        return weighted_views(shown, jitters, spread, view_hw, border=BLUR_RADIUS)
+
+    def _spread(self, weights: Tensor) -> Tensor:
+        """Averaging blurred pixels is averaging pixels with blurred weights, which are one channel: (..., k, k) -> k + 4."""
+        blur = _blur_matrix(self.kernel_size, weights)
+        return blur @ weights @ blur.T
 
 
 def gaussian_blur(planes: Tensor) -> Tensor:

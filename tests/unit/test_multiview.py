@@ -24,9 +24,11 @@ from featup_app.multiview import (
     random_jitter,
     random_projection,
     reconstruction_loss,
+    sampled_views,
     total_variation,
 )
 from featup_app.multiview.patches import patch_sum
+from featup_app.multiview.view_patches import weighted_views
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "multiview.npz"
 
@@ -152,6 +154,39 @@ def test_looking_up_passes_gradients_to_the_map(generator):
     features = torch.randn(2, 5, 6, generator=generator, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda source: view.sample(source, (4, 7)), features)
     assert view.sample(features.detach().half(), (4, 7)).dtype == torch.float16
+
+
+@pytest.mark.parametrize("kernel_size", [8, 11])
+def test_what_patches_see_of_views_is_computed_without_drawing_the_views(generator, kernel_size):
+    size, grid = (30, 44), (3, 4)
+    jitters = [random_jitter(generator, size, max_padding=6, max_zoom=1.8) for _ in range(8)]
+    maps = torch.randn(5, 30, 44, generator=generator, dtype=torch.float64)
+    extra = torch.randn(2, 30, 44, generator=generator, dtype=torch.float64)
+    for module in (BlurDownsampler(kernel_size).double(), attention(5, kernel_size)):
+        leaf = maps.clone().requires_grad_()
+        views = [sampled_views(leaf, [jitter], size) for jitter in jitters]
+        drawn = torch.cat([module(view, grid) for view in views])
+        along = torch.randn(drawn.shape, generator=generator, dtype=torch.float64)
+        wanted = torch.autograd.grad((drawn * along).sum(), [leaf, *module.parameters()])
+        seen = module.of_views(leaf, jitters, size, grid)
+        torch.testing.assert_close(seen, drawn, atol=1e-6, rtol=1e-5)
+        found = torch.autograd.grad((seen * along).sum(), [leaf, *module.parameters()])
+        for mine, dense in zip(found, wanted, strict=True):
+            torch.testing.assert_close(mine, dense, atol=1e-5, rtol=1e-5)
+    beside = module.of_views(maps, jitters, size, grid, channels=extra)
+    saliency = module.saliency(maps)
+    for view, jitter in zip(beside, jitters, strict=True):
+        plane, shown = (sampled_views(each, [jitter], size) for each in (saliency, extra))
+        torch.testing.assert_close(view, module(shown, grid, plane)[0], atol=1e-6, rtol=1e-5)
+
+
+def test_sums_over_patches_of_views_have_the_gradients_of_their_values(generator):
+    jitters = [random_jitter(generator, (9, 12), max_padding=3, max_zoom=1.8) for _ in range(2)]
+    features = torch.randn(2, 6, 7, generator=generator, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(2, 2, 3, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda maps, taps: weighted_views(maps, jitters, taps, (9, 12), border=1), (features, weights)
+    )
 
 
 def test_the_blur_is_the_published_one(published):

@@ -1,8 +1,7 @@
 """Gradient steps on all parameters of a network, with all terms of the paper (FeatUp sections 3.1 and 3.3).
 
-The network is evaluated once at all fitted points of the image; every view looks that map up where the view looks, the
-downsampler makes a coarse map of it, and the backbone's features of the view say how wrong that is. The views' gradients are
-gathered at the map and go through the network once, so that memory does not grow with the number of views.
+The network is evaluated once at all fitted points of the image; the downsampler makes coarse maps of the views, carrying its
+weights over to that map instead of drawing the views, and the backbone's features of the views say how wrong that is.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from featup_app.multiview import (
     box_views,
     magnitude_loss,
     reconstruction_loss,
-    sampled_views,
     total_variation,
 )
 
@@ -37,6 +35,7 @@ class Descent:
         uncertainty: learned along, or None.
         recipe: weights of the terms and the learning rate.
         places, colours: (H * W, 2) and (H * W, 3) of the fitted points, row by row.
+        base: (K, H, W), what the network adds to at these points; None for nothing.
         fit_hw: (H, W).
         input_hw: of the backbone, in pixels.
         unit: root mean square of a component; the loss is in this unit.
@@ -50,6 +49,7 @@ class Descent:
         recipe: FitRecipe,
         places: Tensor,
         colours: Tensor,
+        base: Tensor | None,
         *,
         fit_hw: Size,
         input_hw: Size,
@@ -57,8 +57,8 @@ class Descent:
         generator: torch.Generator,
     ) -> None:
         self.network, self.uncertainty, self.recipe = network, uncertainty, recipe
-        self.downsampler = _downsampler(recipe, network.last.out_features, min(input_hw), generator)
-        self._places, self._colours, self._fit_hw = places, colours, fit_hw
+        self.downsampler = _downsampler(recipe, network.last.out_features, min(input_hw), generator).to(places.device)
+        self._places, self._colours, self._base, self._fit_hw = places, colours, base, fit_hw
         self._input_hw, self._unit, self._generator = input_hw, unit, generator
         parameters = [*network.parameters(), *self.downsampler.parameters()]
         if uncertainty is not None:
@@ -79,17 +79,11 @@ class Descent:
         network.train()
         self.downsampler.train()
         with torch.enable_grad():
-            drawn = network(self._places, self._colours, self._generator).T.reshape(-1, *self._fit_hw) / self._unit
-            gathered = drawn.detach().requires_grad_(True)
-            plain = 0.0
-            for jitter, target in zip(jitters, components / self._unit, strict=True):
-                loss, error = self._view_loss(gathered, jitter, target)
-                torch.autograd.backward(loss / len(jitters))
-                plain += error / len(jitters)
-            terms = self._map_terms(gathered)
-            if terms is not None:
-                torch.autograd.backward(terms)
-            torch.autograd.backward(drawn, gathered.grad)
+            drawn = network(self._places, self._colours, self._generator).T.reshape(-1, *self._fit_hw)
+            if self._base is not None:
+                drawn = drawn + self._base
+            loss, plain = self._views_loss((drawn / self._unit).contiguous(), jitters, components / self._unit)
+            torch.autograd.backward(loss)
             self._optimizer.step()
             self._optimizer.zero_grad()
         network.eval()
@@ -111,46 +105,40 @@ class Descent:
             return self.downsampler.saliency_direction().detach()
         return None
 
-    def _view_loss(self, features: Tensor, jitter: Jitter, target: Tensor) -> tuple[Tensor, float]:
-        """The loss of one view of the map (K, H, W), and its plain squared error."""
+    def _views_loss(self, features: Tensor, jitters: Sequence[Jitter], targets: Tensor) -> tuple[Tensor, float]:
+        """The loss of the map (K, H, W) and its views (V, K, h, w), and the views' plain squared error."""
         recipe = self.recipe
+        magnitude = _magnitude(features) if recipe.magnitude or recipe.total_variation else None
         channels = features
         if recipe.magnitude:
-            channels = torch.cat([features, _magnitude(features)])
-        grid_hw = int(target.shape[1]), int(target.shape[2])
-        seen = self._seen(channels, features.shape[0], jitter, grid_hw)
-        predicted = seen[: features.shape[0]]
-        scale = None if self.uncertainty is None else self.uncertainty.head(target[None])
+            assert magnitude is not None
+            channels = torch.cat([features, magnitude])
+        seen = self._seen(features, channels, jitters, (int(targets.shape[2]), int(targets.shape[3])))
+        predicted = seen[:, : features.shape[0]]
+        scale = None if self.uncertainty is None else self.uncertainty.head(targets)
         if scale is None or recipe.weigh:
-            loss = reconstruction_loss(predicted[None], target[None], scale)
+            loss = reconstruction_loss(predicted, targets, scale)
         else:
             # The scale is learned from errors that it does not change.
-            loss = reconstruction_loss(predicted[None], target[None])
-            loss = loss + reconstruction_loss(predicted.detach()[None], target[None], scale)
+            loss = reconstruction_loss(predicted, targets) + reconstruction_loss(predicted.detach(), targets, scale)
         if recipe.magnitude:
-            loss = loss + recipe.magnitude * magnitude_loss(seen[-1:], target)
-        return loss, float((predicted.detach() - target).square().mean())
+            loss = loss + recipe.magnitude * magnitude_loss(seen[:, -1:], targets)
+        if recipe.total_variation:
+            assert magnitude is not None
+            loss = loss + recipe.total_variation * total_variation(magnitude)
+        if recipe.blur_pin:
+            loss = loss + recipe.blur_pin * blur_distance(features)
+        return loss, float((predicted.detach() - targets).square().mean())
 
-    def _seen(self, channels: Tensor, components: int, jitter: Jitter, grid_hw: Size) -> Tensor:
-        """What the downsampler makes of a view of (K + 0 or 1, H, W): (K + 0 or 1, h, w)."""
-        if not isinstance(self.downsampler, AttentionDownsampler | BlurDownsampler):
-            return box_views(channels, [jitter], grid_hw)[0]
-        view = sampled_views(channels, [jitter], self._input_hw)[0]
+    def _seen(self, features: Tensor, channels: Tensor, jitters: Sequence[Jitter], grid_hw: Size) -> Tensor:
+        """What the downsampler makes of views of (K + 0 or 1, H, W), the first K of them features: (V, K + 0 or 1, h, w)."""
         if isinstance(self.downsampler, AttentionDownsampler):
-            saliency = self.downsampler.saliency(view[:components], self._generator)
-            attended: Tensor = self.downsampler(view, grid_hw, saliency=saliency, generator=self._generator)
-            return attended
-        blurred: Tensor = self.downsampler(view, grid_hw)
-        return blurred
-
-    def _map_terms(self, features: Tensor) -> Tensor | None:
-        """What the map itself has to pay, weighed."""
-        terms = []
-        if self.recipe.total_variation:
-            terms.append(self.recipe.total_variation * total_variation(_magnitude(features)))
-        if self.recipe.blur_pin:
-            terms.append(self.recipe.blur_pin * blur_distance(features))
-        return torch.stack(terms).sum() if terms else None
+            return self.downsampler.of_views(
+                features, jitters, self._input_hw, grid_hw, channels=channels, generator=self._generator
+            )
+        if isinstance(self.downsampler, BlurDownsampler):
+            return self.downsampler.of_views(channels, jitters, self._input_hw, grid_hw)
+        return box_views(channels, jitters, grid_hw)
 
 
 def _magnitude(features: Tensor) -> Tensor:

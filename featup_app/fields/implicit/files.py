@@ -16,6 +16,7 @@ from featup_app.features import FeatureMap
 from featup_app.fields.implicit.implicit_field import ImplicitField, LearnedUncertainty
 from featup_app.fields.implicit.network import FourierNetwork, ImplicitNetwork, PerceptronNetwork
 from featup_app.fields.implicit.recipe import FitRecipe, fit_recipe_from_facts
+from featup_app.fields.implicit.start import start_of
 from featup_app.fields.implicit.views import Components
 from featup_app.files import plain_facts, reason_of, replace_file
 from featup_app.images import Image
@@ -105,6 +106,7 @@ def load_fit(path: Path, features: FeatureMap, image: Image | None = None) -> Im
         Components(basis.to(device), mean.to(device), unit),
         settings,
         None if uncertainty is None else LearnedUncertainty(uncertainty.to(device)),
+        start=start_of(recipe, features),
     )
 
 

@@ -22,11 +22,20 @@ from featup_app.fields.implicit.implicit_field import ImplicitField, LearnedUnce
 from featup_app.fields.implicit.network import FourierNetwork, ImplicitNetwork, PerceptronNetwork, pixel_places
 from featup_app.fields.implicit.recipe import DEFAULT, FitRecipe
 from featup_app.fields.implicit.solving import NormalEquations, compressed, weights_of
+from featup_app.fields.implicit.start import start_of
 from featup_app.fields.implicit.state import FitPoint, FitState, Watch, unwatched
 from featup_app.fields.implicit.uncertainty import CellUncertainty
 from featup_app.fields.implicit.views import Components, ViewSource, find_components
 from featup_app.images import Image
-from featup_app.multiview import HeldOutViews, Jitter, Reprojection, box_views, held_out_views, reprojection_error
+from featup_app.multiview import (
+    HeldOutViews,
+    Jitter,
+    Reprojection,
+    box_average,
+    box_views,
+    held_out_views,
+    reprojection_error,
+)
 from featup_app.progress import Progress, silent
 
 CONVOLUTIONAL_CELL = 32
@@ -87,6 +96,8 @@ class ImplicitFit:
         self._held_out: HeldOutViews | None = None
         self._watched: _HeldOut | None = None
         self._components: Components | None = None
+        self._start = start_of(recipe, features)
+        self._base: Tensor | None = None
         self._network: ImplicitNetwork | None = None
         self._best: ImplicitNetwork | None = None
         self._best_error, self._best_step, self._error = math.inf, 0, math.nan
@@ -116,6 +127,7 @@ class ImplicitFit:
         per_view = 4 * cells * self.features.channels
         views = 16 * per_view + 4 * recipe.views_per_step * per_view
         total = 8 * width * points + views + 300 * 2**20
+        total += 8 * outputs * points if recipe.start != "mean" else 0
         if recipe.solve:
             # Rows of the held-out or new views, sums in single and double precision, and the solution's factor.
             total += 4 * width * cells * max(16, recipe.views_per_step) * 2 + 24 * width**2
@@ -243,7 +255,9 @@ class ImplicitFit:
         kept, components = copy.deepcopy(network).eval().requires_grad_(False), self._components
         if self._normal is not None and not self.recipe.gradient_steps:
             kept.last, components = compressed(kept.last, components, self._normal.hidden, self.recipe.components)
-        return ImplicitField(self.features, self.image, kept, components, settings, self._learned_uncertainty())
+        return ImplicitField(
+            self.features, self.image, kept, components, settings, self._learned_uncertainty(), start=self._start
+        )
 
     def measure(self, progress: Progress = silent) -> Reprojection:
         """The held-out reprojection error of the best state as DESIGN section 8 defines it, for every method alike.
@@ -334,20 +348,18 @@ class ImplicitFit:
         assert components is not None
         assert normal is not None
         targets = components.of(views.features)
-        rows = normal.rows(views.jitters)
+        rows, wanted = normal.rows(views.jitters), _as_rows(targets)
+        if self._base is not None:
+            wanted = wanted - _as_rows(box_views(self._base, views.jitters, self.features.geometry.grid_hw))
         loss = None
         if self._step:
             # The views are new to the network: their error is an honest one, and says where errors are to be expected.
-            squared = (rows @ network.last.weight.T - _as_rows(targets)).square().mean(1)
+            squared = (rows @ network.last.weight.T - wanted).square().mean(1)
             loss = float(squared.mean()) / components.scale**2
             if self._uncertainty is not None and math.isfinite(loss):
                 shape = targets.shape
                 self._uncertainty.learn(targets, squared.view(shape[0], *shape[2:]))
-        normal.add(
-            rows,
-            _as_rows(targets),
-            weights_of(self._uncertainty if self.recipe.weigh and self._step else None, targets),
-        )
+        normal.add(rows, wanted, weights_of(self._uncertainty if self.recipe.weigh and self._step else None, targets))
         self._remember(views.jitters, targets)
         solved = normal.solution()
         if bool(solved.isfinite().all()):
@@ -376,6 +388,7 @@ class ImplicitFit:
                 recipe,
                 places,
                 colours,
+                self._base,
                 fit_hw=self.fit_hw(),
                 input_hw=self.features.geometry.input_hw,
                 unit=components.scale,
@@ -402,6 +415,10 @@ class ImplicitFit:
             network = PerceptronNetwork(recipe, outputs, self.fit_hw(), colours.cpu(), self._generator)
         network = network.to(data.device).eval()
         self._components, self._network = components, network
+        if self._start is not None:
+            self._base = self._start.project(
+                components.basis.T, -(components.mean @ components.basis), size=self.fit_hw()
+            )
         if recipe.uncertainty:
             self._uncertainty = CellUncertainty(outputs, components.scale, self._generator, data.device)
         if recipe.solve:
@@ -415,6 +432,8 @@ class ImplicitFit:
                 hidden.T.reshape(-1, *self.fit_hw()), geometry.grid_hw, outputs, recipe.ridge
             )
             own = components.of(data[None])
+            if self._base is not None:
+                own = own - box_average(self._base, geometry.grid_hw)
             self._normal.add(self._normal.image_rows(), _as_rows(own), recipe.image_weight)
 
     def _fitted_points(self) -> tuple[Tensor, Tensor]:
@@ -455,6 +474,8 @@ class ImplicitFit:
         places, colours = self._fitted_points()
         parts = zip(torch.split(places, 16384), torch.split(colours, 16384), strict=True)
         drawn = torch.cat([network(*part) for part in parts]).T.reshape(-1, *self.fit_hw())
+        if self._base is not None:
+            drawn = drawn + self._base
         return box_views(drawn, self._held_out.jitters, self.features.geometry.grid_hw)
 
     # -- what was learned ----------------------------------------------------------------------------------------------

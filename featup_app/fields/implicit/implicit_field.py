@@ -51,6 +51,7 @@ class ImplicitField(FeatureField):
         components: the space that the network speaks.
         settings: recipe, seed and figures, for exports and files.
         uncertainty: what was learned beside the network.
+        start: what the network adds to; the components' mean, if not given.
     """
 
     method = "implicit"
@@ -63,8 +64,11 @@ class ImplicitField(FeatureField):
         components: Components,
         settings: Mapping[str, Any],
         uncertainty: LearnedUncertainty | None = None,
+        *,
+        start: FeatureField | None = None,
     ) -> None:
         super().__init__()
+        self._start = start
         self.source, self.image = features, image
         self.network, self.components, self.uncertainty = network, components, uncertainty
         self.channels = features.channels
@@ -86,22 +90,34 @@ class ImplicitField(FeatureField):
     ) -> Tensor:
         self._check_matrix(matrix)
         matrix = matrix.to(self.components.basis)
-        addend = matrix @ self.components.mean
+        addend = matrix @ self._constant()
         if bias is not None:
             addend = addend + bias.to(addend)
-        return self._functionals(matrix @ self.components.basis, addend, size, region, progress)
+        result = self._functionals(matrix @ self.components.basis, addend, size, region, progress)
+        if self._start is not None:
+            result += self._start.project(matrix, size=size, region=region, progress=progress)
+        return result
 
     def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
-        return self._functionals(self.components.basis, self.components.mean, size, region, progress)
+        result = self._functionals(self.components.basis, self._constant(), size, region, progress)
+        if self._start is not None:
+            result += self._start.features(size=size, region=region, progress=progress)
+        return result
 
     def bytes_per_pixel(self, channels: int) -> float:
-        return 4.0 * channels + 2.0 * self.components.basis.shape[1]
+        own = 4.0 * channels + 2.0 * self.components.basis.shape[1]
+        return own if self._start is None else own + self._start.bytes_per_pixel(channels)
 
     def fixed_bytes(self, size: Size) -> int:
         return size[0] * size[1] * (4 + 12) + min(self._map_bytes(size), KEPT_BYTES)
 
     def settings(self) -> dict[str, object]:
         return dict(self._settings)
+
+    def _constant(self) -> Tensor:
+        """(C), what is the same everywhere."""
+        mean = self.components.mean
+        return mean if self._start is None else torch.zeros_like(mean)
 
     def _map_bytes(self, size: Size) -> int:
         return size[0] * size[1] * self.components.basis.shape[1] * 2

@@ -25,6 +25,8 @@ class FitRecipe:
     Attributes:
         network: "fourier" (one layer of waves of position and colour together) or "perceptron" (the published one: waves of
             each coordinate and colour, three layers).
+        start: what the network adds to: "bilinear" (bilinear interpolation of the image's own features, so that what the views do
+            not tell stays as the backbone said it) or "mean" (the mean feature, as published).
         colour: whether the network sees the colour of a place; without it, it sees positions alone.
         waves: of the Fourier network; 0 for two per cell of the feature grid, at least 512 and at most 1024.
         position_width: deviation of the waves' frequencies, in radians per cell of the feature grid. Tied to the grid, the
@@ -61,6 +63,7 @@ class FitRecipe:
 
     name: str = "default"
     network: str = "fourier"
+    start: str = "bilinear"
     colour: bool = True
     waves: int = 0
     position_width: float = 2.0
@@ -128,6 +131,7 @@ class FitRecipe:
 
 _CHOICES = {
     "network": ("fourier", "perceptron"),
+    "start": ("bilinear", "mean"),
     "downsampler": ("box", "blur", "attention"),
 }
 _LEAST = {
@@ -159,6 +163,7 @@ DEFAULT = FitRecipe()
 PAPER = FitRecipe(
     name="paper",
     network="perceptron",
+    start="mean",
     tied_frequencies=False,
     dropout=0.2,
     views=3000,
@@ -199,4 +204,4 @@ def fit_recipe_from_facts(facts: Mapping[str, Any]) -> FitRecipe:
     unknown = sorted(set(facts) - known)
     if unknown:
         raise UpsamplerError(f'The recipe has an unknown entry "{unknown[0]}"; it was written by another version.')
-    return FitRecipe(**facts)
+    return FitRecipe(**{"start": "mean", **facts})  # earlier versions had no other start
