@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from featup_app.cli import fit as command_of_fit
 from featup_app.cli.main import run
@@ -22,19 +21,12 @@ from featup_app.export import load_export
 from featup_app.fields.implicit.files import read_fit_facts
 from featup_app.images import sample_images
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[2]
 CAT, COFFEE, _ = sample_images()
 SMALL = ("--backbone", "tf_efficientnet_lite0", "--size", "96")
 FEW = (*SMALL, "--views", "16")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These maps are small: a second thread costs more than it brings, above all beside other programs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import math
 import time
 
 import pytest
-import torch
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
@@ -17,17 +16,10 @@ from featup_app.gui.error_curve import round_numbers
 from featup_app.gui.fit_panel import COMPARE, CURVE, LEARNED, SETTINGS
 from featup_app.images import sample_images
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FEW, MANY = 16, 4000
 """Views of a fit that ends at once, and of one that goes on until it is stopped; each step takes eight of them."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These maps are small: a second thread costs more than it brings, above all beside other programs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

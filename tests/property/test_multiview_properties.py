@@ -11,14 +11,7 @@ from hypothesis import strategies as st
 
 from featup_app.multiview import AttentionDownsampler, BlurDownsampler, Jitter, box_average, random_jitter
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A second thread brings nothing at these sizes, and beside other programs it costs much."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 sides = st.integers(min_value=2, max_value=40)

@@ -8,7 +8,6 @@ import sys
 from dataclasses import replace
 
 import pytest
-import torch
 from training_fixtures import features_of, picture
 
 from featup_app.cli import bench_implicit as printed
@@ -31,20 +30,13 @@ from featup_app.errors import Cancelled, FeatUpError
 from featup_app.fields.implicit import FIT_RECIPES, FitRecipe
 from featup_app.images import sample_images
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = (24, 32)
 OURS = FitRecipe(name="tiny", waves=32, views=8, views_per_step=4)
 PAPER = replace(
     FIT_RECIPES["paper"], views=40, gradient_steps=6, views_per_step=2, hidden=12, frequencies=4, measure_every=2
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A second thread brings nothing at these sizes, and beside other programs it costs much."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from featup_app.engine import fitting
 from featup_app.engine.exporting import CAMRequest, ExportOptions, PCARequest, export_image
@@ -19,17 +18,10 @@ from featup_app.fields.implicit.fit import ImplicitFit
 from featup_app.fields.implicit.recipe import FIT_RECIPES
 from featup_app.images import load_image, sample_images
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = ViewSettings(backbone="tf_efficientnet_lite0", input_size="96", output_size="4x", method="implicit")
 SMALL = FitPlan(replace(FIT_RECIPES["default"], views=16))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These maps are small: a second thread costs more than it brings, above all beside other programs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

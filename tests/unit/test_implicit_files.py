@@ -20,6 +20,8 @@ from featup_app.fields.implicit import FitRecipe, ImplicitFit, load_fit, save_fi
 from featup_app.fields.implicit.files import PROVENANCE, read_fit_facts
 from featup_app.images import image_from_array
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = (24, 32)
 SOLVED = FitRecipe(name="tiny", waves=24, views=4, views_per_step=4)
 RECIPES = {
@@ -31,15 +33,6 @@ RECIPES = {
         SOLVED, network="perceptron", hidden=12, frequencies=4, solve=False, gradient_steps=3, colour=False, dropout=0.1
     ),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A second thread brings nothing at these sizes, and beside other programs it costs much."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -16,20 +16,13 @@ from featup_app.fields.window_kernels import BilateralKernel
 from featup_app.ops.doubling import KERNEL_SIZE, RADIUS
 from featup_app.ops.reference import spatial_logarithm
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN, SHARED = ROOT / "tests" / "data" / "golden", ROOT.parent / "shared" / "golden"
 OUTPUT = {"atol": 2e-5, "rtol": 1e-4}
 GRADIENT = {"atol": 1e-6, "rtol": 1e-3}
 STAGES = ("up1", "up2", "up3", "up4")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A second thread brings nothing at these sizes, and beside other programs it costs much."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def shared(name: str) -> Path:

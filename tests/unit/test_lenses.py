@@ -16,17 +16,10 @@ from featup_app.fields import METHODS, upsample
 from featup_app.images import image_from_array
 from featup_app.lenses.pictures import evidence_limits, similarity_limits
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ALL_METHODS = [method.name for method in METHODS if method.quick]  # the others have tests of their own
 IMAGE_HW = (60, 90)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A second thread brings nothing at these sizes, and beside other programs it costs much."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def generator(seed: int) -> torch.Generator:

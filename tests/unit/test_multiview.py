@@ -30,16 +30,9 @@ from featup_app.multiview import (
 from featup_app.multiview.patches import patch_sum
 from featup_app.multiview.view_patches import weighted_views
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "multiview.npz"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A second thread brings nothing at these sizes, and beside other programs it costs much."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,10 @@ from hypothesis import strategies as st
 
 from featup_app import ops
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN, SHARED = ROOT / "tests" / "data" / "golden", ROOT.parent / "shared" / "golden"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A second thread brings nothing at these sizes, and beside other programs it costs much."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def golden(name: str, folder: Path = GOLDEN) -> dict[str, torch.Tensor]:

@@ -20,16 +20,9 @@ from featup_app.fields import dip, guided_filter, upsample
 from featup_app.images import Image, image_from_array, load_image
 from featup_app.resources import resource
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BUNDLED = ("dinov2-s14-imgfocus", "tf_efficientnet_lite0")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These maps are small: a second thread costs more than it brings, above all beside other programs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,9 @@ from featup_app.lenses.quality import detection_area, quality_reference, quality
 from featup_app.lenses.score_names import SCORES
 from featup_app.multiview import box_average
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GRID, CELL = (10, 14), 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A second thread brings nothing at these sizes, and beside other programs it costs much."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def scene(offset: tuple[float, float] = (0.0, 0.0)) -> tuple[FeatureMap, torch.Tensor]:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 
 import featup_app.fields.window_kernels as window_kernels
 import featup_app.lenses.principal_components as principal_components
@@ -19,19 +18,12 @@ from featup_app.fields import METHODS
 from featup_app.images import Image, image_from_array, load_image
 from featup_app.resources import resource
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DINO = ViewSettings(input_size="98", output_size="101x147")
 SMALL = ViewSettings(input_size="56", output_size="43x62")
 LITE = ViewSettings(backbone=CLASSIFIER, input_size="128", output_size="75x110")
 ALL_METHODS = [method.name for method in METHODS if not method.fitted]  # a fit takes too long for these
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These maps are small: a second thread costs more than it brings, above all beside other programs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

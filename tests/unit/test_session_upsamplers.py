@@ -22,17 +22,10 @@ from featup_app.images import Image, image_from_array, load_image
 from featup_app.resources import resource
 from featup_app.training import load_upsampler, save_upsampler
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DINO = ViewSettings(input_size="56", output_size="40x56")
 LITE = ViewSettings(backbone=CLASSIFIER, input_size="96", output_size="40x56")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A second thread brings nothing at these sizes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -37,18 +37,12 @@ from featup_app.training.chain import pyramid
 from featup_app.training.learners import make_learner
 from featup_app.training.report import training_report
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = ("resize_conv", "carafe", "sapa")
 REASSEMBLING = ("carafe", "sapa")
 GRID, CHANNELS = (5, 7), 6
 SIXTEEN = (80, 112)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

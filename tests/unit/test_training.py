@@ -22,6 +22,8 @@ from featup_app.training.train import find_images
 from featup_app.training.trainer import Trainer
 from featup_app.training.training_files import read_training, write_training
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUICK = replace(
     DEFAULT,
     directions=0,
@@ -31,14 +33,6 @@ QUICK = replace(
     learn_kernel_correction=True,
     learn_feature_correction=True,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -19,16 +19,10 @@ from featup_app.training.objective import Example, Objective
 from featup_app.training.recipes import DEFAULT as SHIPPED
 from featup_app.training.recipes import PAPER, Rates, Recipe, find_recipe, recipe_from_facts
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DEFAULT = replace(SHIPPED, learn_kernel_correction=True, learn_feature_correction=True)
 """Everything that can be learned is."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def generator(seed: int = 0) -> torch.Generator:

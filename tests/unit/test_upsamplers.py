@@ -21,6 +21,8 @@ from featup_app.fields import JBUStack, Upsampler, default_upsampler, upsample, 
 from featup_app.images import image_from_array
 from featup_app.training import load_upsampler, save_upsampler
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "golden"
 CHANNELS = 6
 OBJECTS = {
@@ -30,15 +32,6 @@ OBJECTS = {
     "types": {int, float},
 }
 """Settings as training programs keep them beside the weights."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A second thread brings nothing at these sizes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_stack(channels: int = CHANNELS, *, seed: int = 0, corrected: bool = True) -> JBUStack:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from featup_app.errors import UpsamplerError
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.guidance import Guidance
 from featup_app.fields.implicit.descent import Descent
+from featup_app.fields.implicit.held_out import HeldOutComponents
 from featup_app.fields.implicit.implicit_field import ImplicitField, LearnedUncertainty
 from featup_app.fields.implicit.network import FourierNetwork, ImplicitNetwork, PerceptronNetwork, pixel_places
 from featup_app.fields.implicit.recipe import DEFAULT, FitRecipe
@@ -44,25 +45,6 @@ CONVOLUTIONAL_CELL = 32
 _RECENT = 5
 _DIVERGED = 10.0
 """A held-out error this many times that of bilinear interpolation, or of no features at all, is no field any more."""
-
-
-@dataclass(frozen=True)
-class _HeldOut:
-    """The held-out views in the fitted space.
-
-    Attributes:
-        views: all of them.
-        targets: (V, K, h, w) components.
-        outside: (V) squared length of what the components cannot say.
-        variances: (V) squared deviations from each view's mean feature.
-        nothing: held-out reprojection error of zeros.
-    """
-
-    views: HeldOutViews
-    targets: Tensor
-    outside: Tensor
-    variances: Tensor
-    nothing: float
 
 
 class ImplicitFit:
@@ -94,7 +76,7 @@ class ImplicitFit:
         self._durations: list[float] = []
         self._bilinear = self._jbu = math.nan
         self._held_out: HeldOutViews | None = None
-        self._watched: _HeldOut | None = None
+        self._watched: HeldOutComponents | None = None
         self._components: Components | None = None
         self._start = start_of(recipe, features)
         self._base: Tensor | None = None
@@ -452,20 +434,13 @@ class ImplicitFit:
     # -- held-out views ------------------------------------------------------------------------------------------------
 
     def _held_out_error(self, network: ImplicitNetwork) -> float:
-        watched = self._in_components()
-        squared = (self._predicted(network) - watched.targets).double().square().sum((1, 2, 3))
-        return float(((squared + watched.outside) / watched.variances).mean())
+        return self._in_components().error(self._predicted(network))
 
-    def _in_components(self) -> _HeldOut:
+    def _in_components(self) -> HeldOutComponents:
         if self._watched is None:
-            views, components = self._held_out, self._components
-            assert views is not None
-            assert components is not None
-            cells = views.features.double().flatten(2)
-            variances = (cells - cells.mean(2, keepdim=True)).square().sum((1, 2)).clamp_min(1e-30)
-            nothing = float((cells.square().sum((1, 2)) / variances).mean())
-            outside = components.outside(views.features)
-            self._watched = _HeldOut(views, components.of(views.features), outside, variances, nothing)
+            assert self._held_out is not None
+            assert self._components is not None
+            self._watched = HeldOutComponents.of(self._held_out, self._components)
         return self._watched
 
     def _predicted(self, network: ImplicitNetwork) -> Tensor:
