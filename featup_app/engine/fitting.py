@@ -411,9 +411,10 @@ class _PieceOver(Cancelled):
 
 
 def _piece_progress(fit: ImplicitFit, seconds: float, progress: Progress) -> Progress:
-    """The progress of a piece: it tells of the whole fit, and ends the piece while views of a descent are gathered.
+    """The progress of a piece: it tells of the whole fit, and ends the piece while views are gathered.
 
-    A descent gathers all its views in its first step, which takes minutes; those that are there stay when it is interrupted.
+    A descent gathers all its views in its first step, which takes minutes, and the eight views of a solving step take seconds
+    where pictures are large; those that are there stay when it is interrupted.
     """
     recipe, started, first = fit.recipe, time.monotonic(), -1
     told = "fitting", fit.state.step, fit.state.steps
@@ -422,10 +423,11 @@ def _piece_progress(fit: ImplicitFit, seconds: float, progress: Progress) -> Pro
         nonlocal told, first
         if stage == "fitting":
             told = stage, done, total
-        elif stage == _GATHERING and total and not recipe.solve:
+        elif stage == _GATHERING and total:
             first = done if first < 0 else first
-            told = stage, done, recipe.views
-            if done >= first + recipe.views_per_step and time.monotonic() - started >= seconds:
+            if not recipe.solve:
+                told = stage, done, recipe.views
+            if done > first and time.monotonic() - started >= seconds:
                 raise _PieceOver
         progress(*told)
 

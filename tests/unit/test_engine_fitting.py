@@ -79,6 +79,20 @@ def test_gathering_views_for_a_descent_is_cut_into_pieces_too(session, image):
     assert told[0] == ("fitting", 0, 2)
 
 
+def test_a_step_of_large_views_is_cut_into_pieces_too(session, image, monkeypatch):
+    monkeypatch.setattr("featup_app.fields.implicit.views.BATCH_PIXELS", 1)
+    plan = FitPlan(replace(FIT_RECIPES["default"], views=8, views_per_step=4))
+    number = next_number()
+    begin_fit(session, number, image, SETTINGS, plan)
+    steps = [session.fits.go_on(number, seconds=1e-4).state.step for _ in range(6)]
+    assert steps == [0, 0, 0, 1, 1, 1], "a view for each piece, and the step with the last one"
+    whole = next_number()
+    begin_fit(session, whole, image, SETTINGS, plan)
+    session.fits.go_on(whole, seconds=60)
+    session.fits.go_on(number, seconds=60)
+    assert session.fits.report(number).held_out == pytest.approx(session.fits.report(whole).held_out, rel=1e-5)
+
+
 def test_views_of_a_fit(session, image, fitted):
     settings = SETTINGS.with_(fit=fitted)
     view = session.pca_view(image, settings)

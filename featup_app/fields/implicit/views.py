@@ -53,9 +53,10 @@ class ViewSource:
         self._features, self._recipe, self._seed = features, recipe, seed
         self._pixels = features.backbone.resized(image, features.geometry.input_hw)
         self.drawn = 0
+        self._waiting: list[Tensor] = []
 
     def more(self, count: int, progress: Progress = silent) -> Views:
-        """The next ``count`` views. If it is cancelled, none of them is used up."""
+        """The next ``count`` views. If it is cancelled, none is used up, and those that are there wait for the next call."""
         input_hw = self._features.geometry.input_hw
         padding = round(self._recipe.max_padding * min(input_hw) / 224)
         jitters = tuple(
@@ -63,13 +64,15 @@ class ViewSource:
             for index in range(self.drawn, self.drawn + count)
         )
         batch = max(1, BATCH_PIXELS // (input_hw[0] * input_hw[1]))
-        maps = []
-        for start in range(0, count, batch):
-            progress("features of views", self.drawn + start, self.drawn + count)
-            pictures = torch.stack([jitter.pixels(self._pixels) for jitter in jitters[start : start + batch]])
-            maps.append(self._features.backbone.features(pictures, self._features.layer, lambda *_: _tell(progress)))
+        while (there := sum(len(maps) for maps in self._waiting)) < count:
+            progress("features of views", self.drawn + there, self.drawn + count)
+            pictures = torch.stack([jitter.pixels(self._pixels) for jitter in jitters[there : there + batch]])
+            found = self._features.backbone.features(pictures, self._features.layer, lambda *_: _tell(progress))
+            self._waiting.append(found)
+        maps = torch.cat(self._waiting)
+        self._waiting = [maps[count:]] if len(maps) > count else []
         self.drawn += count
-        return Views(jitters, torch.cat(maps))
+        return Views(jitters, maps[:count])
 
     def _source(self, index: int) -> torch.Generator:
         return torch.Generator().manual_seed((self._seed + 1) * 1_000_003 + index)
