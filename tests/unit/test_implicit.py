@@ -204,6 +204,22 @@ def test_unusual_images_are_fitted(name, image, size, recipe):
         assert float((full - features.data.mean((1, 2))[:, None, None]).abs().max()) < 0.02
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    "recipe",
+    [SOLVED, replace(SOLVED, gradient_steps=2, downsampler="attention"), replace(PERCEPTRON, downsampler="blur")],
+)
+def test_everything_that_is_fitted_is_where_the_features_are(device, recipe):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    fit = fitted(features_of(picture(3), SIZE, PatchBackbone(device=device)), recipe, dropout=0.2, weigh=True)
+    assert fit.state.best < 1.5 * fit.state.bilinear
+    for found in (drawn(fit), fit.uncertainty(), fit.residuals(), fit.downsampler_kernel()):
+        assert found.device.type in (device, "cpu")
+        assert bool(found.isfinite().all())
+    assert drawn(fit).device.type == device
+
+
 def test_features_without_their_backbone_are_refused(features):
     with pytest.raises(UpsamplerError, match="without the backbone that made them"):
         ImplicitFit(dataclasses.replace(features, backbone=None))

@@ -18,14 +18,17 @@ CHANNELS = 6
 class PatchBackbone:
     """Averages a few functions of red over patches of 8x8 pixels; what happens in blue has to be learned to be ignored."""
 
-    device = torch.device("cpu")
     stride = STRIDE
 
-    def __init__(self, name: str = "patches", channels: int = CHANNELS, seed: int = 0) -> None:
+    def __init__(
+        self, name: str = "patches", channels: int = CHANNELS, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
         generator = torch.Generator().manual_seed(seed)
         self.name = name
         self.provenance = {"backbone": name, "weights_sha256": str(seed)}
-        self.matrix = torch.randn(channels, 3, generator=generator) * torch.tensor([1.0, 0.0, 0.0])
+        matrix = torch.randn(channels, 3, generator=generator) * torch.tensor([1.0, 0.0, 0.0])
+        self.matrix = matrix.to(self.device)
         self.calls = 0
 
     def layer(self, wanted=None):
@@ -36,7 +39,7 @@ class PatchBackbone:
 
     def resized(self, image, size):
         pixels = torch.from_numpy(image.pixels.copy()).permute(2, 0, 1).float() / 255
-        return F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+        return F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1).to(self.device)
 
     def features(self, batch, layer=None, progress=None):
         self.calls += 1
