@@ -245,7 +245,13 @@ def test_interrupted_leaves_nothing_behind(tmp_path, number):
         "--dtype",
         "float16",
     )  # minutes, if it were left alone
-    process = subprocess.Popen([*PROGRAM, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    # Whoever starts the tests in the background may have them ignore Ctrl+C, which children inherit.
+    process = subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.monotonic() + 60
         while not list(folder.glob(".cat.features*.part")):
