@@ -62,7 +62,7 @@ def load_backbone(
         BackboneError: if there is no such backbone or device, or its weights are not here, cannot be downloaded, or do
             not fit.
     """
-    target = _device(device)
+    target = find_device(device)
     info = known_backbone(name) or _timm_info(name)
     progress(f"loading {info.name}", 0, 0)
     if path is not None:
@@ -105,7 +105,12 @@ def build(architecture: str, *, classes: int | None = None, **options: Any) -> t
         return timm.create_model(architecture, **arguments)  # type: ignore[no-any-return]
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def find_device(device: str | torch.device | None) -> torch.device:
+    """Where to compute; CUDA if there is one and nothing is asked for.
+
+    Raises:
+        BackboneError: if torch cannot use that device here.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

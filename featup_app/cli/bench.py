@@ -115,14 +115,12 @@ def _cuda_backend(device: str) -> tuple[str, str | None]:
     """What is measured on a CUDA device, and why nothing can be."""
     import torch
 
+    from featup_app.backbones.loading import find_device
     from featup_app.ops import cuda
 
-    try:
-        where = torch.device(device)
-    except RuntimeError as error:
-        raise FeatUpError(f'There is no device "{device}"; take cpu, cuda or cuda:1.') from error
-    if where.type != "cuda" or not torch.cuda.is_available() or (where.index or 0) >= torch.cuda.device_count():
-        raise FeatUpError(f'This computer has no device "{device}" that torch can use; take "cpu".')
+    where = find_device(device)
+    if where.type != "cuda":
+        return device, f"The operators are measured on cpu or cuda, not on {device}."
     name = torch.cuda.get_device_name(where)
     return f"native CUDA, {name}", None if cuda.takes(where) else cuda.cuda_status()
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from featup_app.ops.cuda import wait_for
 from featup_app.ops.peak import multiply_add
 from featup_app.peak_memory import extra_megabytes
 from featup_app.progress import Progress, silent
@@ -165,13 +166,6 @@ def _best_seconds(function: Callable[[], Tensor]) -> float:
 
     run()
     return min(interleaved({"run": run}, 1)["run"] for _ in range(5))
-
-
-def wait_for(result: Tensor) -> Tensor:
-    """The result once it is there: a CUDA device computes while the program goes on."""
-    if result.is_cuda:
-        torch.cuda.synchronize(result.device)
-    return result
 
 
 def _peak_gflops() -> float:

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from featup_app.child_process import child_facts
 from featup_app.engine.bench import KERNEL_SIZE, TAPS, stack_inputs
-from featup_app.engine.bench_measures import wait_for
 from featup_app.engine.memory import available_bytes
 from featup_app.errors import FeatUpError
 from featup_app.fields import JBUStack
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT
 from featup_app.fields.window_kernels import CORRECTION_WEIGHT, KEY_CHANNELS, LearnedKernel
+from featup_app.ops.cuda import wait_for
 from featup_app.peak_memory import extra_megabytes
 from featup_app.progress import Progress, silent
 from featup_app.words import human_bytes

@@ -158,6 +158,7 @@ def _measure_here(request: Mapping[str, Any]) -> dict[str, Any]:
     from featup_app.backbones import load_backbone
     from featup_app.fields import find_method
     from featup_app.images import load_image
+    from featup_app.ops.cuda import wait_for
     from featup_app.peak_memory import extra_megabytes
 
     torch.set_num_threads(request["threads"])
@@ -175,9 +176,7 @@ def _measure_here(request: Mapping[str, Any]) -> dict[str, Any]:
         fields.clear()
         begun = time.perf_counter()
         fields.append(method.field(features))
-        result = fields[0].project(functionals.to(features.data), size=size)
-        if result.is_cuda:
-            torch.cuda.synchronize(result.device)
+        result = wait_for(fields[0].project(functionals.to(features.data), size=size))
         seconds.append(time.perf_counter() - begun)
         return result
 

@@ -42,8 +42,8 @@ def patch_starts(length: int, kernel_size: int, count: int) -> tuple[int, ...]:
 def patches(plane: Tensor, kernel_size: int, grid_hw: Size) -> Tensor:
     """The patches of one channel, cut out: (B, H, W) -> (B, n_h, n_w, k, k). Never for all channels of a map."""
     height, width = plane.shape[-2:]
-    rows = _pixels_of(patch_starts(height, kernel_size, grid_hw[0]), kernel_size, plane.device)
-    columns = _pixels_of(patch_starts(width, kernel_size, grid_hw[1]), kernel_size, plane.device)
+    rows = pixels_of(patch_starts(height, kernel_size, grid_hw[0]), kernel_size, plane.device)
+    columns = pixels_of(patch_starts(width, kernel_size, grid_hw[1]), kernel_size, plane.device)
     cut = plane.index_select(-2, rows).index_select(-1, columns)
     return cut.view(-1, grid_hw[0], kernel_size, grid_hw[1], kernel_size).transpose(2, 3)
 
@@ -105,7 +105,7 @@ class _PatchSum(torch.autograd.Function):
         return to_features, torch.stack(to_weights, dim=1) if to_weights else None, None, None
 
 
-def _pixels_of(starts: tuple[int, ...], kernel_size: int, device: torch.device) -> Tensor:
+def pixels_of(starts: tuple[int, ...], kernel_size: int, device: torch.device) -> Tensor:
     """Indices of all pixels of the patches along one side, patch after patch: (count * k)."""
     first = torch.tensor(starts, device=device)
     return (first[:, None] + torch.arange(kernel_size, device=device)).flatten()
@@ -129,7 +129,7 @@ def _row_of_patches(features: Tensor, top: int, column_starts: tuple[int, ...], 
     step = _even_step(column_starts)
     if step is not None:
         return slab[..., column_starts[0] : column_starts[-1] + size].unfold(3, size, step)
-    columns = _pixels_of(column_starts, size, features.device)
+    columns = pixels_of(column_starts, size, features.device)
     return slab.index_select(3, columns).view(*slab.shape[:3], len(column_starts), size)
 
 
@@ -139,7 +139,7 @@ def _add_row_of_patches(total: Tensor, top: int, column_starts: tuple[int, ...],
     slab = total[:, :, top : top + size]
     step = _even_step(column_starts)
     if step is None:
-        slab.index_add_(3, _pixels_of(column_starts, size, total.device), shares.flatten(3))
+        slab.index_add_(3, pixels_of(column_starts, size, total.device), shares.flatten(3))
         return
     view = slab[..., column_starts[0] : column_starts[-1] + size].unfold(3, size, step)
     apart = -(-size // step)

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from featup_app.features import Size
 from featup_app.multiview.jitter import Jitter
 from featup_app.multiview.look_up import view_matrices
-from featup_app.multiview.patches import patch_starts
+from featup_app.multiview.patches import patch_starts, pixels_of
 
 _Lines = tuple[list[tuple[int, Tensor]], Tensor]
 """A view's rows and columns: for each row of patches the first row of the map that it touches and (k, r), which of the next r
@@ -58,11 +59,9 @@ def weighted_views(
 
 def _patches_of_lines(lookup: Tensor, kernel_size: int, count: int, border: int) -> Tensor:
     """(h, H), the map's lines at each of the view's -> (n, k, H), those at each line of each patch."""
-    length = len(lookup)
-    mirrored = (torch.arange(-border, length + border)).abs()
-    mirrored = (length - 1) - ((length - 1) - mirrored).abs()
-    starts = torch.tensor(patch_starts(length + 2 * border, kernel_size, count))
-    return lookup[mirrored[starts[:, None] + torch.arange(kernel_size)]]
+    mirrored = F.pad(lookup.T, (border, border), mode="reflect").T
+    chosen = pixels_of(patch_starts(len(mirrored), kernel_size, count), kernel_size, lookup.device)
+    return mirrored[chosen].view(count, kernel_size, -1)
 
 
 def _cut(lines: Tensor) -> tuple[int, Tensor]:

@@ -79,6 +79,15 @@ def runs() -> bool:
     return _library.loaded is not None and available()
 
 
+def wait_for(result: Tensor) -> Tensor:
+    """The result once it is there: a CUDA device computes while the program goes on."""
+    import torch
+
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
+    return result
+
+
 def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum over a window around each pixel.
 

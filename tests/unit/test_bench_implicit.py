@@ -39,11 +39,6 @@ PAPER = replace(
 )
 
 
-@pytest.fixture(scope="module")
-def features():
-    return features_of(picture(3), SIZE)
-
-
 def test_a_curve_has_the_error_of_the_best_state_at_its_points(features):
     found = fitted(features, OURS, factors=(2,))
     assert [point.step for point in found.points] == [1, 2]

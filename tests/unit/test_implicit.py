@@ -15,7 +15,7 @@ from training_fixtures import PatchBackbone, features_of, picture
 
 from featup_app.engine.bench_implicit import off_grid
 from featup_app.errors import Cancelled, UpsamplerError
-from featup_app.features import FeatureMap, Region
+from featup_app.features import Region
 from featup_app.fields import upsample
 from featup_app.fields.implicit import FIT_RECIPES, FitRecipe, ImplicitFit
 from featup_app.fields.implicit.solving import NormalEquations
@@ -25,20 +25,6 @@ from featup_app.multiview import box_average, random_jitter
 from featup_app.progress import silent
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def features() -> FeatureMap:
-    """6 channels in 3 x 4 cells of a picture of coloured rectangles."""
-    return features_of(picture(3), SIZE)
-
-
-@pytest.fixture(scope="module")
-def solved(features) -> ImplicitFit:
-    """A finished fit that nobody changes."""
-    fit = ImplicitFit(features, recipe=SOLVED)
-    fit.run()
-    return fit
 
 
 # -- the fit as a whole ------------------------------------------------------------------------------------------------

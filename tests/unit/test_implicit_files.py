@@ -35,11 +35,6 @@ RECIPES = {
 }
 
 
-@pytest.fixture(scope="module")
-def features() -> FeatureMap:
-    return features_of(picture(3), SIZE)
-
-
 def fitted(features: FeatureMap, recipe: FitRecipe = SOLVED):
     fit = ImplicitFit(features, recipe=recipe)
     fit.run()

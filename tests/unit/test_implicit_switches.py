@@ -8,10 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 from fit_fixtures import DESCENDED, PERCEPTRON, SIZE, SOLVED, drawn, fitted, smooth_picture
-from training_fixtures import features_of, picture
+from training_fixtures import features_of
 
 from featup_app.errors import UpsamplerError
-from featup_app.features import FeatureMap
 from featup_app.fields import upsample
 from featup_app.fields.implicit import FIT_RECIPES, ImplicitFit, find_fit_recipe, fit_recipe_from_facts
 from featup_app.fields.implicit.network import FourierNetwork, PerceptronNetwork
@@ -21,20 +20,6 @@ from featup_app.fields.implicit.views import ViewSource
 from featup_app.multiview import blur_distance, box_average, total_variation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def features() -> FeatureMap:
-    """6 channels in 3 x 4 cells of a picture of coloured rectangles."""
-    return features_of(picture(3), SIZE)
-
-
-@pytest.fixture(scope="module")
-def solved(features) -> ImplicitFit:
-    """A finished fit that nobody changes."""
-    fit = ImplicitFit(features, recipe=SOLVED)
-    fit.run()
-    return fit
 
 
 @pytest.mark.parametrize("recipe", [SOLVED, PERCEPTRON])
