@@ -15,7 +15,7 @@ from featup_app.fields.doublings import Landing, Span, level_size, levels_for
 from featup_app.fields.field import LinearField
 from featup_app.fields.guidance import Guidance
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
-from featup_app.fields.restoration import restored
+from featup_app.fields.restoration import Restoration
 from featup_app.fields.upsampler import Upsampler
 from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
 from featup_app.fields.window_kernels import BilateralKernel, WindowKernel, strips
@@ -67,7 +67,7 @@ class JBUField(LinearField):
         normalise: whether the guidance is normalised with the ImageNet mean and deviation (learned kernels expect that)
             or left in 0 .. 1.
         fixup: (C, C) weight and (C) bias of a last 1x1 correction, added with a weight of a tenth; it folds into projections.
-        restoration: (C, C), how the detail of the coarse map is changed first; None for not at all.
+        restoration: what is done to the coarse map first; None for nothing.
         settings: the method's parameters, for exports.
     """
 
@@ -81,7 +81,7 @@ class JBUField(LinearField):
         *,
         normalise: bool,
         fixup: tuple[Tensor, Tensor] | None = None,
-        restoration: Tensor | None = None,
+        restoration: Restoration | None = None,
         settings: dict[str, object] | None = None,
     ) -> None:
         super().__init__(features)
@@ -119,7 +119,7 @@ class JBUField(LinearField):
         stack: JBUStack,
         *,
         universal: bool = False,
-        restoration: Tensor | None = None,
+        restoration: Restoration | None = None,
         settings: dict[str, object] | None = None,
     ) -> JBUField:
         """The trained form. The stack is used as it is, in evaluation mode.
@@ -244,7 +244,7 @@ class JBUField(LinearField):
         if self._corrected_source is None:
             data, bias = self.source.data, None
             if self._restoration is not None:
-                data = restored(data, self._restoration)
+                data = self._restoration(data)
             if self._fixup is not None:
                 weight, offset = self._fixup
                 correction = (weight @ data.flatten(1)).view_as(data)

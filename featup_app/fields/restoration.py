@@ -1,22 +1,66 @@
-"""Restoration of a coarse map before it is upsampled: what the backbone's cells have mixed is parted again, or noise is calmed.
+"""Restoration of a coarse map before it is upsampled: what the frame put into the features is taken out, and detail is restored.
 
-A cell of a feature map is a mean over its surroundings, more so in some directions of the features than in others, and
-upsampling blurs a little further. Each direction has an amount of its own by which the difference between a cell and its
-neighbourhood is made larger or smaller, all of them together one matrix between channels. Training solves for it
-(:mod:`featup_app.training.restoration`). It is linear in the features and acts on the coarse map alone, so projections commute
-with it and it costs next to nothing.
+Two things are wrong with the map that a backbone gives, and both can be learned once for each backbone and layer:
+
+* Part of its features tell where in the frame a cell lies, whatever the picture shows there, from position embeddings and the
+  padding of convolutions. When the picture moves within the frame that part stays where it is, by which it can be told apart
+  (:mod:`featup_app.training.positions`).
+* A cell is a mean over its surroundings, more so in some directions of the features than in others, and upsampling blurs a
+  little further. Each direction has an amount of its own by which the difference between a cell and its neighbourhood is made
+  larger, or smaller where it is noise, all of them together one matrix between channels (:mod:`featup_app.training.restoration`).
+
+Both act on the coarse map alone, before anything is projected or upsampled, and cost next to nothing.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from featup_app.features import Size
+
 BLUR_WIDTH = 1.0
 """Deviation of the neighbourhood's Gaussian, in cells."""
 
 _RADIUS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """What is done to the coarse map of one backbone and layer.
+
+    Attributes:
+        detail: (C, C), what is added of each cell's difference to its neighbourhood; zero leaves it as it is.
+        positional: (C, n, n), the part of the features that belongs to the place in the frame, over the whole frame.
+    """
+
+    detail: Tensor
+    positional: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The restored map: (..., C, h, w) -> the same."""
+        features = self.without_position(features)
+        return features + torch.einsum("dc,...chw->...dhw", self.detail.to(features), detail(features))
+
+    def without_position(self, features: Tensor) -> Tensor:
+        """The map without what belongs to the place in the frame, its detail as it was: (..., C, h, w) -> the same."""
+        rows, columns = features.shape[-2:]
+        return features - at_grid(self.positional.to(features), (rows, columns))
+
+    def scaled(self, factor: float) -> Restoration:
+        """The one for features that are multiplied by a factor."""
+        return Restoration(self.detail, self.positional * factor)
+
+    def to(self, dtype: torch.dtype) -> Restoration:
+        """The same in numbers of another type."""
+        return Restoration(self.detail.to(dtype), self.positional.to(dtype))
+
+    def numel(self) -> int:
+        """How many numbers it consists of."""
+        return self.detail.numel() + self.positional.numel()
 
 
 def detail(features: Tensor) -> Tensor:
@@ -31,14 +75,17 @@ def detail(features: Tensor) -> Tensor:
     return features - blurred.view_as(features)
 
 
-def restored(features: Tensor, matrix: Tensor) -> Tensor:
-    """The map with its detail changed.
+def at_grid(positional: Tensor, grid_hw: Size) -> Tensor:
+    """(C, n, n) over the frame -> (C, h, w), as a grid of any size sees it: interpolated, or averaged where it is coarser."""
+    rows, columns = (shares(length, positional.shape[-1]).to(positional) for length in grid_hw)
+    return rows @ positional @ columns.T
 
-    Args:
-        features: (C, h, w).
-        matrix: (C, C), what is added of the detail; zero leaves the map as it is.
 
-    Returns:
-        (C, h, w).
-    """
-    return features + (matrix.to(features) @ detail(features).flatten(1)).view_as(features)
+def shares(length: int, cells: int) -> Tensor:
+    """(length, cells) float32: what each of ``length`` cells along an axis sees of ``cells`` cells along the same axis."""
+    if cells == 1:
+        return torch.ones(length, 1)
+    # Written as one axis of a square: torch 2.14 interpolates planes of width 1 wrongly when it antialiases.
+    one = torch.eye(cells)[None, None]
+    found: Tensor = F.interpolate(one, (length, cells), mode="bilinear", align_corners=False, antialias=True)[0, 0]
+    return found

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from featup_app.errors import UpsamplerError
 from featup_app.features import FeatureMap
 from featup_app.fields.registry import find_method
+from featup_app.fields.restoration import Restoration
 
 NORM_EPSILON = 1e-5
 """Of the layer norm over channels that stands between backbone and upsampler in FeatUp's training (section 3.2)."""
@@ -33,8 +34,7 @@ class Upsampler:
             correction for one channel that nobody uses.
         channels: C that it was trained for; None for a *universal* one, whose stages serve any number of channels.
         norm: how the features are normalised over their channels before they are upsampled; None for not at all.
-        restoration: (C, C), how the detail of the coarse map is changed before a joint bilateral stack upsamples it
-            (:mod:`featup_app.fields.restoration`); None for not at all.
+        restoration: what is done to the coarse map before a joint bilateral stack upsamples it; None for nothing.
         title: what a person calls it.
         provenance: JSON-able facts of its training, such as ``backbone``, ``layer``, ``data``, ``created``.
         path: the file that it was read from.
@@ -45,7 +45,7 @@ class Upsampler:
     stack: nn.Module
     channels: int | None
     norm: Norm | None = None
-    restoration: Tensor | None = None
+    restoration: Restoration | None = None
     title: str = "upsampler"
     provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     path: Path | None = None
@@ -119,7 +119,9 @@ class Upsampler:
 
     def facts(self) -> dict[str, object]:
         """What an export says about these weights, JSON-able."""
-        told = "detail of the coarse map changed by a matrix between channels before upsampling"
+        told = (
+            "coarse map without what belongs to the place in the frame, its detail changed by a matrix between channels"
+        )
         return {
             "title": self.title,
             "method": self.method,

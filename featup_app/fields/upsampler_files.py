@@ -22,6 +22,7 @@ from torch import nn
 from featup_app.backbones.weights import State, file_sha256, read_content
 from featup_app.errors import BackboneError, UpsamplerError
 from featup_app.fields.registry import find_method
+from featup_app.fields.restoration import Restoration
 from featup_app.fields.upsampler import Norm, Upsampler
 from featup_app.resources import resource
 
@@ -31,7 +32,9 @@ PROVENANCE = "provenance"
 
 FIXUP_KEYS = ("fixup_proj.1.weight", "fixup_proj.1.bias")
 NORM_KEYS = ("norm.weight", "norm.bias")
-RESTORATION_KEY = "restoration.weight"
+RESTORATION_KEYS = ("restoration.weight", "restoration.positional")
+"""What is added of the coarse map's detail, and what is taken out first; older files have only the former."""
+
 _PUBLISHED_NORM = "model.1."
 """In the published checkpoints the norm follows the backbone: ``model = Sequential(backbone, ChannelNorm)``."""
 
@@ -73,10 +76,10 @@ def load_upsampler(path: str | Path) -> Upsampler:
     provenance = _provenance(content, metadata, path)
     method = _method(provenance, path)
     stack_state, norm_state = _parts(_tensors(content, path))
-    restoration = stack_state.pop(RESTORATION_KEY, None)
+    weight, positional = (stack_state.pop(key, None) for key in RESTORATION_KEYS)
     if method == JBU:
         _check_is_stack(stack_state, path)
-        channels = _channels(stack_state, norm_state, restoration, path)
+        channels = _channels(stack_state, norm_state, weight, path)
         universal_file = PROVENANCE in metadata and provenance.get("channels", 0) is None
         if universal_file and not norm_state and not any(value.any() for value in _fixup(stack_state).values()):
             channels = None
@@ -84,15 +87,12 @@ def load_upsampler(path: str | Path) -> Upsampler:
     else:
         channels = _told_channels(provenance, path)
     stack = _network(method, stack_state, channels, path)
-    if restoration is not None:
-        _check(RESTORATION_KEY, restoration, (channels or 0, channels or 0), path)
-        restoration = restoration.float()
     return Upsampler(
         stack=stack,
         method=method,
         channels=channels,
         norm=_norm(norm_state, channels, path),
-        restoration=restoration,
+        restoration=_restoration(weight, positional, channels or 0, path),
         title=str(provenance.get("title") or path.stem),
         provenance=MappingProxyType(provenance),
         path=path,
@@ -203,6 +203,21 @@ def _with_fixup(state: State, channels: int | None) -> State:
         return state
     side = channels or 1
     return {**state, FIXUP_KEYS[0]: torch.zeros(side, side, 1, 1), FIXUP_KEYS[1]: torch.zeros(side)}
+
+
+def _restoration(
+    weight: torch.Tensor | None, positional: torch.Tensor | None, channels: int, path: Path
+) -> Restoration | None:
+    if weight is None:
+        if positional is None:
+            return None
+        raise UpsamplerError(f"{path} lacks the tensor {RESTORATION_KEYS[0]}; it is incomplete.")
+    _check(RESTORATION_KEYS[0], weight, (channels, channels), path)
+    if positional is None:
+        positional = torch.zeros(channels, 1, 1)
+    side = max(1, positional.shape[-1]) if positional.dim() else 1
+    _check(RESTORATION_KEYS[1], positional, (channels, side, side), path)
+    return Restoration(weight.float(), positional.float())
 
 
 def _channels(stack: State, norm: State, restoration: torch.Tensor | None, path: Path) -> int | None:

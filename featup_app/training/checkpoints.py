@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from featup_app.errors import UpsamplerError
 from featup_app.fields.registry import find_method
+from featup_app.fields.restoration import Restoration
 from featup_app.fields.upsampler import Norm, Upsampler
 from featup_app.fields.upsampler_files import (
     FIXUP_KEYS,
@@ -20,7 +21,7 @@ from featup_app.fields.upsampler_files import (
     NORM_KEYS,
     PREFIX,
     PROVENANCE,
-    RESTORATION_KEY,
+    RESTORATION_KEYS,
     default_upsampler,
     load_upsampler,
     network_class,
@@ -39,7 +40,7 @@ def save_upsampler(
     stack: nn.Module,
     *,
     norm: Norm | None = None,
-    restoration: Tensor | None = None,
+    restoration: Restoration | None = None,
     provenance: Mapping[str, Any],
 ) -> Path:
     """Write the weights of an upsampler as safetensors; an older file of that name is replaced in one step.
@@ -50,7 +51,7 @@ def save_upsampler(
         path: ends in .safetensors; its folder is made if there is none.
         stack: the trained network, of the class that its method uses; its floating-point type is kept.
         norm: weight and bias (C) of the layer norm over channels that it was trained with.
-        restoration: (C, C), how the detail of the coarse map is changed before upsampling.
+        restoration: what is done to the coarse map before upsampling; the type of its numbers is kept.
         provenance: JSON-able facts. ``method`` is the upsampling method, jbu if not given. ``title``, ``backbone``,
             ``layer``, ``data`` (what it was trained on) and ``created`` are shown to people; a ``backbone`` and ``layer``
             that are one text each bind the weights to them. ``channels``:
@@ -85,7 +86,8 @@ def save_upsampler(
         if corrects:
             tensors.update(zip((f"{PREFIX}{key}" for key in FIXUP_KEYS), corrections, strict=True))
     if restoration is not None:
-        tensors[f"{PREFIX}{RESTORATION_KEY}"] = restoration
+        parts = (restoration.detail, restoration.positional)
+        tensors.update(zip((f"{PREFIX}{key}" for key in RESTORATION_KEYS), parts, strict=True))
     if norm is not None:
         tensors.update(zip(NORM_KEYS, norm, strict=True))
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}

@@ -74,7 +74,7 @@ class HeldOut:
 
     def bilinear(self, directions: Tensor) -> float:
         """The error of bilinear interpolation."""
-        return self.error(_bilinear, directions)
+        return self.error(interpolated, directions)
 
     def classical(self, directions: Tensor) -> float:
         """The error of the untrained joint bilateral upsampler."""
@@ -94,7 +94,8 @@ def relative_errors(predicted: Tensor, target: Tensor) -> Tensor:
     return relative
 
 
-def _bilinear(directions: Tensor, features: Tensor, picture: Picture) -> Tensor:
+def interpolated(directions: Tensor, features: Tensor, picture: Picture) -> Tensor:
+    """The baseline, bilinear interpolation, as an :data:`Upsample`."""
     size = (UPSAMPLING * features.shape[1], UPSAMPLING * features.shape[2])
     return F.interpolate(_project(directions, features), size, mode="bilinear", align_corners=False)[0]
 

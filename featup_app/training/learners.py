@@ -14,7 +14,7 @@ from featup_app.errors import UpsamplerError
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
 from featup_app.fields.network import UpsamplerNetwork
 from featup_app.fields.registry import find_method
-from featup_app.fields.restoration import detail
+from featup_app.fields.restoration import Restoration
 from featup_app.fields.upsampler_files import network_class
 from featup_app.ops.doubling import RADIUS
 from featup_app.training.chain import learned_weights, upsample
@@ -31,15 +31,14 @@ class Learner(ABC):
     Attributes:
         stack: the network whose parameters are learned and saved.
         universal: whether the network serves any backbone.
-        restores: whether a restoration is to be solved for when the network has been trained.
-        restoration: (C, C), how the detail of the coarse map is changed first (:mod:`featup_app.fields.restoration`); None
-            until then.
+        restores: whether a restoration of the coarse map is to be solved for.
+        restoration: what is done to the coarse map first, in units of the training; None until it has been solved for.
     """
 
     stack: nn.Module
     universal: bool
     restores: bool = False
-    restoration: Tensor | None = None
+    restoration: Restoration | None = None
 
     @abstractmethod
     def groups(self) -> list[Group]:
@@ -75,7 +74,7 @@ class StackLearner(Learner):
     def __init__(self, channels: Sequence[int], recipe: Recipe, generator: torch.Generator) -> None:
         self._recipe = recipe
         self.corrects = recipe.learn_feature_correction and len(channels) == 1
-        self.restores = recipe.restoration > 0 and len(channels) == 1
+        self.restores = recipe.restoration != 0 and len(channels) == 1
         self.universal = not self.corrects and not self.restores
         self.stack = self._stack = JBUStack(1 if self.universal else channels[0])
         _draw(self.stack, generator)
@@ -100,9 +99,9 @@ class StackLearner(Learner):
 
     def upsample(self, directions: Tensor, features: Tensor, levels: Sequence[Tensor]) -> Tensor:
         matrix, bias = self._functional(directions)
-        source = torch.einsum("kc,bchw->bkhw", matrix, features)
         if self.restoration is not None:
-            source = source + torch.einsum("kc,bchw->bkhw", matrix @ self.restoration, detail(features))
+            features = self.restoration(features)
+        source = torch.einsum("kc,bchw->bkhw", matrix, features)
         weigh = learned_weights(
             self._stack.kernels,
             correction=self._recipe.learn_kernel_correction,

@@ -48,8 +48,11 @@ class Recipe:
             begin as bilinear interpolation then.
         widths: spatial widths of the four stages that a classical start has, coarsest first.
         restoration: how much keeping the coarse map counts beside the error of views when a change of its detail is solved for
-            at the end (:mod:`featup_app.training.restoration`); larger is sharper, 0 for none. Of stacks for a single
-            backbone, which then serve no other.
+            at the end (:mod:`featup_app.training.restoration`); larger is sharper, 0 for none, None for as much as leaves
+            held-out views explained better than by bilinear interpolation. Of stacks for a single backbone, which then serve no
+            other.
+        positional: whether what the features tell of the place in the frame is taken out of the coarse map before
+            (:mod:`featup_app.training.positions`); only with a restoration.
         normalise: whether features pass a layer normalisation over their channels first, as in the published training.
         rates: learning rates of the parts.
         schedule: "constant", or "cosine" (a linear rise over ``warm_up`` of the training, then half a cosine to zero).
@@ -81,7 +84,8 @@ class Recipe:
     method: str = "jbu"
     initial: str = "classical"
     widths: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0)
-    restoration: float = 0.4
+    restoration: float | None = None
+    positional: bool = True
     normalise: bool = False
     rates: Rates = field(default_factory=Rates)
     schedule: str = "cosine"
@@ -119,7 +123,7 @@ class Recipe:
             raise UpsamplerError(f"The recipe's max_zoom is {self.max_zoom}; views cannot be smaller than the image.")
         if not 0 <= self.warm_up < 1:
             raise UpsamplerError(f"The recipe's warm_up is {self.warm_up}; it is a fraction of the training, below 1.")
-        for part in (*dataclasses.astuple(self.rates), *(getattr(self, name) for name in _NOT_NEGATIVE)):
+        for part in (*dataclasses.astuple(self.rates), *(getattr(self, name) or 0.0 for name in _NOT_NEGATIVE)):
             if not 0 <= part < math.inf:
                 raise UpsamplerError(f"The recipe holds {part}; rates, weights and counts are not negative.")
 

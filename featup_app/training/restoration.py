@@ -3,16 +3,18 @@
 What views see of the upsampled map is linear in the restoration, and each principal direction of the features has an amount of
 its own (:mod:`featup_app.fields.restoration`), so that the best amounts for two aims are quotients of sums over pictures:
 
-* *views*: the reprojection error of the training's views. Alone it makes nearly all detail smaller, since views of a picture
-  differ by more than their average tells;
+* *views*: the reprojection error of the training's views. Alone it would make nearly all detail smaller, since views of a
+  picture differ by more than their average tells;
 * *identity*: averaged over its cells, the upsampled map gives the coarse one again. Each direction counts as a linear probe
   reads it, by its own variance. Alone it makes detail larger, since upsampling blurs.
 
-The recipe says how much the second counts.
+The second counts as much as it can while held-out views are still explained better than by bilinear interpolation, unless the
+recipe gives a weight. What explains views better and what probes read pull apart here, and this is where they meet.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,10 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featup_app.fields.restoration import detail
+from featup_app.fields.restoration import Restoration, detail
 from featup_app.multiview import box_views
 from featup_app.training.cache import Picture, PictureSet
 from featup_app.training.chain import UPSAMPLING, pyramid
+from featup_app.training.held_out import interpolated
 
 PICTURES = 24
 """At most so many are looked at, spread evenly over the set."""
@@ -31,8 +34,14 @@ PICTURES = 24
 FEW_PICTURES = 6
 """The same where someone waits."""
 
-LEAST, MOST = -0.9, 1.5
-"""Detail is neither turned over nor made larger than this many times itself."""
+MOST = 1.5
+"""Detail is not made larger by more than this many times itself, and never smaller."""
+
+MARGIN = 0.01
+"""How much lower than that of bilinear interpolation the error of views stays, as a part of it."""
+
+_WEIGHTS = (1e-3, 1e3)
+"""Of the identity, between which one is looked for."""
 
 _BLOCK_BYTES = 256 * 2**20
 
@@ -48,6 +57,9 @@ class Sums:
         views_slope, views_curve: amount^2 curve - 2 amount slope is what a restoration adds to the squared error of views.
         own_slope, own_curve: the same of the identity.
         variance: of the coarse maps over their places.
+        told_error, told_slope, told_curve: error, slope and curve of the views as the yardstick counts them (DESIGN section
+            8), divided by the variance of each view over its places.
+        told_bilinear: the error of bilinear interpolation of the map as the backbone gives it, counted likewise.
     """
 
     views_slope: Tensor
@@ -55,6 +67,10 @@ class Sums:
     own_slope: Tensor
     own_curve: Tensor
     variance: Tensor
+    told_error: Tensor
+    told_slope: Tensor
+    told_curve: Tensor
+    told_bilinear: Tensor
 
     def amounts(self, weight: float) -> Tensor:
         """(C), the best for a weight of the identity."""
@@ -62,38 +78,71 @@ class Sums:
         shares = weight * self.variance.mean() / (self.variance + self.variance.mean()).clamp_min(1e-30)
         slope = self.views_slope + shares * self.own_slope
         curve = self.views_curve + shares * self.own_curve
-        return (slope / curve.clamp_min(1e-30)).clamp(LEAST, MOST)
+        return (slope / curve.clamp_min(1e-30)).clamp(0, MOST)
+
+    def balanced_weight(self, held_out: Sums) -> float:
+        """The largest weight that leaves the error of held-out views below that of bilinear interpolation, by a margin; the
+        least if none does."""
+        allowed = (1 - MARGIN) * float(held_out.told_bilinear.sum())
+        low, high = (math.log(weight) for weight in _WEIGHTS)
+        for _ in range(30):
+            middle = (low + high) / 2
+            if held_out.error(self.amounts(math.exp(middle))) <= allowed:
+                low = middle
+            else:
+                high = middle
+        return math.exp(low)
+
+    def error(self, amounts: Tensor) -> float:
+        """Of the views with these amounts (C) of detail, as the yardstick counts them."""
+        return float((self.told_error - 2 * amounts * self.told_slope + amounts.square() * self.told_curve).sum())
 
 
-def solve_restoration(
+def solve_detail(
     upsample: Upsample,
     pictures: PictureSet,
+    held_out: PictureSet,
     prepare: Callable[[Tensor], Tensor],
-    weight: float,
+    positional: Tensor,
+    weight: float | None,
     *,
     at_most: int = PICTURES,
-) -> Tensor:
+) -> Restoration:
     """The restoration for a network as it is.
 
     Args:
         upsample: the network, which does not restore by itself.
         pictures: to learn from.
+        held_out: on which the balance is found.
         prepare: features as the backbone gives them -> as they are upsampled.
-        weight: of the identity.
-        at_most: pictures that are looked at.
+        positional: (C, n, n), what is taken out of the prepared features first.
+        weight: of the identity, whose coarse map is the one without the positional part; None for the balance.
+        at_most: pictures of each set that are looked at.
 
     Returns:
-        (C, C) float32, symmetric.
+        The positional part with the best change of detail, (C, C), symmetric.
     """
+    with torch.no_grad():
+        chosen = _spread_evenly(pictures, at_most)
+        channels = pictures.channels
+        start = Restoration(torch.zeros(channels, channels), positional)
+        basis = _principal_directions([start.without_position(prepare(picture.features())) for picture in chosen])
+
+        def sums_of(some: Sequence[Picture]) -> Sums:
+            found = [_picture_sums(upsample, picture, prepare, start, basis) for picture in some]
+            return Sums(*(torch.stack(column).mean(0) for column in zip(*found, strict=True)))
+
+        sums = sums_of(chosen)
+        if weight is None:
+            weight = sums.balanced_weight(sums_of(_spread_evenly(held_out, at_most)))
+        amounts = sums.amounts(weight).to(basis)
+        return Restoration((basis * amounts) @ basis.T, positional)
+
+
+def _spread_evenly(pictures: PictureSet, at_most: int) -> list[Picture]:
     count = len(pictures.pictures)
     looked_at = min(count, at_most)
-    chosen = [pictures.pictures[index * count // looked_at] for index in range(looked_at)]
-    with torch.no_grad():
-        basis = _principal_directions([prepare(picture.features()) for picture in chosen])
-        found = [_picture_sums(upsample, picture, prepare, basis) for picture in chosen]
-        sums = Sums(*(torch.stack(column).mean(0) for column in zip(*found, strict=True)))
-        amounts = sums.amounts(weight).to(basis)
-        return (basis * amounts) @ basis.T
+    return [pictures.pictures[index * count // looked_at] for index in range(looked_at)]
 
 
 def _principal_directions(maps: Sequence[Tensor]) -> Tensor:
@@ -106,32 +155,41 @@ def _principal_directions(maps: Sequence[Tensor]) -> Tensor:
 
 
 def _picture_sums(
-    upsample: Upsample, picture: Picture, prepare: Callable[[Tensor], Tensor], basis: Tensor
+    upsample: Upsample, picture: Picture, prepare: Callable[[Tensor], Tensor], start: Restoration, basis: Tensor
 ) -> tuple[Tensor, ...]:
     """What one picture adds to the entries of :class:`Sums`, in their order."""
-    features = prepare(picture.features())
+    given = prepare(picture.features())
+    features = start.without_position(given)
     levels = pyramid(picture.guidance()[None])
     jitters = picture.jitters
     views = prepare(picture.view_features(range(len(jitters))))
+    told = 1 / (views.var(dim=(2, 3), correction=0).sum(1).clamp_min(1e-12) * len(jitters))
     both = torch.stack([features, features + detail(features)])
     pixels = UPSAMPLING**2 * features.shape[1] * features.shape[2]
     parts = []
     for directions in torch.split(basis.T, max(1, _BLOCK_BYTES // (4 * 2 * pixels))):
         plain, with_detail = (upsample(directions, each[None], levels)[0] for each in both)
         change = with_detail - plain
-        wrong = torch.einsum("kc,vchw->vkhw", directions, views) - box_views(plain, jitters, picture.grid_hw)
+        targets = torch.einsum("kc,vchw->vkhw", directions, views)
+        wrong = targets - box_views(plain, jitters, picture.grid_hw)
         seen = box_views(change, jitters, picture.grid_hw)
+        slopes, curves = (wrong * seen).mean((2, 3)), (seen * seen).mean((2, 3))
+        bilinear = box_views(interpolated(directions, given, picture), jitters, picture.grid_hw)
         coarse = torch.einsum("kc,chw->khw", directions, features)
         missing = coarse - F.avg_pool2d(plain, UPSAMPLING)
         gained = F.avg_pool2d(change, UPSAMPLING)
         parts.append(
             torch.stack(
                 [
-                    (wrong * seen).mean((0, 2, 3)),
-                    (seen * seen).mean((0, 2, 3)),
+                    slopes.mean(0),
+                    curves.mean(0),
                     (missing * gained).mean((1, 2)),
                     (gained * gained).mean((1, 2)),
                     coarse.var(dim=(1, 2), correction=0),
+                    told @ wrong.square().mean((2, 3)),
+                    told @ slopes,
+                    told @ curves,
+                    told @ (targets - bilinear).square().mean((2, 3)),
                 ]
             )
         )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from featup_app.errors import Cancelled, UpsamplerError
+from featup_app.fields.restoration import Restoration
 from featup_app.progress import Progress, silent
 from featup_app.training.cache import Picture
 from featup_app.training.chain import pyramid
@@ -22,8 +23,9 @@ from featup_app.training.distributed import ALONE, Processes
 from featup_app.training.examples import Sampler, TrainingSet
 from featup_app.training.held_out import HeldOut
 from featup_app.training.objective import Objective
+from featup_app.training.positions import solve_positional
 from featup_app.training.recipes import Recipe
-from featup_app.training.restoration import FEW_PICTURES, PICTURES, solve_restoration
+from featup_app.training.restoration import FEW_PICTURES, PICTURES, solve_detail
 from featup_app.training.training_files import read_training, write_training
 
 MEASURE_EVERY = 200
@@ -89,7 +91,7 @@ class TrainingResult:
         method: name of the upsampling method.
         stack: its network, in evaluation mode, for features as the backbone gives them (after ``norm``, if there is one).
         norm: weight and bias (C) of the layer norm over channels that comes before it; None without.
-        restoration: (C, C), how the detail of the coarse map is changed before it; None where it is not.
+        restoration: what is done to the coarse map before it, in half precision; None for nothing.
         universal: whether the network serves any backbone.
         curve: all measurements.
         best_step: at which step the stack is from.
@@ -105,7 +107,7 @@ class TrainingResult:
     method: str
     stack: nn.Module
     norm: tuple[Tensor, Tensor] | None
-    restoration: Tensor | None
+    restoration: Restoration | None
     universal: bool
     curve: tuple[Measurement, ...]
     best_step: int
@@ -178,6 +180,7 @@ class Trainer:
         stopped, told = "", 0.0
         try:
             if not self.curve:
+                self._start_restoration(progress)
                 self._measure(progress)
             self._tell(watch, steps, limit)
             while not self._done(steps, limit):
@@ -247,6 +250,37 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             yield
+
+    # -- the coarse map -----------------------------------------------------------------------------------------------
+
+    def _start_restoration(self, progress: Progress) -> None:
+        """Take what belongs to the place in the frame out of the coarse map, before the network learns from it."""
+        learner = self.objective.learner
+        if not learner.restores:
+            return
+        pictures, prepare = self.sets[0].pictures, self.sampler.features[0]
+        positional = torch.zeros(pictures.channels, 1, 1)
+        if self.recipe.positional:
+            # Every process finds the same.
+            with self.processes.together():
+                positional = solve_positional(pictures, prepare, progress=progress)
+        learner.restoration = Restoration(torch.zeros(pictures.channels, pictures.channels), positional)
+
+    def _end_restoration(self, at_most: int) -> None:
+        """Solve for the change of detail that suits the network as it is now."""
+        learner, pictures = self.objective.learner, self.sets[0].pictures
+        begun = learner.restoration
+        positional = torch.zeros(pictures.channels, 1, 1) if begun is None else begun.positional
+        learner.restoration = None
+        learner.restoration = solve_detail(
+            learner.upsample,
+            pictures,
+            self.sets[0].held_out,
+            self.sampler.features[0],
+            positional,
+            self.recipe.restoration,
+            at_most=at_most,
+        )
 
     # -- measuring ------------------------------------------------------------------------------------------------
 
@@ -335,13 +369,7 @@ class Trainer:
         if learner.restores:
             self.objective.eval()
             # Every process finds the same. A training that was stopped is to keep what it has, so nobody may cancel this.
-            learner.restoration = solve_restoration(
-                learner.upsample,
-                self.sets[0].pictures,
-                self.sampler.features[0],
-                self.recipe.restoration,
-                at_most=FEW_PICTURES if stopped else PICTURES,
-            )
+            self._end_restoration(FEW_PICTURES if stopped else PICTURES)
         figures = {"start": self.curve[0].held_out} if self.curve else {}
         if stopped:
             error = self.held_out_error() if learner.restores and self.curve else self._best_error
@@ -358,7 +386,8 @@ class Trainer:
             method=self.recipe.method,
             stack=learner.finished(self._best, self.sampler.features[0].scale),
             norm=norm,
-            restoration=learner.restoration,
+            restoration=learner.restoration
+            and learner.restoration.scaled(self.sampler.features[0].scale).to(torch.float16),
             universal=universal,
             curve=tuple(self.curve),
             best_step=self._best_step,
@@ -409,6 +438,7 @@ class Trainer:
         Raises:
             UpsamplerError: if the file cannot be written.
         """
+        restoration = self.objective.learner.restoration
         write_training(
             path,
             {
@@ -416,6 +446,7 @@ class Trainer:
                 "step": self.step,
                 "seconds": self.seconds,
                 "objective": self.objective.state_dict(),
+                "restoration": None if restoration is None else vars(restoration),
                 "optimizer": self.optimizer.state_dict(),
                 "generator": self.generator.get_state(),
                 "best": self._best,
@@ -434,6 +465,8 @@ class Trainer:
         """
         state = read_training(path, self.facts())
         self.objective.load_state_dict(state["objective"])
+        restoration = state["restoration"]
+        self.objective.learner.restoration = None if restoration is None else Restoration(**restoration)
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.step, self.seconds = state["step"], state["seconds"]

@@ -13,7 +13,7 @@ from featup_app.errors import UpsamplerError
 from featup_app.files import reason_of, replace_file
 
 SCHEMA = "featup-app/training"
-VERSION = 1
+VERSION = 2
 
 
 def replace_or_tell(path: Path, content: bytes) -> None:
