@@ -132,6 +132,7 @@ class TrainingOutcome:
             classical filter that training starts from.
         steps: that were trained.
         best_step: at which the weights were the best; 0 if training found nothing better than its start.
+        restored: whether the detail of the coarse map was restored at the end, which raises the error above that of the curve.
         stopped: why it ended early, as a sentence; empty if it did not.
         notes: sentences for the person, such as images that were left out.
     """
@@ -143,6 +144,7 @@ class TrainingOutcome:
     classical: float
     steps: int
     best_step: int
+    restored: bool
     stopped: str
     notes: tuple[str, ...]
 
@@ -402,6 +404,7 @@ def _save(result: TrainingResult, plan: TrainingPlan, images: int, progress: Pro
         classical=figures["classical"],
         steps=result.steps,
         best_step=result.best_step,
+        restored=result.restores_detail,
         stopped=result.stopped,
         notes=result.notes,
     )

@@ -112,7 +112,7 @@ def upsampler_facts(settings: ViewSettings, weights: Mapping[str, Any] | None) -
         ("Trained on", trained.get("data")),
         ("Made", trained.get("created")),
         ("Features", "normalised over their channels first" if weights["channel_norm"] else None),
-        ("Detail", "of the coarse map restored first" if weights.get("restoration") else None),
+        ("Coarse map", weights.get("restoration")),
     )
     details = tuple((name, _in_words(value)) for name, value in entries if value not in (None, "", [], {}))
     # Weights without a last correction serve every backbone, also those that were trained for one.

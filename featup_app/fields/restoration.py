@@ -58,6 +58,11 @@ class Restoration:
         """The same in numbers of another type."""
         return Restoration(self.detail.to(dtype), self.positional.to(dtype))
 
+    def in_words(self) -> str:
+        """What it does, for people."""
+        place = "what tells of the place in the frame taken out, " if bool(self.positional.any()) else ""
+        return f"{place}detail restored by a matrix between channels"
+
     def numel(self) -> int:
         """How many numbers it consists of."""
         return self.detail.numel() + self.positional.numel()

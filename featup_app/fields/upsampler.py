@@ -119,9 +119,6 @@ class Upsampler:
 
     def facts(self) -> dict[str, object]:
         """What an export says about these weights, JSON-able."""
-        told = (
-            "coarse map without what belongs to the place in the frame, its detail changed by a matrix between channels"
-        )
         return {
             "title": self.title,
             "method": self.method,
@@ -131,7 +128,7 @@ class Upsampler:
             "channel_norm": None
             if self.norm is None
             else f"layer norm over the channels of each cell before upsampling, epsilon {NORM_EPSILON:g}",
-            **({} if self.restoration is None else {"restoration": told}),
+            **({} if self.restoration is None else {"restoration": self.restoration.in_words()}),
             "fixup": self.method == "jbu" and not self.universal and _corrects(self.stack),
             "trained": dict(self.provenance),
         }

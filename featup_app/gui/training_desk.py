@@ -249,7 +249,12 @@ class TrainingDesk(JobSignals):
 def outcome_sentence(outcome: TrainingOutcome) -> str:
     """What a training gave, for the message at its end."""
     saved = f"Saved as {outcome.files[0].name} in {outcome.files[0].parent}."
-    if outcome.best_step == 0:
+    restored = ""
+    if outcome.restored:
+        restored = (
+            " Detail was restored at the end: features are sharper for it, and the error is above that of the curve."
+        )
+    if outcome.best_step == 0 and not outcome.restored:
         return (
             f"{outcome.steps} steps of training found nothing better than the classical filter that they start from "
             f"(held-out error {outcome.error:.3f}); train longer, or on more images. {saved}"
@@ -259,5 +264,5 @@ def outcome_sentence(outcome: TrainingOutcome) -> str:
     more = f" ({len(outcome.notes) - 2} more like that.)" if len(outcome.notes) > 2 else ""
     return (
         f"The trained upsampler's held-out error is {outcome.error:.3f}, {gain} than bilinear ({outcome.bilinear:.3f}). "
-        f"{saved}{notes}{more}"
+        f"{saved}{restored}{notes}{more}"
     )

@@ -35,9 +35,12 @@ FEW_PICTURES = 6
 """The same where someone waits."""
 
 MOST = 1.5
-"""Detail is not made larger by more than this many times itself, and never smaller."""
+"""Detail is not made larger by more than this many times itself, and smaller only as the balance demands."""
 
-MARGIN = 0.01
+LEAST = -0.9
+"""It is never turned over."""
+
+MARGIN = 0.005
 """How much lower than that of bilinear interpolation the error of views stays, as a part of it."""
 
 _WEIGHTS = (1e-3, 1e3)
@@ -80,22 +83,36 @@ class Sums:
         curve = self.views_curve + shares * self.own_curve
         return (slope / curve.clamp_min(1e-30)).clamp(0, MOST)
 
-    def balanced_weight(self, held_out: Sums) -> float:
-        """The largest weight that leaves the error of held-out views below that of bilinear interpolation, by a margin; the
-        least if none does."""
+    def balanced_amounts(self, held_out: Sums) -> Tensor:
+        """(C), the best for the largest weight that leaves the error of held-out views below that of bilinear interpolation,
+        by a margin. If none does, all detail is made smaller by the part that it takes, or that explains views best: among
+        what lowers the error that costs a probe least."""
         allowed = (1 - MARGIN) * float(held_out.told_bilinear.sum())
-        low, high = (math.log(weight) for weight in _WEIGHTS)
-        for _ in range(30):
-            middle = (low + high) / 2
-            if held_out.error(self.amounts(math.exp(middle))) <= allowed:
-                low = middle
-            else:
-                high = middle
-        return math.exp(low)
+        least, most = (math.log(weight) for weight in _WEIGHTS)
+
+        def explained(amounts: Tensor) -> bool:
+            return held_out.error(amounts) <= allowed
+
+        start = self.amounts(math.exp(least))
+        if explained(start):
+            return self.amounts(math.exp(_last(least, most, lambda power: explained(self.amounts(math.exp(power))))))
+        best = (held_out.told_slope - start * held_out.told_curve).sum() / held_out.told_curve.sum().clamp_min(1e-30)
+        part = _last(float(best.clamp(LEAST, 0)), 0.0, lambda part: explained(start + part))
+        return (start + part).clamp_min(LEAST)
 
     def error(self, amounts: Tensor) -> float:
         """Of the views with these amounts (C) of detail, as the yardstick counts them."""
         return float((self.told_error - 2 * amounts * self.told_slope + amounts.square() * self.told_curve).sum())
+
+
+def _last(low: float, high: float, holds: Callable[[float], bool]) -> float:
+    """The largest number up to which something holds; ``low`` if it never does."""
+    if holds(high):
+        return high
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 def solve_detail(
@@ -134,8 +151,9 @@ def solve_detail(
 
         sums = sums_of(chosen)
         if weight is None:
-            weight = sums.balanced_weight(sums_of(_spread_evenly(held_out, at_most)))
-        amounts = sums.amounts(weight).to(basis)
+            amounts = sums.balanced_amounts(sums_of(_spread_evenly(held_out, at_most))).to(basis)
+        else:
+            amounts = sums.amounts(weight).to(basis)
         return Restoration((basis * amounts) @ basis.T, positional)
 
 

@@ -119,6 +119,11 @@ class TrainingResult:
     notes: tuple[str, ...]
     facts: dict[str, Any]
 
+    @property
+    def restores_detail(self) -> bool:
+        """Whether detail is made larger at the end, which raises the error of the weights above that of the curve."""
+        return self.restoration is not None and bool(self.restoration.detail.any())
+
 
 class Trainer:
     """Trains one upsampler for one backbone, or a universal one for several.

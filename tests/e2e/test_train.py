@@ -70,7 +70,7 @@ def test_the_restoration_can_be_chosen_and_left_out(photos, tmp_path, capsys):
         found[weight] = featup_app.load_upsampler(output)
     assert (found["0"].restoration, found["0"].universal) == (None, True)
     assert found["5"].restoration is not None
-    assert found["5"].channels == found["5"].restoration.shape[0]
+    assert found["5"].channels == found["5"].restoration.detail.shape[0]
 
 
 def test_ctrl_c_keeps_the_best_and_training_goes_on_from_there(photos, tmp_path, capsys):

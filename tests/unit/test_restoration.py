@@ -268,19 +268,30 @@ def test_the_balance_is_as_sharp_as_the_error_of_bilinear_interpolation_allows(l
     assert at_its_end or found == pytest.approx(allowed, rel=1e-3)
 
 
-@pytest.mark.parametrize(("bilinear", "expected"), [(0.2, 0.0), (1.0, 0.75), (9.0, 1.0)])
-def test_the_weight_is_the_largest_that_the_error_allows(bilinear, expected):
-    """The identity asks for 1, the views for nothing; the error of the views is .5 + amount^2."""
-    values = {"views": (0.0, 1.0), "own": (1.0, 1.0), "variance": (1.0,), "told": (0.5, 0.0, 1.0)}
-    entries = [value for group in values.values() for value in group]
-    sums = Sums(*(torch.tensor([value], dtype=torch.float64) for value in (*entries, bilinear)))
+@pytest.mark.parametrize(("bilinear", "expected"), [(0.2, -0.5), (0.5, -0.0025), (1.0, 0.363), (9.0, 1.0)])
+def test_detail_is_as_large_as_the_error_allows(bilinear, expected):
+    """The identity asks for 1, the views for -.5; the error of the views is .5 + amount + amount^2."""
+    entries = {"views": (-0.5, 1.0), "own": (1.0, 1.0), "variance": (1.0,), "told": (0.5, -0.5, 1.0)}
+    values = [value for group in entries.values() for value in group]
+    sums = Sums(*(torch.tensor([value], dtype=torch.float64) for value in (*values, bilinear)))
+    amount = float(sums.balanced_amounts(sums))
     allowed = (1 - MARGIN) * bilinear
-    amount = float(sums.amounts(sums.balanced_weight(sums)))
-    assert amount == pytest.approx(min(1.0, max(0.0, allowed - 0.5) ** 0.5), abs=2e-3)
-    assert amount == pytest.approx(expected, abs=0.06)
+    if expected > 0:
+        assert sums.error(sums.balanced_amounts(sums)) <= allowed * (1 + 1e-6)
+    assert amount == pytest.approx(expected, abs=4e-3)
 
 
-def test_detail_is_never_made_smaller():
+def test_detail_is_made_smaller_by_no_more_than_it_takes():
+    """Two directions whose errors are .25 + (amount + .5)^2: without a change .5 each."""
+    values = (-0.5, 1.0, 0.0, 1.0, 1.0, 0.5, -0.5, 1.0)
+    entries = [torch.tensor([value, value], dtype=torch.float64) for value in values]
+    sums = Sums(*entries, torch.full((2,), 0.45 / (1 - MARGIN), dtype=torch.float64))
+    amounts = sums.balanced_amounts(sums)
+    assert sums.error(amounts) == pytest.approx(0.9)
+    assert amounts.tolist() == pytest.approx([0.2**0.5 - 0.5] * 2)
+
+
+def test_detail_is_not_made_smaller_where_a_weight_is_given():
     sums = Sums(
         *(torch.tensor([value], dtype=torch.float64) for value in (-0.2, 0.4, 0.0, 0.5, 1.0, 1.0, 0.0, 0.0, 1.0))
     )
