@@ -43,6 +43,8 @@ class Restoration:
     def __call__(self, features: Tensor) -> Tensor:
         """The restored map: (..., C, h, w) -> the same."""
         features = self.without_position(features)
+        if not bool(self.detail.any()):  # as long as kernels are being trained
+            return features
         return features + torch.einsum("dc,...chw->...dhw", self.detail.to(features), detail(features))
 
     def without_position(self, features: Tensor) -> Tensor:
