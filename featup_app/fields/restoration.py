@@ -7,7 +7,8 @@ Two things are wrong with the map that a backbone gives, and both can be learned
   (:mod:`featup_app.training.positions`).
 * A cell is a mean over its surroundings, more so in some directions of the features than in others, and upsampling blurs a
   little further. Each direction has an amount of its own by which the difference between a cell and its neighbourhood is made
-  larger, or smaller where it is noise, all of them together one matrix between channels (:mod:`featup_app.training.restoration`).
+  larger, all of them together one matrix between channels (:mod:`featup_app.training.restoration`). Where views of a picture
+  agree on less than that, all detail is made a little smaller instead.
 
 Both act on the coarse map alone, before anything is projected or upsampled, and cost next to nothing.
 """
@@ -15,6 +16,7 @@ Both act on the coarse map alone, before anything is projected or upsampled, and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +42,11 @@ class Restoration:
     detail: Tensor
     positional: Tensor
 
+    @classmethod
+    def nothing(cls, channels: int) -> Restoration:
+        """The one that leaves maps of C channels as they are."""
+        return cls(torch.zeros(channels, channels), torch.zeros(channels, 1, 1))
+
     def __call__(self, features: Tensor) -> Tensor:
         """The restored map: (..., C, h, w) -> the same."""
         features = self.without_position(features)
@@ -63,7 +70,7 @@ class Restoration:
     def in_words(self) -> str:
         """What it does, for people."""
         place = "what tells of the place in the frame taken out, " if bool(self.positional.any()) else ""
-        return f"{place}detail restored by a matrix between channels"
+        return f"{place}detail changed by a matrix between channels"
 
     def numel(self) -> int:
         """How many numbers it consists of."""
@@ -88,6 +95,7 @@ def at_grid(positional: Tensor, grid_hw: Size) -> Tensor:
     return rows @ positional @ columns.T
 
 
+@lru_cache(maxsize=64)
 def shares(length: int, cells: int) -> Tensor:
     """(length, cells) float32: what each of ``length`` cells along an axis sees of ``cells`` cells along the same axis."""
     if cells == 1:

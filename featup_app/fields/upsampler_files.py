@@ -214,7 +214,7 @@ def _restoration(
         raise UpsamplerError(f"{path} lacks the tensor {RESTORATION_KEYS[0]}; it is incomplete.")
     _check(RESTORATION_KEYS[0], weight, (channels, channels), path)
     if positional is None:
-        positional = torch.zeros(channels, 1, 1)
+        positional = Restoration.nothing(channels).positional
     side = max(1, positional.shape[-1]) if positional.dim() else 1
     _check(RESTORATION_KEYS[1], positional, (channels, side, side), path)
     return Restoration(weight.float(), positional.float())

@@ -118,6 +118,12 @@ class PictureSet:
     notes: tuple[str, ...]
     bytes: int
 
+    def spread(self, at_most: int) -> list[Picture]:
+        """At most so many of the pictures, spread evenly over the set."""
+        count = len(self.pictures)
+        chosen = min(count, at_most)
+        return [self.pictures[index * count // chosen] for index in range(chosen)]
+
 
 def cache_folder() -> Path:
     """Where cached features lie; the variable FEATUP_CACHE_DIR moves it."""

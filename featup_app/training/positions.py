@@ -48,6 +48,13 @@ class _Sums:
     moved_gram: Tensor
     moved_crossed: Tensor
 
+    @classmethod
+    def nothing(cls, channels: int) -> _Sums:
+        """Of no pictures."""
+        square = torch.zeros(SIDE**2, SIDE**2, dtype=torch.float64)
+        crossed = torch.zeros(SIDE**2, channels, dtype=torch.float64)
+        return cls(square, crossed, square, crossed)
+
     def __add__(self, other: _Sums) -> _Sums:
         return _Sums(
             self.gram + other.gram,
@@ -80,19 +87,14 @@ def solve_positional(
     Returns:
         (C, SIDE, SIDE) float32; zero for a single picture, of which nothing can be told apart.
     """
-    count = len(pictures.pictures)
-    looked_at = min(count, PICTURES)
-    if looked_at < 2:
+    chosen = pictures.spread(PICTURES)
+    if len(chosen) < 2:
         return torch.zeros(pictures.channels, SIDE, SIDE)
-    halves: list[_Sums | None] = [None, None]
-    for index in range(looked_at):
-        progress("telling places in the frame apart", index, looked_at)
-        found = _picture_sums(pictures.pictures[index * count // looked_at], prepare)
-        before = halves[index % 2]
-        halves[index % 2] = found if before is None else before + found
+    halves = [_Sums.nothing(pictures.channels)] * 2
+    for index, picture in enumerate(chosen):
+        progress("telling places in the frame apart", index, len(chosen))
+        halves[index % 2] += _picture_sums(picture, prepare)
     one, other = halves
-    assert one is not None
-    assert other is not None
     pattern = _amount(one, other) * (one + other).pattern()
     return pattern.T.reshape(-1, SIDE, SIDE).float().contiguous()
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -120,7 +120,7 @@ def solve_detail(
     pictures: PictureSet,
     held_out: PictureSet,
     prepare: Callable[[Tensor], Tensor],
-    positional: Tensor,
+    start: Restoration,
     weight: float | None,
     *,
     at_most: int = PICTURES,
@@ -132,17 +132,15 @@ def solve_detail(
         pictures: to learn from.
         held_out: on which the balance is found.
         prepare: features as the backbone gives them -> as they are upsampled.
-        positional: (C, n, n), what is taken out of the prepared features first.
+        start: names the positional part, which is taken out of the prepared features first.
         weight: of the identity, whose coarse map is the one without the positional part; None for the balance.
         at_most: pictures of each set that are looked at.
 
     Returns:
-        The positional part with the best change of detail, (C, C), symmetric.
+        ``start`` with the best change of detail, (C, C), symmetric.
     """
     with torch.no_grad():
-        chosen = _spread_evenly(pictures, at_most)
-        channels = pictures.channels
-        start = Restoration(torch.zeros(channels, channels), positional)
+        chosen = pictures.spread(at_most)
         basis = _principal_directions([start.without_position(prepare(picture.features())) for picture in chosen])
 
         def sums_of(some: Sequence[Picture]) -> Sums:
@@ -151,16 +149,10 @@ def solve_detail(
 
         sums = sums_of(chosen)
         if weight is None:
-            amounts = sums.balanced_amounts(sums_of(_spread_evenly(held_out, at_most))).to(basis)
+            amounts = sums.balanced_amounts(sums_of(held_out.spread(at_most))).to(basis)
         else:
             amounts = sums.amounts(weight).to(basis)
-        return Restoration((basis * amounts) @ basis.T, positional)
-
-
-def _spread_evenly(pictures: PictureSet, at_most: int) -> list[Picture]:
-    count = len(pictures.pictures)
-    looked_at = min(count, at_most)
-    return [pictures.pictures[index * count // looked_at] for index in range(looked_at)]
+        return replace(start, detail=(basis * amounts) @ basis.T)
 
 
 def _principal_directions(maps: Sequence[Tensor]) -> Tensor:

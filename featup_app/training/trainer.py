@@ -7,7 +7,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ class TrainingResult:
     @property
     def restores_detail(self) -> bool:
         """Whether detail is made larger at the end, which raises the error of the weights above that of the curve."""
-        return self.restoration is not None and bool(self.restoration.detail.any())
+        return self.restoration is not None and float(self.restoration.detail.float().trace()) > 0
 
 
 class Trainer:
@@ -264,25 +264,24 @@ class Trainer:
         if not learner.restores:
             return
         pictures, prepare = self.sets[0].pictures, self.sampler.features[0]
-        positional = torch.zeros(pictures.channels, 1, 1)
+        learner.restoration = Restoration.nothing(pictures.channels)
         if self.recipe.positional:
             # Every process finds the same.
             with self.processes.together():
                 positional = solve_positional(pictures, prepare, progress=progress)
-        learner.restoration = Restoration(torch.zeros(pictures.channels, pictures.channels), positional)
+            learner.restoration = replace(learner.restoration, positional=positional)
 
     def _end_restoration(self, at_most: int) -> None:
         """Solve for the change of detail that suits the network as it is now."""
         learner, pictures = self.objective.learner, self.sets[0].pictures
-        begun = learner.restoration
-        positional = torch.zeros(pictures.channels, 1, 1) if begun is None else begun.positional
+        start = learner.restoration or Restoration.nothing(pictures.channels)
         learner.restoration = None
         learner.restoration = solve_detail(
             learner.upsample,
             pictures,
             self.sets[0].held_out,
             self.sampler.features[0],
-            positional,
+            start,
             self.recipe.restoration,
             at_most=at_most,
         )
