@@ -106,18 +106,21 @@ def build(architecture: str, *, classes: int | None = None, **options: Any) -> t
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
-    """Where to compute; CUDA if there is one and nothing is asked for.
+    """Where to compute; CUDA if there is one and nothing is asked for. Convolutions there are float32 from then on.
 
     Raises:
         BackboneError: if torch cannot use that device here.
     """
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         target = torch.device(device)
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
         raise BackboneError(f'This computer has no device "{device}" that torch can use; take "cpu".') from error
+    if target.type == "cuda":
+        # Torch's default for convolutions, though not for products, is to cut float32 inputs to ten bits.
+        torch.backends.cudnn.allow_tf32 = False
     return target
 
 
