@@ -146,12 +146,13 @@ const char* run_window_pass(const void* input, const Strides& input_strides, con
   if (sizes.batch * sizes.channels * output_height * output_width == 0) return nullptr;
   return with_dtype(dtype, [&](auto storage) {
     using T = decltype(storage);
+    using Total = typename Sum<T>::Type;  // not in the lambda within, where GCC 12 takes T for const T
     const T *from = static_cast<const T*>(input), *by = static_cast<const T*>(weights);
     T* to = static_cast<T*>(output);
     return with_kernel_size(kernel_size, [&](auto constant) {
       constexpr int K = decltype(constant)::value;
       if constexpr (K != 0) {
-        constexpr int Pixels = pixels_per_thread<typename Sum<T>::Type, K>();
+        constexpr int Pixels = pixels_per_thread<Total, K>();
         const int64_t tiles = Tiling::of(output_height, output_width, Tile<K, Pixels>::kPixelRows).count;
         const int64_t share = channel_share(sizes, tiles);
         const int64_t items = tiles * sizes.batch * ((sizes.channels + share - 1) / share);

@@ -50,8 +50,8 @@ class Build:
 
 
 def build(folder: Path, architectures: str | None) -> Build:
-    """Configure and build native/cuda on its own, with the report of ptxas."""
-    options = [f"-DCMAKE_CUDA_COMPILER={nvcc()}", "-DCMAKE_CUDA_FLAGS=-Xptxas=-v"]
+    """Configure and build native/cuda on its own, with the report of ptxas; what the host's side launches keeps its names."""
+    options = [f"-DCMAKE_CUDA_COMPILER={nvcc()}", "-DCMAKE_CUDA_FLAGS=-Xptxas=-v -Xcompiler=-fno-inline"]
     if architectures is not None:
         options.append(f"-DCMAKE_CUDA_ARCHITECTURES={architectures}")
     report = ""
@@ -112,6 +112,17 @@ def test_no_kernel_spills_registers(built):
 @pytest.mark.slow
 def test_no_kernel_spills_registers_on_any_architecture(tmp_path):
     check_registers(build(tmp_path, None).kernels, ARCHITECTURES)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("nm") is None, reason="needs nm")
+def test_what_is_launched_are_the_kernels_that_there_are(built):
+    """The two compilers of nvcc agree on the constants of every kernel: what only the host's knows cannot be launched."""
+    objects = [str(path) for path in built.library.parent.rglob("*.o")]
+    done = subprocess.run(["nm", *objects], capture_output=True, text=True, timeout=60, check=True)
+    # On the host's side they are static, which their names tell.
+    found = re.findall(r" (_ZN6featup)L?(\d+(?:window_pass|window_taps|double_cells)\w+)", done.stdout)
+    kernels = {kernel.name for kernel in built.kernels}
+    assert {"".join(parts) for parts in found} == kernels
 
 
 @pytest.mark.skipif(sys.platform != "linux" or shutil.which("nm") is None, reason="needs nm")
