@@ -73,15 +73,29 @@ def load_upsampler(path: str | Path) -> Upsampler:
         raise UpsamplerError(str(error)) from error
     except OSError as error:
         raise UpsamplerError(f"Cannot read {path}: {(error.strerror or str(error)).lower()}.") from error
-    provenance = _provenance(content, metadata, path)
+    return upsampler_of(_tensors(content, path), _provenance(content, metadata, path), path, sha256=sha256)
+
+
+def upsampler_of(tensors: State, provenance: Mapping[str, Any], path: Path, *, sha256: str = "") -> Upsampler:
+    """The upsampler that some named tensors are; the reverse of :func:`tensors_of`.
+
+    Args:
+        tensors: of a file.
+        provenance: what the file says about them; ``method``, ``channels`` and ``title`` are read.
+        path: of that file, for messages.
+        sha256: of that file.
+
+    Raises:
+        UpsamplerError: if they are not the tensors of a method; see :func:`load_upsampler`.
+    """
     method = _method(provenance, path)
-    stack_state, norm_state = _parts(_tensors(content, path))
+    stack_state, norm_state = _parts(tensors)
     weight, positional = (stack_state.pop(key, None) for key in RESTORATION_KEYS)
     if method == JBU:
         _check_is_stack(stack_state, path)
         channels = _channels(stack_state, norm_state, weight, path)
-        universal_file = PROVENANCE in metadata and provenance.get("channels", 0) is None
-        if universal_file and not norm_state and not any(value.any() for value in _fixup(stack_state).values()):
+        told_universal = provenance.get("channels", 0) is None
+        if told_universal and not norm_state and not any(value.any() for value in _fixup(stack_state).values()):
             channels = None
         stack_state = _with_fixup(stack_state, channels)
     else:
@@ -94,10 +108,30 @@ def load_upsampler(path: str | Path) -> Upsampler:
         norm=_norm(norm_state, channels, path),
         restoration=_restoration(weight, positional, channels or 0, path),
         title=str(provenance.get("title") or path.stem),
-        provenance=MappingProxyType(provenance),
+        provenance=MappingProxyType(dict(provenance)),
         path=path,
         sha256=sha256,
     )
+
+
+def tensors_of(
+    stack: nn.Module, channels: int | None, norm: Norm | None = None, restoration: Restoration | None = None
+) -> State:
+    """The named tensors of an upsampler, as a file holds them; :class:`Upsampler` says what they are.
+
+    A last correction of zero is left out where the number of channels is known without it, or need not be known.
+    """
+    tensors = {f"{PREFIX}{key}": value for key, value in stack.state_dict().items()}
+    if channels is None or restoration is not None:
+        corrections = {f"{PREFIX}{key}": tensors.pop(f"{PREFIX}{key}") for key in FIXUP_KEYS}
+        if any(bool(value.any()) for value in corrections.values()):
+            tensors |= corrections
+    if restoration is not None:
+        parts = (restoration.detail, restoration.positional)
+        tensors.update(zip((f"{PREFIX}{key}" for key in RESTORATION_KEYS), parts, strict=True))
+    if norm is not None:
+        tensors.update(zip(NORM_KEYS, norm, strict=True))
+    return tensors
 
 
 def default_upsampler(
@@ -217,7 +251,7 @@ def _restoration(
         positional = Restoration.nothing(channels).positional
     side = max(1, positional.shape[-1]) if positional.dim() else 1
     _check(RESTORATION_KEYS[1], positional, (channels, side, side), path)
-    return Restoration(weight.float(), positional.float())
+    return Restoration(weight, positional)
 
 
 def _channels(stack: State, norm: State, restoration: torch.Tensor | None, path: Path) -> int | None:

@@ -18,13 +18,12 @@ from featup_app.fields.upsampler import Norm, Upsampler
 from featup_app.fields.upsampler_files import (
     FIXUP_KEYS,
     JBU,
-    NORM_KEYS,
     PREFIX,
     PROVENANCE,
-    RESTORATION_KEYS,
     default_upsampler,
     load_upsampler,
     network_class,
+    tensors_of,
 )
 from featup_app.files import plain_facts
 from featup_app.training.training_files import replace_or_tell
@@ -74,22 +73,13 @@ def save_upsampler(
         raise UpsamplerError(
             f"{path.name} was not written: the weights are not those of {find_method(facts['method']).title}."
         )
-    tensors = {f"{PREFIX}{key}": value for key, value in stack.state_dict().items()}
-    if facts["channels"] is None or restoration is not None:
-        corrections = [tensors.pop(f"{PREFIX}{key}") for key in FIXUP_KEYS]
-        corrects = any(bool(value.any()) for value in corrections)
-        if facts["channels"] is None and (norm is not None or restoration is not None or corrects):
-            raise UpsamplerError(
-                "A universal upsampler serves any number of channels, so it can have neither a last correction nor a "
-                "restoration nor a channel norm; train it without them, or say for how many channels it is."
-            )
-        if corrects:
-            tensors.update(zip((f"{PREFIX}{key}" for key in FIXUP_KEYS), corrections, strict=True))
-    if restoration is not None:
-        parts = (restoration.detail, restoration.positional)
-        tensors.update(zip((f"{PREFIX}{key}" for key in RESTORATION_KEYS), parts, strict=True))
-    if norm is not None:
-        tensors.update(zip(NORM_KEYS, norm, strict=True))
+    tensors = tensors_of(stack, facts["channels"], norm, restoration)
+    corrects = any(f"{PREFIX}{key}" in tensors for key in FIXUP_KEYS)
+    if facts["channels"] is None and (norm is not None or restoration is not None or corrects):
+        raise UpsamplerError(
+            "A universal upsampler serves any number of channels, so it can have neither a last correction nor a "
+            "restoration nor a channel norm; train it without them, or say for how many channels it is."
+        )
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     for key, value in tensors.items():
         if not bool(torch.isfinite(value).all()):

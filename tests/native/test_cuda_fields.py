@@ -20,7 +20,9 @@ def maps():
     if not torch.cuda.is_available():
         pytest.skip("torch finds no CUDA device")
     image = load_image(resource("images", "cat.jpg"))
-    return [load_backbone("tf_efficientnet_lite0", device=device).extract(image, size="160") for device in ("cpu", "cuda")]
+    return [
+        load_backbone("tf_efficientnet_lite0", device=device).extract(image, size="160") for device in ("cpu", "cuda")
+    ]
 
 
 def difference(there: torch.Tensor, here: torch.Tensor) -> float:

@@ -14,6 +14,7 @@ from featup_app.fields import METHODS, FeatureField, JBUStack, upsample
 from featup_app.fields.finer import FinerField, FinerGrid
 from featup_app.fields.implicit import FitRecipe, ImplicitField
 from featup_app.fields.implicit.network import FourierNetwork
+from featup_app.fields.implicit.start import Start
 from featup_app.fields.implicit.views import Components
 from featup_app.images import Image, image_from_array
 
@@ -79,15 +80,17 @@ def make_field(
 
 
 def random_implicit(features: FeatureMap, image: Image, generator: torch.Generator) -> ImplicitField:
-    """A network with weights that nobody fitted, in the space of a few random orthonormal directions."""
-    channels, recipe = features.channels, FitRecipe(waves=8)
+    """A network with weights that nobody fitted, in the space of a few random orthonormal directions, and any start."""
+    kind = ("mean", "bilinear", "jbu")[int(torch.randint(3, (1,), generator=generator))]
+    channels, recipe = features.channels, FitRecipe(waves=8, start=kind)
     count = max(1, channels // 2)
     network = FourierNetwork(recipe, count, features.geometry.grid_hw, generator)
     with torch.no_grad():
         network.last.weight.normal_(generator=generator)
     basis = torch.linalg.qr(torch.randn(channels, channels, generator=generator)).Q[:, :count].contiguous()
     components = Components(basis, torch.randn(channels, generator=generator), 1.0)
-    return ImplicitField(features, image, network.eval().requires_grad_(False), components, {})
+    start = Start.of(recipe, features, image)
+    return ImplicitField(features, image, network.eval().requires_grad_(False), components, {}, start=start)
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:

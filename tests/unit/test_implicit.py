@@ -233,7 +233,7 @@ def test_a_solution_is_that_of_dense_least_squares():
     torch.testing.assert_close(equations.solution(), expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("start", ["bilinear", "mean"])
+@pytest.mark.parametrize("start", ["jbu", "bilinear", "mean"])
 def test_a_fit_solves_for_all_its_views_and_the_image_itself(features, start):
     recipe = replace(SOLVED, components=0, waves=16, start=start)
     fit = fitted(features, recipe)
@@ -243,8 +243,8 @@ def test_a_fit_solves_for_all_its_views_and_the_image_itself(features, start):
     hidden = network.hidden(places, colours).T.reshape(-1, *fit.fit_hw())
     rows = [box_average(jitter.sample(hidden, SIZE), (3, 4)).flatten(1).T for jitter in views.jitters]
     known = [fit._components.of(views.features), fit._components.of(features.data[None])]
-    if start == "bilinear":
-        base = fit._components.of(upsample(features, method="bilinear").features(size=fit.fit_hw())[None])[0]
+    if start != "mean":
+        base = fit._components.of(upsample(features, method=start).features(size=fit.fit_hw())[None])[0]
         told = [box_average(jitter.sample(base, SIZE), (3, 4)) for jitter in views.jitters]
         known = [known[0] - torch.stack(told), known[1] - box_average(base, (3, 4))]
     targets = torch.cat([maps.flatten(2).transpose(1, 2).flatten(0, 1) for maps in known])

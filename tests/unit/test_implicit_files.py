@@ -13,18 +13,21 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from training_fixtures import PatchBackbone, features_of, picture
 
+from featup_app.backbones import load_backbone
 from featup_app.errors import UpsamplerError
 from featup_app.features import FeatureMap
 from featup_app.fields import upsample
-from featup_app.fields.implicit import FitRecipe, ImplicitFit, load_fit, save_fit
+from featup_app.fields.implicit import FitRecipe, ImplicitFit, load_fit, save_fit, start
 from featup_app.fields.implicit.files import PROVENANCE, read_fit_facts
-from featup_app.images import image_from_array
+from featup_app.images import image_from_array, load_image
+from featup_app.resources import resource
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE = (24, 32)
 SOLVED = FitRecipe(name="tiny", waves=24, views=4, views_per_step=4)
 RECIPES = {
+    "bilinear": replace(SOLVED, start="bilinear"),
     "fourier": SOLVED,
     "all components": replace(SOLVED, components=0, uncertainty=False),
     "no colour": replace(SOLVED, colour=False),
@@ -61,6 +64,32 @@ def test_a_fit_comes_back_to_the_last_bit(tmp_path, features, name):
         assert torch.equal(again.uncertainty.scale, field.uncertainty.scale)
     save_fit(again, tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_a_file_holds_the_weights_that_its_fit_started_from(tmp_path, monkeypatch):
+    photo = image_from_array(load_image(resource("images", "coffee.jpg")).pixels[::4, ::4])
+    features = load_backbone("tf_efficientnet_lite0").extract(photo, size="96")
+    field = fitted(features, replace(SOLVED, waves=8))
+    weights = field.start.weights
+    assert weights.home("backbone") == "tf_efficientnet_lite0"
+    assert bool(weights.restoration.positional.any())
+    path = tmp_path / "fit.safetensors"
+    save_fit(field, path)
+    monkeypatch.setattr(start, "default_upsampler", lambda *names: pytest.fail("the file has them"))
+    again = load_fit(path, features)
+    assert torch.equal(again.features(size=SIZE), field.features(size=SIZE))
+    assert again.start.weights.facts() == {**weights.facts(), "file": path.name}
+
+
+def test_weights_that_a_file_lacks_are_named(tmp_path, features, field):
+    path = tmp_path / "fit.safetensors"
+    save_fit(field, path)
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    del tensors["start.upsampler.up2.sigma_spatial"]
+    save_file(tensors, path, metadata)
+    with pytest.raises(UpsamplerError, match=r"fit\.safetensors lacks the tensor upsampler\.up2\.sigma_spatial"):
+        load_fit(path, features)
 
 
 def test_a_fit_serves_the_method_by_name(tmp_path, features, field):

@@ -13,10 +13,13 @@ from training_fixtures import features_of
 from featup_app.errors import UpsamplerError
 from featup_app.fields import upsample
 from featup_app.fields.implicit import FIT_RECIPES, ImplicitFit, find_fit_recipe, fit_recipe_from_facts
+from featup_app.fields.implicit import start as start_module
 from featup_app.fields.implicit.network import FourierNetwork, PerceptronNetwork
 from featup_app.fields.implicit.solving import weights_of
 from featup_app.fields.implicit.uncertainty import CellUncertainty
 from featup_app.fields.implicit.views import ViewSource
+from featup_app.fields.restoration import Restoration
+from featup_app.fields.upsampler import Upsampler
 from featup_app.multiview import blur_distance, box_average, total_variation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -145,16 +148,33 @@ def test_points_are_as_dense_as_told(features):
     assert (size(0), size(1), size(4)) == ((24, 32), (3, 4), (12, 16))
 
 
-@pytest.mark.parametrize("start", ["bilinear", "mean"])
+@pytest.mark.parametrize("start", ["jbu", "bilinear", "mean"])
 def test_a_strong_ridge_holds_the_field_back_to_its_start(features, start):
     begun = torch.zeros(features.channels, *SIZE)
-    if start == "bilinear":
-        begun = upsample(features, method="bilinear").features(size=SIZE)
+    if start != "mean":
+        begun = upsample(features, method=start).features(size=SIZE)
 
     def moved(ridge: float) -> float:
         return float((drawn(fitted(features, SOLVED, ridge=ridge, start=start)) - begun).std((1, 2)).mean())
 
     assert moved(0.01) > moved(1.0) > 50 * moved(1e4)
+
+
+def test_what_tells_of_the_place_in_the_frame_is_taken_out(monkeypatch, features):
+    solved, descended = (replace(recipe, start="mean", components=0, ridge=1e-3) for recipe in (SOLVED, DESCENDED))
+    assert torch.equal(drawn(fitted(features, solved)), drawn(fitted(features, solved, positional=False)))
+    # The same everywhere in the frame, so that the field is less by just that.
+    known = torch.full((features.channels, 2, 2), 0.3)
+    weights = Upsampler(
+        torch.nn.Identity(), features.channels, restoration=Restoration(torch.zeros(len(known), len(known)), known)
+    )
+    monkeypatch.setattr(start_module, "default_upsampler", lambda *names: weights)
+    less = drawn(fitted(features, solved, positional=False)) - drawn(fitted(features, solved))
+    assert abs(float(less.mean()) - 0.3) < 0.06
+    raw, without = (fitted(features, descended, positional=each) for each in (False, True))
+    expected = raw._components.basis.T @ known[:, 0, 0]
+    differences = torch.stack(raw._targets).float() - torch.stack(without._targets).float()
+    assert float((differences - expected[:, None, None]).abs().max()) < 0.01
 
 
 def test_the_image_itself_counts_as_many_views_as_told(features):
@@ -257,7 +277,7 @@ def test_held_out_views_are_looked_at_as_often_as_told(features):
     assert all(point.loss is not None for point in points)
 
 
-@pytest.mark.parametrize("start", ["bilinear", "mean"])
+@pytest.mark.parametrize("start", ["jbu", "bilinear", "mean"])
 def test_gradient_steps_follow_a_solution_and_improve_it(start):
     features = features_of(smooth_picture(), (48, 64))
     fit = ImplicitFit(features, recipe=replace(SOLVED, gradient_steps=20, rate=2e-3, measure_every=1, start=start))
@@ -286,10 +306,11 @@ def test_impossible_recipes_are_refused_in_a_sentence(changes, words):
         replace(SOLVED, **changes)
 
 
-def test_recipes_of_earlier_files_start_from_the_mean():
+def test_recipes_of_earlier_files_start_from_the_mean_of_raw_features():
     facts = SOLVED.facts()
     del facts["start"]
-    assert fit_recipe_from_facts(facts) == replace(SOLVED, start="mean")
+    del facts["positional"]
+    assert fit_recipe_from_facts(facts) == replace(SOLVED, start="mean", positional=False)
 
 
 def test_recipes_are_found_by_name_and_written_as_facts():

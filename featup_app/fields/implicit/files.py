@@ -16,7 +16,7 @@ from featup_app.features import FeatureMap
 from featup_app.fields.implicit.implicit_field import ImplicitField, LearnedUncertainty
 from featup_app.fields.implicit.network import FourierNetwork, ImplicitNetwork, PerceptronNetwork
 from featup_app.fields.implicit.recipe import FitRecipe, fit_recipe_from_facts
-from featup_app.fields.implicit.start import start_of
+from featup_app.fields.implicit.start import Start
 from featup_app.fields.implicit.views import Components
 from featup_app.files import plain_facts, reason_of, replace_file
 from featup_app.images import Image
@@ -40,7 +40,7 @@ def save_fit(field: ImplicitField, path: Path) -> None:
         UpsamplerError: if it cannot be written.
     """
     tensors = {f"{_NETWORK}{name}": value for name, value in field.network.state_dict().items()}
-    tensors |= {"basis": field.components.basis, "mean": field.components.mean}
+    tensors |= {"basis": field.components.basis, "mean": field.components.mean, **field.start.tensors()}
     if field.uncertainty is not None:
         tensors["uncertainty"] = field.uncertainty.scale
     geometry = field.geometry
@@ -55,6 +55,7 @@ def save_fit(field: ImplicitField, path: Path) -> None:
         "input_hw": geometry.input_hw,
         "grid_hw": geometry.grid_hw,
         "unit": field.components.scale,
+        "start": field.start.facts(),
         "fit": field.settings(),
     }
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -93,6 +94,7 @@ def load_fit(path: Path, features: FeatureMap, image: Image | None = None) -> Im
         recipe = fit_recipe_from_facts(settings["recipe"])
         network = _network(recipe, tensors, features)
         basis, mean, unit = tensors["basis"], tensors["mean"], float(facts["unit"])
+        start = Start.from_file(recipe, features, image, tensors, facts.get("start"), path)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _damaged(path) from error
     device = features.data.device
@@ -106,7 +108,7 @@ def load_fit(path: Path, features: FeatureMap, image: Image | None = None) -> Im
         Components(basis.to(device), mean.to(device), unit),
         settings,
         None if uncertainty is None else LearnedUncertainty(uncertainty.to(device)),
-        start=start_of(recipe, features),
+        start=start,
     )
 
 

@@ -23,7 +23,7 @@ from featup_app.fields.implicit.implicit_field import ImplicitField, LearnedUnce
 from featup_app.fields.implicit.network import FourierNetwork, ImplicitNetwork, PerceptronNetwork, pixel_places
 from featup_app.fields.implicit.recipe import DEFAULT, FitRecipe
 from featup_app.fields.implicit.solving import NormalEquations, compressed, weights_of
-from featup_app.fields.implicit.start import start_of
+from featup_app.fields.implicit.start import Start, placeless
 from featup_app.fields.implicit.state import FitPoint, FitState, Watch, unwatched
 from featup_app.fields.implicit.uncertainty import CellUncertainty
 from featup_app.fields.implicit.views import Components, ViewSource, find_components
@@ -78,7 +78,8 @@ class ImplicitFit:
         self._held_out: HeldOutViews | None = None
         self._watched: HeldOutComponents | None = None
         self._components: Components | None = None
-        self._start = start_of(recipe, features)
+        self._start = Start.of(recipe, features, self.image)
+        self._placeless = placeless(recipe, features).without_position
         self._base: Tensor | None = None
         self._network: ImplicitNetwork | None = None
         self._best: ImplicitNetwork | None = None
@@ -329,7 +330,7 @@ class ImplicitFit:
         assert network is not None
         assert components is not None
         assert normal is not None
-        targets = components.of(views.features)
+        targets = components.of(self._placeless(views.features))
         rows, wanted = normal.rows(views.jitters), _as_rows(targets)
         if self._base is not None:
             wanted = wanted - _as_rows(box_views(self._base, views.jitters, self.features.geometry.grid_hw))
@@ -358,7 +359,7 @@ class ImplicitFit:
             if self._network is None:
                 self._begin(views.features)
             assert self._components is not None
-            self._remember(views.jitters, self._components.of(views.features))
+            self._remember(views.jitters, self._components.of(self._placeless(views.features)))
         network, components = self._network, self._components
         assert network is not None
         assert components is not None
@@ -397,8 +398,8 @@ class ImplicitFit:
             network = PerceptronNetwork(recipe, outputs, self.fit_hw(), colours.cpu(), self._generator)
         network = network.to(data.device).eval()
         self._components, self._network = components, network
-        if self._start is not None:
-            self._base = self._start.project(
+        if self._start.field is not None:
+            self._base = self._start.field.project(
                 components.basis.T, -(components.mean @ components.basis), size=self.fit_hw()
             )
         if recipe.uncertainty:
@@ -413,7 +414,7 @@ class ImplicitFit:
             self._normal = NormalEquations(
                 hidden.T.reshape(-1, *self.fit_hw()), geometry.grid_hw, outputs, recipe.ridge
             )
-            own = components.of(data[None])
+            own = components.of(self._placeless(data[None]))
             if self._base is not None:
                 own = own - box_average(self._base, geometry.grid_hw)
             self._normal.add(self._normal.image_rows(), _as_rows(own), recipe.image_weight)
@@ -458,7 +459,7 @@ class ImplicitFit:
     def _learned_uncertainty(self) -> LearnedUncertainty | None:
         if self._uncertainty is None or self._components is None:
             return None
-        own = self._components.of(self.features.data[None])
+        own = self._components.of(self._placeless(self.features.data[None]))
         return LearnedUncertainty(self._uncertainty.scale(own)[0])
 
     def uncertainty(self) -> Tensor | None:

@@ -14,6 +14,7 @@ from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.field import FeatureField
 from featup_app.fields.guidance import Guidance
 from featup_app.fields.implicit.network import ImplicitNetwork, pixel_places
+from featup_app.fields.implicit.start import Start
 from featup_app.fields.implicit.views import Components
 from featup_app.images import Image
 from featup_app.progress import Progress, silent
@@ -51,7 +52,7 @@ class ImplicitField(FeatureField):
         components: the space that the network speaks.
         settings: recipe, seed and figures, for exports and files.
         uncertainty: what was learned beside the network.
-        start: what the network adds to; the components' mean, if not given.
+        start: what the network adds to; the components' mean where it has no field.
     """
 
     method = "implicit"
@@ -65,10 +66,10 @@ class ImplicitField(FeatureField):
         settings: Mapping[str, Any],
         uncertainty: LearnedUncertainty | None = None,
         *,
-        start: FeatureField | None = None,
+        start: Start,
     ) -> None:
         super().__init__()
-        self._start = start
+        self.start, self._base = start, start.field
         self.source, self.image = features, image
         self.network, self.components, self.uncertainty = network, components, uncertainty
         self.channels = features.channels
@@ -94,22 +95,23 @@ class ImplicitField(FeatureField):
         if bias is not None:
             addend = addend + bias.to(addend)
         result = self._functionals(matrix @ self.components.basis, addend, size, region, progress)
-        if self._start is not None:
-            result += self._start.project(matrix, size=size, region=region, progress=progress)
+        if self._base is not None:
+            result += self._base.project(matrix, size=size, region=region, progress=progress)
         return result
 
     def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
         result = self._functionals(self.components.basis, self._constant(), size, region, progress)
-        if self._start is not None:
-            result += self._start.features(size=size, region=region, progress=progress)
+        if self._base is not None:
+            result += self._base.features(size=size, region=region, progress=progress)
         return result
 
     def bytes_per_pixel(self, channels: int) -> float:
         own = 4.0 * channels + 2.0 * self.components.basis.shape[1]
-        return own if self._start is None else own + self._start.bytes_per_pixel(channels)
+        return own if self._base is None else own + self._base.bytes_per_pixel(channels)
 
     def fixed_bytes(self, size: Size) -> int:
-        return size[0] * size[1] * (4 + 12) + min(self._map_bytes(size), KEPT_BYTES)
+        own = size[0] * size[1] * (4 + 12) + min(self._map_bytes(size), KEPT_BYTES)
+        return own if self._base is None else own + self._base.fixed_bytes(size)
 
     def settings(self) -> dict[str, object]:
         return dict(self._settings)
@@ -117,7 +119,7 @@ class ImplicitField(FeatureField):
     def _constant(self) -> Tensor:
         """(C), what is the same everywhere."""
         mean = self.components.mean
-        return mean if self._start is None else torch.zeros_like(mean)
+        return mean if self._base is None else torch.zeros_like(mean)
 
     def _map_bytes(self, size: Size) -> int:
         return size[0] * size[1] * self.components.basis.shape[1] * 2

@@ -25,8 +25,11 @@ class FitRecipe:
     Attributes:
         network: "fourier" (one layer of waves of position and colour together) or "perceptron" (the published one: waves of
             each coordinate and colour, three layers).
-        start: what the network adds to: "bilinear" (bilinear interpolation of the image's own features, so that what the views do
-            not tell stays as the backbone said it) or "mean" (the mean feature, as published).
+        start: what the network adds to, so that what the views do not tell stays as that says it: "jbu" (joint bilateral
+            upsampling of the image's own features with the bundled weights, which a saved fit holds), "bilinear" (their
+            bilinear interpolation) or "mean" (the mean feature, as published).
+        positional: whether what tells of the place in the frame is taken out of the features that are fitted to, where the
+            bundled weights know it (:mod:`featup_app.fields.restoration`).
         colour: whether the network sees the colour of a place; without it, it sees positions alone.
         waves: of the Fourier network; 0 for two per cell of the feature grid, at least 512 and at most 1024.
         position_width: deviation of the waves' frequencies, in radians per cell of the feature grid. Tied to the grid, the
@@ -63,7 +66,8 @@ class FitRecipe:
 
     name: str = "default"
     network: str = "fourier"
-    start: str = "bilinear"
+    start: str = "jbu"
+    positional: bool = True
     colour: bool = True
     waves: int = 0
     position_width: float = 2.0
@@ -131,7 +135,7 @@ class FitRecipe:
 
 _CHOICES = {
     "network": ("fourier", "perceptron"),
-    "start": ("bilinear", "mean"),
+    "start": ("jbu", "bilinear", "mean"),
     "downsampler": ("box", "blur", "attention"),
 }
 _LEAST = {
@@ -164,6 +168,7 @@ PAPER = FitRecipe(
     name="paper",
     network="perceptron",
     start="mean",
+    positional=False,
     tied_frequencies=False,
     dropout=0.2,
     views=3000,
@@ -204,4 +209,5 @@ def fit_recipe_from_facts(facts: Mapping[str, Any]) -> FitRecipe:
     unknown = sorted(set(facts) - known)
     if unknown:
         raise UpsamplerError(f'The recipe has an unknown entry "{unknown[0]}"; it was written by another version.')
-    return FitRecipe(**{"start": "mean", **facts})  # earlier versions had no other start
+    # Earlier versions knew neither.
+    return FitRecipe(**{"start": "mean", "positional": False, **facts})

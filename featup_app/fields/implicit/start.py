@@ -1,13 +1,96 @@
-"""What a fitted network adds to."""
+"""What a fitted network adds to, and what is known beforehand about the features that it is fitted to."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
 from featup_app.features import FeatureMap
+from featup_app.fields import jbu
 from featup_app.fields.bilinear import BilinearField
 from featup_app.fields.field import FeatureField
 from featup_app.fields.implicit.recipe import FitRecipe
+from featup_app.fields.restoration import Restoration
+from featup_app.fields.upsampler import Upsampler
+from featup_app.fields.upsampler_files import default_upsampler, tensors_of, upsampler_of
+from featup_app.images import Image
+
+_TENSORS = "start."
 
 
-def start_of(recipe: FitRecipe, features: FeatureMap) -> FeatureField | None:
-    """The field that a recipe starts from; None for the mean feature. It is made of the low-resolution map alone."""
-    return BilinearField(features) if recipe.start == "bilinear" else None
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a fit begins with.
+
+    Attributes:
+        field: what the network adds to; None for the mean feature.
+        weights: the upsampler that the field is made with, which a file of the fit has to hold; None for none.
+    """
+
+    field: FeatureField | None
+    weights: Upsampler | None = None
+
+    @classmethod
+    def of(cls, recipe: FitRecipe, features: FeatureMap, image: Image) -> Start:
+        """The start of a new fit, with the bundled weights."""
+        return cls.with_weights(recipe, features, image, bundled_weights(features) if recipe.start == "jbu" else None)
+
+    @classmethod
+    def with_weights(cls, recipe: FitRecipe, features: FeatureMap, image: Image, weights: Upsampler | None) -> Start:
+        """The start with these weights; without any, joint bilateral upsampling is the classical one."""
+        if recipe.start == "jbu":
+            options = {"kernel": "classical"} if weights is None else {"upsampler": weights}
+            return cls(jbu.make_field(features, image, options), weights)
+        return cls(BilinearField(features) if recipe.start == "bilinear" else None)
+
+    @classmethod
+    def from_file(
+        cls,
+        recipe: FitRecipe,
+        features: FeatureMap,
+        image: Image,
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, Any] | None,
+        path: Path,
+    ) -> Start:
+        """The start of a saved fit, from :meth:`tensors` and :meth:`facts`.
+
+        Raises:
+            UpsamplerError: if its weights are damaged or do not fit the features.
+        """
+        weights = None
+        if facts is not None:
+            own = {name[len(_TENSORS) :]: value for name, value in tensors.items() if name.startswith(_TENSORS)}
+            weights = upsampler_of(own, facts["provenance"], path, sha256=str(facts["sha256"]))
+        return cls.with_weights(recipe, features, image, weights)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file of the fit has to hold besides the network."""
+        weights = self.weights
+        if weights is None:
+            return {}
+        named = tensors_of(weights.stack, weights.channels, weights.norm, weights.restoration)
+        return {f"{_TENSORS}{name}": value for name, value in named.items()}
+
+    def facts(self) -> dict[str, Any] | None:
+        """What is known about the weights, JSON-able; None without any."""
+        weights = self.weights
+        if weights is None:
+            return None
+        return {"provenance": {"channels": weights.channels, **weights.provenance}, "sha256": weights.sha256}
+
+
+def bundled_weights(features: FeatureMap) -> Upsampler | None:
+    """The bundled joint bilateral upsampler for these features; None if there is none."""
+    return default_upsampler(features.provenance.get("backbone"), features.layer, features.channels)
+
+
+def placeless(recipe: FitRecipe, features: FeatureMap) -> Restoration:
+    """What takes out of a view's features, by ``without_position``, what tells of the place in the frame, where that is known."""
+    weights = bundled_weights(features) if recipe.positional else None
+    known = None if weights is None else weights.restoration
+    return Restoration.nothing(features.channels) if known is None else known
