@@ -382,6 +382,8 @@ def ablations(base: FitRecipe = DEFAULT, *, descent_steps: int = DESCENT_STEPS) 
     perceptron = replace(descent, network="perceptron", solve=False, gradient_steps=2 * descent_steps)
     settings: dict[str, Sequence[tuple[str, FitRecipe]]] = {
         "": [("solved", base)],
+        "start": [(kind, replace(base, start=kind)) for kind in ("bilinear", "mean")],
+        "positional": [("left in", replace(base, positional=False))],
         "uncertainty": [("not learned", replace(base, uncertainty=False))],
         "weigh": [("by the uncertainty", replace(base, uncertainty=True, weigh=True))],
         "colour": [("none", replace(base, colour=False))],

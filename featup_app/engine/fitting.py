@@ -402,8 +402,9 @@ def live_size(settings: ViewSettings, geometry: Geometry) -> Size:
 
 def _make(features: FeatureMap, plan: FitPlan) -> ImplicitFit:
     from featup_app.fields.implicit.fit import ImplicitFit
+    from featup_app.fields.implicit.planning import in_short_steps
 
-    return ImplicitFit(features, recipe=plan.recipe, seed=plan.seed)
+    return ImplicitFit(features, recipe=in_short_steps(plan.recipe, features.geometry.input_hw), seed=plan.seed)
 
 
 class _PieceOver(Cancelled):

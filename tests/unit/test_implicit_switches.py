@@ -15,6 +15,7 @@ from featup_app.fields import upsample
 from featup_app.fields.implicit import FIT_RECIPES, ImplicitFit, find_fit_recipe, fit_recipe_from_facts
 from featup_app.fields.implicit import start as start_module
 from featup_app.fields.implicit.network import FourierNetwork, PerceptronNetwork
+from featup_app.fields.implicit.planning import in_short_steps
 from featup_app.fields.implicit.solving import weights_of
 from featup_app.fields.implicit.uncertainty import CellUncertainty
 from featup_app.fields.implicit.views import ViewSource
@@ -120,6 +121,16 @@ def test_views_arrive_in_steps(features):
     assert calls == [4, 8, 10]
     descended = fitted(features, DESCENDED, views=7, views_per_step=2)
     assert descended.field().settings()["views"] == 7
+
+
+def test_steps_are_short_where_views_are_large():
+    default = FIT_RECIPES["default"]
+    assert in_short_steps(default, (224, 224)) == default
+    short = in_short_steps(default, (448, 448))
+    assert (short.views_per_step, short.views, short.steps) == (2, default.views, 4 * default.steps)
+    assert in_short_steps(default, (4000, 3000)).views_per_step == 1
+    for recipe in (FIT_RECIPES["paper"], replace(default, gradient_steps=5)):
+        assert in_short_steps(recipe, (448, 448)) == recipe
 
 
 def test_jitter_is_as_large_as_told(features):

@@ -17,6 +17,7 @@ from torch import Tensor
 from featup_app.errors import UpsamplerError
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.guidance import Guidance
+from featup_app.fields.implicit import planning
 from featup_app.fields.implicit.descent import Descent
 from featup_app.fields.implicit.held_out import HeldOutComponents
 from featup_app.fields.implicit.implicit_field import ImplicitField, LearnedUncertainty
@@ -38,9 +39,6 @@ from featup_app.multiview import (
     reprojection_error,
 )
 from featup_app.progress import Progress, silent
-
-CONVOLUTIONAL_CELL = 32
-"""Cells of this many pixels and more get proportionally more points to be fitted at than those of a transformer."""
 
 _RECENT = 5
 _DIVERGED = 10.0
@@ -94,41 +92,15 @@ class ImplicitFit:
 
     def fit_hw(self) -> Size:
         """(H, W) points at which the network is evaluated while it is fitted."""
-        geometry = self.features.geometry
-        if self.recipe.samples_per_cell == 0:
-            return geometry.input_hw
-        cell = geometry.input_hw[0] / geometry.grid_hw[0]
-        side = self.recipe.samples_per_cell * max(1, round(2 * cell / CONVOLUTIONAL_CELL))
-        return geometry.grid_hw[0] * side, geometry.grid_hw[1] * side
+        return planning.fitted_size(self.recipe, self.features.geometry)
 
     def memory_bytes(self) -> int:
         """What the fit will take at its peak, beyond backbone and features; an estimate from above."""
-        geometry, recipe = self.features.geometry, self.recipe
-        points, cells = math.prod(self.fit_hw()), math.prod(geometry.grid_hw)
-        outputs = min((recipe.gradient_steps and recipe.components) or self.features.channels, self.features.channels)
-        width = FourierNetwork.width_for(recipe, geometry.grid_hw) if recipe.network == "fourier" else recipe.hidden
-        per_view = 4 * cells * self.features.channels
-        views = 16 * per_view + 4 * recipe.views_per_step * per_view
-        total = 8 * width * points + views + 300 * 2**20
-        total += 8 * outputs * points if recipe.start != "mean" else 0
-        if recipe.solve:
-            # Rows of the held-out or new views, sums in single and double precision, and the solution's factor.
-            total += 4 * width * cells * max(16, recipe.views_per_step) * 2 + 24 * width**2
-        if recipe.gradient_steps:
-            pixels = math.prod(geometry.input_hw)
-            total += 4 * recipe.views * cells * outputs + points * 4 * (12 * width + 8 * outputs)
-            total += 4 * 8 * outputs * pixels if recipe.downsampler != "box" else 0
-        return total
+        return planning.memory_bytes(self.recipe, self.features)
 
     def smaller(self) -> FitRecipe | None:
         """A recipe of the same kind that takes less memory; None if there is no sensible one."""
-        recipe = self.recipe
-        if recipe.samples_per_cell == 0:
-            return replace(recipe, name=f"{recipe.name}, smaller", samples_per_cell=4)
-        width = FourierNetwork.width_for(recipe, self.features.geometry.grid_hw) // 2
-        if recipe.network == "fourier" and width > 256:
-            return replace(recipe, name=f"{recipe.name}, smaller", waves=width // 2, views_per_step=4)
-        return None
+        return planning.smaller(self.recipe, self.features.geometry)
 
     # -- fitting -------------------------------------------------------------------------------------------------------
 
