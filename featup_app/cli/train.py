@@ -205,6 +205,7 @@ def _words(state: TrainingState) -> str:
 
 def _tell(result: TrainingResult, output: Path, data: str | None, as_json: bool) -> None:
     """Write the files and say what became of the training."""
+    from featup_app.engine.training import DETAIL_RESTORED
     from featup_app.training.report import save_training, training_report
 
     for note in result.notes:
@@ -221,7 +222,7 @@ def _tell(result: TrainingResult, output: Path, data: str | None, as_json: bool)
         f"bilinear {figures['bilinear']:.4f}, classical {figures['classical']:.4f}"
     )
     if result.restores_detail:
-        say("detail was restored at the end: features are sharper for it, and the error is above that of the curve")
+        say(DETAIL_RESTORED)
     for path in written:
         say(str(path))
 

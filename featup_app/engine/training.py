@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 UNIVERSAL = ("dinov2-s14-imgfocus", "tf_efficientnet_lite0")
 """The bundled backbones, which a universal upsampler learns from."""
 
+DETAIL_RESTORED = (
+    "Detail was restored at the end: features are sharper for it, and the error is above that of the curve."
+)
+"""What is told of a training whose result restores detail."""
+
 CACHE_BUDGET = 4 * 10**9
 """Bytes of disk that cached features may take."""
 

@@ -8,7 +8,14 @@ from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QDockWidget, QMessageBox
 
 from featup_app.engine.jobs import Job, Lane, Progressed
-from featup_app.engine.training import TrainingControl, TrainingOutcome, TrainingPlan, TrainingSurvey, Workshop
+from featup_app.engine.training import (
+    DETAIL_RESTORED,
+    TrainingControl,
+    TrainingOutcome,
+    TrainingPlan,
+    TrainingSurvey,
+    Workshop,
+)
 from featup_app.gui.engine_bridge import JobSignals
 from featup_app.gui.figures import percent_below
 from featup_app.gui.training_dialog import TrainingDialog
@@ -249,11 +256,7 @@ class TrainingDesk(JobSignals):
 def outcome_sentence(outcome: TrainingOutcome) -> str:
     """What a training gave, for the message at its end."""
     saved = f"Saved as {outcome.files[0].name} in {outcome.files[0].parent}."
-    restored = ""
-    if outcome.restored:
-        restored = (
-            " Detail was restored at the end: features are sharper for it, and the error is above that of the curve."
-        )
+    restored = f" {DETAIL_RESTORED}" if outcome.restored else ""
     if outcome.best_step == 0 and not outcome.restored:
         return (
             f"{outcome.steps} steps of training found nothing better than the classical filter that they start from "

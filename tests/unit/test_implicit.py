@@ -233,10 +233,12 @@ def test_a_solution_is_that_of_dense_least_squares():
     torch.testing.assert_close(equations.solution(), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["fourier", "perceptron"])
 @pytest.mark.parametrize("start", ["jbu", "bilinear", "mean"])
-def test_a_fit_solves_for_all_its_views_and_the_image_itself(features, start):
-    recipe = replace(SOLVED, components=0, waves=16, start=start)
+def test_a_fit_solves_for_all_its_views_and_the_image_itself(features, start, kind):
+    recipe = replace(SOLVED, components=0, waves=16, start=start, network=kind, hidden=24, frequencies=6)
     fit = fitted(features, recipe)
+    assert fit._network.last.bias is None or not fit._network.last.bias.any()
     network, source = fit._network, ViewSource(features, features.image, recipe, 0)
     views = source.more(8)
     places, colours = fit._fitted_points()

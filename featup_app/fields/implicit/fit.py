@@ -368,6 +368,8 @@ class ImplicitFit:
             network = FourierNetwork(recipe, outputs, geometry.grid_hw, self._generator)
         else:
             network = PerceptronNetwork(recipe, outputs, self.fit_hw(), colours.cpu(), self._generator)
+        if recipe.solve and network.last.bias is not None:  # the hidden numbers alone are solved for
+            network.last.bias.zero_()
         network = network.to(data.device).eval()
         self._components, self._network = components, network
         if self._start.field is not None:
@@ -419,9 +421,13 @@ class ImplicitFit:
     def _predicted(self, network: ImplicitNetwork) -> Tensor:
         """(V, K, h, w): what the held-out views see of a network."""
         assert self._held_out is not None
-        places, colours = self._fitted_points()
-        parts = zip(torch.split(places, 16384), torch.split(colours, 16384), strict=True)
-        drawn = torch.cat([network(*part) for part in parts]).T.reshape(-1, *self.fit_hw())
+        if self._normal is not None and self._descent is None:  # a solution leaves the hidden numbers as they were
+            drawn = network.last(self._normal.hidden.flatten(1).T).T
+        else:
+            places, colours = self._fitted_points()
+            parts = zip(torch.split(places, 16384), torch.split(colours, 16384), strict=True)
+            drawn = torch.cat([network(*part) for part in parts]).T
+        drawn = drawn.reshape(-1, *self.fit_hw())
         if self._base is not None:
             drawn = drawn + self._base
         return box_views(drawn, self._held_out.jitters, self.features.geometry.grid_hw)

@@ -83,7 +83,7 @@ class FitRecipe:
     max_zoom: float = 1.8
     samples_per_cell: int = 4
     solve: bool = True
-    ridge: float = 1.0
+    ridge: float = 3.0
     image_weight: float = 3.0
     gradient_steps: int = 0
     rate: float = 2e-3

@@ -8,7 +8,7 @@ from torch import Tensor
 from featup_app.multiview import UncertaintyHead
 
 RATE = 1e-2
-STEPS = 15
+STEPS_PER_VIEW = 2
 VIEWS_KEPT = 48
 """The head learns from the latest views, whose errors are those of the network as it is."""
 
@@ -47,7 +47,7 @@ class CellUncertainty:
         inputs = torch.stack([known for known, _ in self._known])
         errors = torch.stack([error for _, error in self._known])[:, None]
         with torch.enable_grad():
-            for _ in range(STEPS):
+            for _ in range(STEPS_PER_VIEW * len(components)):
                 scale = self.head(inputs)
                 loss = (errors / (2 * scale.square()) + scale.log()).mean()
                 self._optimizer.zero_grad()
