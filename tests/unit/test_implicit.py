@@ -220,7 +220,7 @@ def test_a_solution_is_that_of_dense_least_squares():
     jitters = [random_jitter(generator, SIZE, max_padding=4, max_zoom=1.8) for _ in range(6)]
     targets = torch.randn(6 * 12, 5, generator=generator)
     weights = torch.rand(6 * 12, generator=generator) + 0.5
-    equations = NormalEquations(hidden, grid, 5, ridge=0.2)
+    equations = NormalEquations(hidden.permute(1, 2, 0).contiguous(), grid, 5, ridge=0.2)
     rows = equations.rows(jitters)
     seen = [box_average(jitter.sample(hidden, jitter.size_hw), grid).flatten(1).T for jitter in jitters]
     torch.testing.assert_close(rows, torch.cat(seen), atol=1e-5, rtol=1e-5)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from featup_app.errors import UpsamplerError
 from featup_app.fields import JBUStack
 from featup_app.fields.guidance import IMAGENET_MEAN, IMAGENET_STD
-from featup_app.multiview import box_average, box_views, random_jitter, sampled_views
+from featup_app.multiview import box_average, box_view_cells, box_views, random_jitter, sampled_views
 from featup_app.training import correction
 from featup_app.training.chain import PUBLISHED_TAPS, classical_weights, doubled, learned_weights, pyramid, upsample
 from featup_app.training.classical_start import classical_logarithms, fit_keys, made_up_windows, start_classical
@@ -110,6 +110,8 @@ def test_box_views_are_the_averages_of_the_looked_up_pixels(seed):
     features = torch.randn(3, 48, 64, generator=generator(seed), requires_grad=True)
     jitters = [random_jitter(generator(seed + part), (24, 32), max_padding=5, max_zoom=2.0) for part in range(3)]
     found = box_views(features, jitters, (3, 4))
+    by_cells = box_view_cells(features.permute(1, 2, 0).contiguous(), jitters, (3, 4))
+    torch.testing.assert_close(by_cells.permute(0, 3, 1, 2), found)
     expected = torch.stack([box_average(jitter.sample(features, (24, 32)), (3, 4)) for jitter in jitters])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     weight = torch.randn(found.shape, generator=generator())

@@ -34,7 +34,7 @@ from featup_app.multiview import (
     Jitter,
     Reprojection,
     box_average,
-    box_views,
+    box_view_cells,
     held_out_views,
     reprojection_error,
 )
@@ -305,7 +305,7 @@ class ImplicitFit:
         targets = components.of(self._placeless(views.features))
         rows, wanted = normal.rows(views.jitters), _as_rows(targets)
         if self._base is not None:
-            wanted = wanted - _as_rows(box_views(self._base, views.jitters, self.features.geometry.grid_hw))
+            wanted = wanted - box_view_cells(self._base, views.jitters, self.features.geometry.grid_hw).flatten(0, 2)
         loss = None
         if self._step:
             # The views are new to the network: their error is an honest one, and says where errors are to be expected.
@@ -343,7 +343,7 @@ class ImplicitFit:
                 recipe,
                 places,
                 colours,
-                self._base,
+                None if self._base is None else self._base.permute(2, 0, 1),
                 fit_hw=self.fit_hw(),
                 input_hw=self.features.geometry.input_hw,
                 unit=components.scale,
@@ -373,9 +373,10 @@ class ImplicitFit:
         network = network.to(data.device).eval()
         self._components, self._network = components, network
         if self._start.field is not None:
-            self._base = self._start.field.project(
+            begun = self._start.field.project(
                 components.basis.T, -(components.mean @ components.basis), size=self.fit_hw()
             )
+            self._base = begun.permute(1, 2, 0).contiguous()
         if recipe.uncertainty:
             self._uncertainty = CellUncertainty(outputs, components.scale, self._generator, data.device)
         if recipe.solve:
@@ -385,12 +386,10 @@ class ImplicitFit:
                     for part in zip(torch.split(places, 4096), torch.split(colours, 4096), strict=True)
                 ]
             )
-            self._normal = NormalEquations(
-                hidden.T.reshape(-1, *self.fit_hw()), geometry.grid_hw, outputs, recipe.ridge
-            )
+            self._normal = NormalEquations(hidden.view(*self.fit_hw(), -1), geometry.grid_hw, outputs, recipe.ridge)
             own = components.of(self._placeless(data[None]))
             if self._base is not None:
-                own = own - box_average(self._base, geometry.grid_hw)
+                own = own - box_average(self._base.permute(2, 0, 1), geometry.grid_hw)
             self._normal.add(self._normal.image_rows(), _as_rows(own), recipe.image_weight)
 
     def _fitted_points(self) -> tuple[Tensor, Tensor]:
@@ -422,15 +421,15 @@ class ImplicitFit:
         """(V, K, h, w): what the held-out views see of a network."""
         assert self._held_out is not None
         if self._normal is not None and self._descent is None:  # a solution leaves the hidden numbers as they were
-            drawn = network.last(self._normal.hidden.flatten(1).T).T
+            drawn = network.last(self._normal.hidden)
         else:
             places, colours = self._fitted_points()
             parts = zip(torch.split(places, 16384), torch.split(colours, 16384), strict=True)
-            drawn = torch.cat([network(*part) for part in parts]).T
-        drawn = drawn.reshape(-1, *self.fit_hw())
+            drawn = torch.cat([network(*part) for part in parts]).view(*self.fit_hw(), -1)
         if self._base is not None:
             drawn = drawn + self._base
-        return box_views(drawn, self._held_out.jitters, self.features.geometry.grid_hw)
+        seen = box_view_cells(drawn, self._held_out.jitters, self.features.geometry.grid_hw)
+        return seen.permute(0, 3, 1, 2)
 
     # -- what was learned ----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from featup_app.features import Size
 from featup_app.fields.implicit.uncertainty import CellUncertainty
 from featup_app.fields.implicit.views import Components
-from featup_app.multiview import Jitter, box_average, box_views
+from featup_app.multiview import Jitter, box_average, box_view_cells
 
 _BLOCK_VIEWS = 4
 
@@ -24,7 +24,7 @@ class NormalEquations:
     """Sums over the cells of all views: of hidden numbers with each other, and with the components that they are to give.
 
     Args:
-        hidden: (D, H, W), the network's hidden numbers at the fitted points, which cover the image.
+        hidden: (H, W, D), the network's hidden numbers at the fitted points, which cover the image.
         grid_hw: (h, w) cells of a view.
         components: K.
         ridge: see :class:`~featup_app.fields.implicit.FitRecipe`.
@@ -32,21 +32,21 @@ class NormalEquations:
 
     def __init__(self, hidden: Tensor, grid_hw: Size, components: int, ridge: float) -> None:
         self.hidden, self.grid_hw, self.ridge = hidden, grid_hw, ridge
-        width = hidden.shape[0]
+        width = hidden.shape[-1]
         self._products = hidden.new_zeros(width, width)
         self._targets = hidden.new_zeros(width, components)
 
     def rows(self, jitters: Sequence[Jitter]) -> Tensor:
         """What the cells of some views see of the hidden numbers: (V * h * w, D)."""
         parts = [
-            box_views(self.hidden, jitters[start : start + _BLOCK_VIEWS], self.grid_hw).flatten(2).transpose(1, 2)
+            box_view_cells(self.hidden, jitters[start : start + _BLOCK_VIEWS], self.grid_hw).flatten(0, 2)
             for start in range(0, len(jitters), _BLOCK_VIEWS)
         ]
-        return torch.cat(parts).flatten(0, 1)
+        return torch.cat(parts)
 
     def image_rows(self) -> Tensor:
         """What the cells of the image itself see of the hidden numbers: (h * w, D)."""
-        return box_average(self.hidden, self.grid_hw).flatten(1).T
+        return box_average(self.hidden.permute(2, 0, 1), self.grid_hw).flatten(1).T
 
     def add(self, rows: Tensor, components: Tensor, weights: Tensor | float = 1.0) -> None:
         """Count some cells in.
@@ -82,7 +82,7 @@ def compressed(last: nn.Linear, components: Components, hidden: Tensor, count: i
     Args:
         last: (K, D), without bias.
         components: that it gives.
-        hidden: (D, H, W), at points that cover the image.
+        hidden: (H, W, D), at points that cover the image.
         count: components to keep; 0 for all.
 
     Returns:
@@ -92,8 +92,8 @@ def compressed(last: nn.Linear, components: Components, hidden: Tensor, count: i
     outputs, width = last.weight.shape
     if not 0 < count < outputs:
         return last, components
-    points = hidden.flatten(1)
-    covariance = last.weight @ (points @ points.T) @ last.weight.T
+    points = hidden.flatten(0, 1)
+    covariance = last.weight @ (points.T @ points) @ last.weight.T
     _, directions = torch.linalg.eigh(covariance.double())
     kept = directions.flip(1)[:, :count].to(last.weight)
     layer = nn.Linear(width, count, bias=False, device=last.weight.device)
