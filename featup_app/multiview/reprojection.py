@@ -17,7 +17,7 @@ from torch import Tensor
 from featup_app.errors import EvaluationError
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.multiview.jitter import Jitter, random_jitter
-from featup_app.multiview.look_up import view_matrices
+from featup_app.multiview.look_up import box_view_cells
 from featup_app.progress import Progress, silent
 
 VIEWS = 16
@@ -108,7 +108,8 @@ def reprojection_error(field: Projected, views: HeldOutViews, *, progress: Progr
     """How far a field's features, seen through each view, are from the backbone's.
 
     The field is drawn at the backbone's input size, some channels at a time, and looked up bilinearly at one point for each
-    input pixel of the view. Look-up and box average are separable and linear, hence two small matrices for each view.
+    input pixel of the view. Look-up and box average are separable and linear, hence two small matrices for each view
+    (:func:`~featup_app.multiview.box_view_cells`).
 
     Args:
         field: of the same image, backbone and layer as the views.
@@ -121,20 +122,15 @@ def reprojection_error(field: Projected, views: HeldOutViews, *, progress: Progr
     channels, grid = views.features.shape[1], (views.features.shape[2], views.features.shape[3])
     if field.channels != channels:
         raise ValueError(f"the field has {field.channels} channels, the views have {channels}")
-    device = views.features.device
-    through = [
-        tuple(part.to(device) for part in view_matrices(jitter, views.input_hw, grid)) for jitter in views.jitters
-    ]
     block = max(1, _BLOCK_BYTES // (4 * views.input_hw[0] * views.input_hw[1]))
-    identity = torch.eye(channels, device=device)
-    squared = torch.zeros(len(through), dtype=torch.float64)
+    identity = torch.eye(channels, device=views.features.device)
+    squared = torch.zeros(len(views.jitters), dtype=torch.float64)
     for start in range(0, channels, block):
         progress("looking through held-out views", start, channels)
         chosen = slice(start, start + block)
         drawn = field.project(identity[chosen], size=views.input_hw, progress=_kept(progress, start, channels))
-        for index, (rows, columns) in enumerate(through):
-            seen = rows @ drawn @ columns.T
-            squared[index] += (seen - views.features[index, chosen]).double().square().sum().cpu()
+        seen = box_view_cells(drawn.permute(1, 2, 0), views.jitters, grid).permute(0, 3, 1, 2)
+        squared += (seen - views.features[:, chosen]).double().square().sum((1, 2, 3)).cpu()
     progress("looking through held-out views", channels, channels)
     return Reprojection(tuple((squared / _variances(views.features)).tolist()))
 

@@ -105,19 +105,19 @@ def test_doubling_is_bicubic_with_mirrored_edges():
     torch.testing.assert_close(doubled(source), expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("grid", [(3, 4), (6, 8), (12, 16)])
 @pytest.mark.parametrize("seed", range(6))
-def test_box_views_are_the_averages_of_the_looked_up_pixels(seed):
+def test_box_views_are_the_averages_of_the_looked_up_pixels(seed, grid):
     features = torch.randn(3, 48, 64, generator=generator(seed), requires_grad=True)
     jitters = [random_jitter(generator(seed + part), (24, 32), max_padding=5, max_zoom=2.0) for part in range(3)]
-    found = box_views(features, jitters, (3, 4))
-    by_cells = box_view_cells(features.permute(1, 2, 0).contiguous(), jitters, (3, 4))
-    torch.testing.assert_close(by_cells.permute(0, 3, 1, 2), found)
-    expected = torch.stack([box_average(jitter.sample(features, (24, 32)), (3, 4)) for jitter in jitters])
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    weight = torch.randn(found.shape, generator=generator())
-    (one,) = torch.autograd.grad((found * weight).sum(), features)
-    (other,) = torch.autograd.grad((expected * weight).sum(), features)
-    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    expected = torch.stack([box_average(jitter.sample(features, (24, 32)), grid) for jitter in jitters])
+    weight = torch.randn(expected.shape, generator=generator())
+    (wanted,) = torch.autograd.grad((expected * weight).sum(), features)
+    by_cells = box_view_cells(features.permute(1, 2, 0), jitters, grid).permute(0, 3, 1, 2)
+    for found in (box_views(features, jitters, grid), by_cells):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+        (gradient,) = torch.autograd.grad((found * weight).sum(), features)
+        torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_sampled_views_are_those_of_the_jitter():
