@@ -293,11 +293,12 @@ class FitDesk(QObject):
         now = time.monotonic()
         if first:
             self._show_in_views(record)
-            self._list()
-        seen = self._studio.fit == record.number and self._studio.settings.method == FITTED
-        if not seen or (now - self._refreshed < REFRESH_SECONDS and not first):
+        elif now - self._refreshed < REFRESH_SECONDS:
             return
         self._refreshed = now
+        self._list()
+        if self._studio.fit != record.number or self._studio.settings.method != FITTED:
+            return
         self._studio.live_size = self._live_size(record)
         self._studio.refresh(classes=first)
         self._draw_tab(live=True)

@@ -256,12 +256,16 @@ class FitPanel(QWidget):
     def show_fits(self, entries: Sequence[tuple[int, str, str]], chosen: int | None, *, busy: bool) -> None:
         """List fits: (number, title, tooltip) of each. While a fit is ``busy`` it can be discarded, but not be forgotten."""
         with QSignalBlocker(self.fits):
-            self.fits.clear()
-            for number, title, tip in entries:
-                item = QListWidgetItem(title)
+            while self.fits.count() > len(entries):
+                self.fits.takeItem(self.fits.count() - 1)
+            while self.fits.count() < len(entries):
+                self.fits.addItem(QListWidgetItem())
+            self.fits.setCurrentRow(-1)
+            for row, (number, title, tip) in enumerate(entries):
+                item = self.fits.item(row)
+                item.setText(title)
                 item.setData(Qt.ItemDataRole.UserRole, number)
                 item.setToolTip(tip)
-                self.fits.addItem(item)
                 if number == chosen:
                     self.fits.setCurrentItem(item)
         known = chosen is not None and any(number == chosen for number, _, _ in entries)

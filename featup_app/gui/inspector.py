@@ -18,6 +18,7 @@ from PySide6.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QPushButton,
+    QScrollArea,
     QSizePolicy,
     QTabWidget,
     QVBoxLayout,
@@ -275,14 +276,22 @@ class CAMTab(QWidget):
             self.class_chosen.emit(text)
 
 
-class FactsTab(QWidget):
+class FactsTab(QScrollArea):
     """Where the features come from, in words."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._form = QFormLayout(self)
-        self._form.setContentsMargins(12, 12, 12, 12)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        page = QWidget()
+        self.setWidget(page)
+        column = QVBoxLayout(page)
+        column.setContentsMargins(12, 12, 12, 12)
+        self._form = QFormLayout()
         self._form.setVerticalSpacing(7)
+        column.addLayout(self._form)
+        column.addStretch(1)
         self._labels: dict[str, QLabel] = {}
         for key, tooltip in (
             ("Image", "Width and height of the original in pixels, and what its file holds"),

@@ -55,7 +55,6 @@ def save_fit(field: ImplicitField, path: Path) -> None:
         "input_hw": geometry.input_hw,
         "grid_hw": geometry.grid_hw,
         "unit": field.components.scale,
-        "start": field.start.facts(),
         "fit": field.settings(),
     }
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -94,7 +93,7 @@ def load_fit(path: Path, features: FeatureMap, image: Image | None = None) -> Im
         recipe = fit_recipe_from_facts(settings["recipe"])
         network = _network(recipe, tensors, features)
         basis, mean, unit = tensors["basis"], tensors["mean"], float(facts["unit"])
-        start = Start.from_file(recipe, features, image, tensors, facts.get("start"), path)
+        start = Start.from_file(recipe, features, image, tensors, settings.get("start"), path)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _damaged(path) from error
     device = features.data.device

@@ -199,6 +199,7 @@ class ImplicitFit:
         error = self._best_error if best else self._error
         settings = {
             "recipe": self.recipe.facts(),
+            "start": self._start.facts(),
             "seed": self.seed,
             "steps": self._best_step if best else self._step,
             "views": self._source.drawn,
