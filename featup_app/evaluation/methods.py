@@ -70,12 +70,12 @@ class MethodChoice:
         entry = find_method(self.method)
         if self.upsampler == CLASSICAL:
             return self._plain({"kernel": CLASSICAL})
-        if entry.takes_fit:
-            return self._fitted()
-        if not entry.takes_weights:
-            return self._plain({})
         from featup_app.training import default_upsampler, load_upsampler
 
+        if entry.takes_fit:
+            return self._fitted(default_upsampler(backbone, layer, channels))
+        if not entry.takes_weights:
+            return self._plain({})
         weights = (
             load_upsampler(self.upsampler)
             if self.upsampler is not None
@@ -105,14 +105,15 @@ class MethodChoice:
             )
         return dataclasses.replace(prepared, space=f"channel norm of {weights.sha256}", normalise=weights.normalised)
 
-    def _fitted(self) -> PreparedMethod:
-        """What is fitted to each picture, or was fitted to one and is refused for all others."""
+    def _fitted(self, start: Upsampler | None) -> PreparedMethod:
+        """What is fitted to each picture from these weights, or was fitted to one and is refused for all others."""
         from featup_app.fields.implicit.files import read_fit_facts
         from featup_app.fields.implicit.recipe import DEFAULT
 
         if self.upsampler is None:
             plain = self._plain({})
-            return dataclasses.replace(plain, identity={**plain.identity, "recipe": DEFAULT.facts()})
+            begun = {"recipe": DEFAULT.facts(), "start": start and start.sha256}
+            return dataclasses.replace(plain, identity={**plain.identity, **begun})
         path = Path(self.upsampler)
         read_fit_facts(path)
         identity = {"method": self.method, "fit": hashlib.sha256(path.read_bytes()).hexdigest()}
