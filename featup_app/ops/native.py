@@ -57,6 +57,8 @@ def view(tensor: Tensor) -> Any:
     view.data = tensor.data_ptr()
     view.size[:] = tensor.shape
     view.stride[:] = tensor.stride()
+    if tensor.shape[-1] == 1:  # a single column is next to none, whatever its stride says, and torch leaves it as it is
+        view.stride[-1] = 1
     view.dtype = _DTYPES[tensor.dtype]
     return ctypes.byref(view)
 

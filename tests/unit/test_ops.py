@@ -97,6 +97,19 @@ def test_window_operators_agree_with_unfolding(batch, channels, size, kernel_siz
     torch.testing.assert_close(found.sum(dim=1), torch.ones(batch, height, width, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("channels", [1, 9, 70])
+def test_a_single_column_may_have_any_stride(channels):
+    padded = random(1, channels, 3, 1)
+    apart = padded.repeat_interleave(2, dim=3)[..., ::2]
+    assert apart.stride(3) == 2
+    weights = random(1, 1, 3, 1, seed=1)
+    assert torch.equal(ops.range_softmax(apart, 0.7, 1), ops.range_softmax(padded, 0.7, 1))
+    assert torch.equal(ops.window_sum(apart, weights), ops.window_sum(padded, weights))
+    assert torch.equal(
+        ops.window_sum(padded, weights.repeat_interleave(2, dim=3)[..., ::2]), ops.window_sum(padded, weights)
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_results_keep_the_dtype(dtype):
     padded, filters = random(1, 2, 5, 6, dtype=dtype), random(1, 3, 4, 3, 3, dtype=dtype)
