@@ -138,7 +138,8 @@ def test_tiles_cover_the_output_once_whatever_the_budget(variant, case, size, bu
     for region, tile in field.tiles(size=size, memory_budget=budget):
         assert rebuilt[:, region.rows, region.columns].isnan().all()
         rebuilt[:, region.rows, region.columns] = tile
-    assert relative_error(rebuilt, full) < 1e-5
+    # Kept components are float16: one that is rounded up in the whole may be rounded down in a tile.
+    assert relative_error(rebuilt, full) < (1e-4 if variant == "implicit" else 1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
