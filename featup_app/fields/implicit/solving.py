@@ -17,8 +17,6 @@ from featup_app.fields.implicit.uncertainty import CellUncertainty
 from featup_app.fields.implicit.views import Components
 from featup_app.multiview import Jitter, box_average, box_view_cells
 
-_BLOCK_VIEWS = 4
-
 
 class NormalEquations:
     """Sums over the cells of all views: of hidden numbers with each other, and with the components that they are to give.
@@ -38,11 +36,7 @@ class NormalEquations:
 
     def rows(self, jitters: Sequence[Jitter]) -> Tensor:
         """What the cells of some views see of the hidden numbers: (V * h * w, D)."""
-        parts = [
-            box_view_cells(self.hidden, jitters[start : start + _BLOCK_VIEWS], self.grid_hw).flatten(0, 2)
-            for start in range(0, len(jitters), _BLOCK_VIEWS)
-        ]
-        return torch.cat(parts)
+        return box_view_cells(self.hidden, jitters, self.grid_hw).flatten(0, 2)
 
     def image_rows(self) -> Tensor:
         """What the cells of the image itself see of the hidden numbers: (h * w, D)."""
