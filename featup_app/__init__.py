@@ -14,10 +14,12 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from featup_app.base import openmp  # noqa: F401 - sets how OpenMP waits, before torch is loaded
+
 if TYPE_CHECKING:
     from featup_app import lenses, ops
     from featup_app.backbones import Backbone, list_backbones, load_backbone
-    from featup_app.errors import FeatUpError
+    from featup_app.base.errors import FeatUpError
     from featup_app.export import export_features, load_export
     from featup_app.features import FeatureMap, Geometry, Region
     from featup_app.fields import FeatureField, JBUStack, Upsampler, load_upsampler, upsample
@@ -49,7 +51,7 @@ __all__ = [
 
 _HOMES = {
     "Backbone": "backbones",
-    "FeatUpError": "errors",
+    "FeatUpError": "base.errors",
     "FeatureField": "fields",
     "FeatureMap": "features",
     "Geometry": "features",

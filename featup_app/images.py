@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from featup_app.errors import ImageError
-from featup_app.resources import resource
+from featup_app.base.errors import ImageError
+from featup_app.base.resources import resource
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 
-from featup_app.errors import SizeError
+from featup_app.base.errors import SizeError
 from featup_app.features import Size
 
 MAX_SIDE = 32768

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-import featup_app.engine  # noqa: F401
+import featup_app  # noqa: F401
 
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")

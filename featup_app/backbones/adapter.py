@@ -16,9 +16,9 @@ from timm.data import resolve_model_data_config
 from featup_app.backbones import heads
 from featup_app.backbones.catalogue import BackboneInfo
 from featup_app.backbones.layers import Layer, find_layer
-from featup_app.errors import BackboneError
+from featup_app.base.errors import BackboneError
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Geometry, Size
-from featup_app.progress import Progress, silent
 from featup_app.sizes import resolve_input_size
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal
 
-from featup_app.errors import BackboneError
+from featup_app.base.errors import BackboneError
 
 Status = Literal["bundled", "cached", "download"]
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from featup_app.backbones import heads
 from featup_app.backbones.adapter import ATTENTION_INPUT, Backbone
 from featup_app.backbones.layers import Layer
-from featup_app.errors import BackboneError
+from featup_app.base.errors import BackboneError
+from featup_app.base.progress import Progress, silent
 from featup_app.features import Size
-from featup_app.progress import Progress, silent
 from featup_app.sizes import MAX_INPUT_POSITIONS
 
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
-from featup_app.errors import BackboneError
+from featup_app.base.errors import BackboneError
+from featup_app.base.progress import Progress, silent
 from featup_app.features import Size
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.backbones.adapter import Backbone

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from featup_app.backbones.catalogue import WEIGHTS_FILE
-from featup_app.progress import Progress, silent
+from featup_app.base.progress import Progress, silent
 
 # The chunked protocol of the hub cannot be stopped from Python; plain HTTP can, between two pieces.
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")

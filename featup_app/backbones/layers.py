@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from featup_app.errors import BackboneError
+from featup_app.base.errors import BackboneError
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from featup_app.backbones.catalogue import (
 )
 from featup_app.backbones.hub import FILES, HubError, fetch_weights
 from featup_app.backbones.weights import State, file_sha256, read_state
-from featup_app.errors import BackboneError
-from featup_app.progress import Progress, silent
-from featup_app.resources import resource
+from featup_app.base.errors import BackboneError
+from featup_app.base.progress import Progress, silent
+from featup_app.base.resources import resource
 
 _MISFIT: tuple[type[Exception], ...] = (
     RuntimeError,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from featup_app.errors import BackboneError
+from featup_app.base.errors import BackboneError
 
 State = dict[str, torch.Tensor]
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featup_app.base.errors import FeatUpError
+from featup_app.base.progress import Progress
 from featup_app.cli import bench_implicit
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
-from featup_app.errors import FeatUpError
-from featup_app.progress import Progress
 
 if TYPE_CHECKING:
-    from featup_app.engine.bench_measures import Machine, Row
+    from featup_app.bench.measures import Machine, Row
 
 NAIVE_SUBJECT = "jbu"
 
@@ -80,7 +80,7 @@ def bench(
                 photos, quick=quick, ablate=ablations, paper_steps=paper_steps, as_json=as_json, progress=progress
             )
         return
-    from featup_app.engine.bench import SUBJECTS, measure_machine
+    from featup_app.bench.operators import SUBJECTS, measure_machine
     from featup_app.ops import native_status
 
     if subject not in SUBJECTS:
@@ -127,8 +127,8 @@ def _cuda_backend(device: str) -> tuple[str, str | None]:
 
 def _with_naive(rows: list[Row], device: str, progress: Progress) -> tuple[list[Row], str | None]:
     """The rows with the published form's figures beside the smallest stack's, or a sentence why they are missing."""
-    from featup_app.engine.bench import CHANNELS
-    from featup_app.engine.bench_naive import SIDE, run_naive
+    from featup_app.bench.naive import SIDE, run_naive
+    from featup_app.bench.operators import CHANNELS
 
     try:
         found = run_naive(SIDE, CHANNELS, progress, device)

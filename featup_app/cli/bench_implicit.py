@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featup_app.base.errors import FeatUpError
+from featup_app.base.progress import Progress, part_of
 from featup_app.cli.terminal import say, say_json
-from featup_app.errors import FeatUpError
 from featup_app.images import IMAGE_SUFFIXES, sample_images
-from featup_app.progress import Progress
 
 if TYPE_CHECKING:
-    from featup_app.engine.bench_implicit import AblationRow, ImplicitRow, MemoryRow
+    from featup_app.bench.implicit import AblationRow, ImplicitRow, MemoryRow
 
 SUBJECT = "implicit"
 _PHOTOS = 3
@@ -81,7 +81,7 @@ def _find_photos(folder: Path | None) -> list[Path]:
 
 
 def _compared(photos: list[Path], quick: bool, paper_steps: int, progress: Progress) -> list[ImplicitRow]:
-    from featup_app.engine import bench_implicit as measures
+    from featup_app.bench import implicit as measures
     from featup_app.fields.implicit.recipe import DEFAULT
 
     ours = dataclasses.replace(DEFAULT, views=_QUICK_VIEWS) if quick else DEFAULT
@@ -93,7 +93,7 @@ def _compared(photos: list[Path], quick: bool, paper_steps: int, progress: Progr
             ours=ours,
             paper_steps=min(paper_steps, _QUICK_STEPS) if quick else paper_steps,
             factors=factors,
-            progress=_at(f"{features.image.name}, {backbone}", progress),
+            progress=_of_photo(progress, f"{features.image.name}, {backbone}"),
         )
         for backbone in measures.BACKBONES[-1 if quick else 0 :]
         for features in measures.photo_features(photos, backbone, size, progress)
@@ -101,7 +101,7 @@ def _compared(photos: list[Path], quick: bool, paper_steps: int, progress: Progr
 
 
 def _memory(photo: Path, quick: bool, progress: Progress) -> list[MemoryRow]:
-    from featup_app.engine import bench_implicit as measures
+    from featup_app.bench import implicit as measures
 
     sizes = (_QUICK_INPUT,) if quick else (measures.INPUT, measures.LARGE_INPUT)
     return [
@@ -112,7 +112,7 @@ def _memory(photo: Path, quick: bool, progress: Progress) -> list[MemoryRow]:
 
 
 def _ablations(photos: list[Path], quick: bool, progress: Progress) -> list[AblationRow]:
-    from featup_app.engine import bench_implicit as measures
+    from featup_app.bench import implicit as measures
     from featup_app.fields.implicit.recipe import DEFAULT
 
     base, steps, size = DEFAULT, measures.DESCENT_STEPS, measures.INPUT
@@ -123,10 +123,6 @@ def _ablations(photos: list[Path], quick: bool, progress: Progress) -> list[Abla
         features for backbone in backbones for features in measures.photo_features(photos, backbone, size, progress)
     ]
     return list(measures.run_ablations(maps, measures.ablations(base, descent_steps=steps), progress))
-
-
-def _at(place: str, progress: Progress) -> Progress:
-    return lambda stage, done, total: progress(f"{place}: {stage}", done, total)
 
 
 def _say_rows(rows: list[ImplicitRow]) -> None:
@@ -172,3 +168,7 @@ def _say_ablations(rows: list[AblationRow]) -> None:
     for row in rows:
         say(f"{row.switch:<18}{row.setting:<36}{row.error:>9.4f}{row.difference:>+10.4f}{row.seconds:>9.1f}")
     say("To first: to the first row, or the first with a descent for those with one. Means over photos.")
+
+
+def _of_photo(progress: Progress, place: str) -> Progress:
+    return part_of(progress, words=lambda words: f"{place}: {words}")

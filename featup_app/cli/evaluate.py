@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featup_app.base.errors import EvaluationError, FeatUpError
 from featup_app.cli.options import UpsamplerChoice
 from featup_app.cli.tables import print_report, print_summary
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
-from featup_app.errors import EvaluationError, FeatUpError
 from featup_app.evaluation.datasets import Dataset
 from featup_app.evaluation.helpers import Helpers, own_program, threads_each
 from featup_app.evaluation.html_report import write_html

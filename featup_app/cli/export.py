@@ -11,13 +11,13 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from featup_app.base.errors import FeatUpError, UpsamplerError
+from featup_app.base.progress import Progress, part_of
 from featup_app.cli.options import UpsamplerChoice
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
 from featup_app.engine.exporting import ExportOptions, export_image, parse_views, unique_stems
 from featup_app.engine.views import CLASSICAL, ViewSettings
-from featup_app.errors import FeatUpError, UpsamplerError
 from featup_app.fields import METHODS, find_method
-from featup_app.progress import Progress
 
 BAD_INPUT = 2
 _DEFAULT = ViewSettings()
@@ -164,7 +164,7 @@ def _export_all(
         if settings.upsampler_file is not None:
             session.check_upsampler(settings, progress)  # told once, not for each image
         for path, stem in zip(images, unique_stems(images), strict=True):
-            told = _at(f"{path.name}: " if len(images) > 1 else "", progress)
+            told = _of_file(progress, path, len(images))
             try:
                 image, chosen = load_image(path), settings
                 if fitted is not None:
@@ -182,8 +182,8 @@ def _export_all(
                     say(str(file))
 
 
-def _at(place: str, progress: Progress) -> Progress:
-    return lambda stage, done, total: progress(f"{place}{stage}", done, total)
+def _of_file(progress: Progress, path: Path, count: int) -> Progress:
+    return part_of(progress, words=lambda words: f"{path.name}: {words}") if count > 1 else progress
 
 
 @contextmanager

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featup_app.base.errors import Cancelled, FeatUpError, UpsamplerError
+from featup_app.base.progress import Progress, Stage
+from featup_app.base.words import human_bytes
 from featup_app.cli.stopping import CANCELLED, stopped_by_signals
 from featup_app.cli.terminal import complain, progress_bar, say
 from featup_app.engine.views import ViewSettings
-from featup_app.errors import Cancelled, FeatUpError, UpsamplerError
 from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe, find_fit_recipe
-from featup_app.progress import Progress
-from featup_app.words import human_bytes
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap
@@ -132,9 +132,9 @@ def _features(
     from featup_app.backbones import load_backbone
     from featup_app.images import load_image
 
-    def progress(stage: str, done: int, total: int) -> None:
+    def progress(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
         check()
-        bar(stage, done, total)
+        bar(words, done, total, stage)
 
     picture = load_image(image)
     loaded = load_backbone(backbone, device=device, progress=progress)
@@ -181,12 +181,12 @@ def _run(
     """Fit until it ends or is stopped; whether it was stopped."""
     latest: list[FitState] = []
 
-    def progress(stage: str, done: int, total: int) -> None:
+    def progress(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
         check()
         if latest:
             bar(_words(latest[-1]), latest[-1].step, latest[-1].steps)
         else:
-            bar(stage, done, total)
+            bar(words, done, total, stage)
 
     def watch(state: FitState) -> None:
         latest[:] = [state]

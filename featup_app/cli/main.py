@@ -12,14 +12,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from featup_app.base.errors import FeatUpError
 from featup_app.cli.bench import bench
 from featup_app.cli.evaluate import evaluate
 from featup_app.cli.export import export
-from featup_app.cli.facts import backbones, info
 from featup_app.cli.fit import fit
+from featup_app.cli.info import backbones, info
 from featup_app.cli.terminal import complain, say
 from featup_app.cli.train import train
-from featup_app.errors import FeatUpError
 
 BAD_INPUT = 2
 DEFECT = 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from featup_app.errors import Cancelled
+from featup_app.base.errors import Cancelled
 
 CANCELLED = 130
 """Exit code when nothing came of it."""

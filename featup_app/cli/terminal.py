@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from featup_app.progress import Progress, silent
+from featup_app.base.progress import Progress, Stage, silent
 
 
 def say(text: str) -> None:
@@ -48,7 +48,7 @@ def progress_bar() -> Iterator[Progress]:
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("starting", total=None)
 
-        def show(stage: str, done: int, total: int) -> None:
-            bars.update(task, description=stage, completed=done, total=total or None)
+        def show(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
+            bars.update(task, description=words, completed=done, total=total or None)
 
         yield show

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featup_app.base.errors import Cancelled, FeatUpError
+from featup_app.base.progress import Progress, Stage, silent
 from featup_app.cli.stopping import CANCELLED, stopped_by_signals
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
-from featup_app.errors import Cancelled, FeatUpError
-from featup_app.progress import Progress, silent
 from featup_app.training.distributed import Processes, is_first, join_processes
 
 if TYPE_CHECKING:
@@ -165,10 +165,10 @@ def _run(
     Limits(arguments["steps"], arguments["minutes"]).check()
     latest: list[TrainingState] = []
 
-    def progress(stage: str, done: int, total: int) -> None:
+    def progress(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
         check()
-        if stage != "training":
-            bar(stage, done, total)
+        if stage is not Stage.TRAINING:
+            bar(words, done, total, stage)
         elif latest:
             bar(_words(latest[-1]), round(1000 * latest[-1].fraction), 1000)
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featup_app.base.errors import ExportError
+from featup_app.base.progress import Progress, silent
 from featup_app.engine.views import CAMView, PCAOptions, PCAView, SimilarityView, ViewSettings
-from featup_app.errors import ExportError
 from featup_app.export import Staging, build_provenance, stage_features, stage_picture
 from featup_app.export.feature_files import MEMORY_BUDGET, check_choice, json_beside
 from featup_app.features import Point, Size
 from featup_app.images import Image
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.engine.session import Session

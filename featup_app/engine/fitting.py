@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featup_app.base.errors import Cancelled, UpsamplerError
+from featup_app.base.progress import Progress, Stage, silent
+from featup_app.base.words import human_bytes
 from featup_app.engine.views import PCAOptions, Pixels, Values, ViewSettings
-from featup_app.errors import Cancelled, UpsamplerError
 from featup_app.features import Geometry, Size
 from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe
 from featup_app.lenses.pictures import heat_picture
-from featup_app.progress import Progress, silent
 from featup_app.sizes import resolve_output_size
-from featup_app.words import human_bytes
 
 if TYPE_CHECKING:
     from featup_app.engine.session import Session
@@ -40,7 +40,6 @@ LIVE_PIXELS = 160 * 160
 """Output pixels of the pictures while a fit goes on: they are made anew about once a second, at the cost of the fit."""
 
 _SMALLER_TRIES = 12
-_GATHERING = "features of views"
 """What a fit tells while the backbone looks at views."""
 
 _numbers = count(1)
@@ -420,14 +419,14 @@ def _piece_progress(fit: ImplicitFit, seconds: float, progress: Progress) -> Pro
     recipe, started, first = fit.recipe, time.monotonic(), -1
     told = "fitting", fit.state.step, fit.state.steps
 
-    def check(stage: str, done: int, total: int) -> None:
+    def check(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
         nonlocal told, first
-        if stage == "fitting":
-            told = stage, done, total
-        elif stage == _GATHERING and total:
+        if stage is Stage.FITTING:
+            told = words, done, total
+        elif stage is Stage.EXTRACTING and total:
             first = done if first < 0 else first
             if not recipe.solve:
-                told = stage, done, recipe.views
+                told = words, done, recipe.views
             if done > first and time.monotonic() - started >= seconds:
                 raise _PieceOver
         progress(*told)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from featup_app.errors import Cancelled
-from featup_app.progress import Progress
+from featup_app.base.errors import Cancelled
+from featup_app.base.progress import Progress, Stage
 
 _PROGRESS_INTERVAL = 0.04
 _ids = count(1)
@@ -32,12 +32,13 @@ class Started:
 
 @dataclass(frozen=True)
 class Progressed:
-    """``done`` of ``total`` steps of a stage; ``total`` 0 means unknown."""
+    """``done`` of ``total`` steps, and what is done in words; ``total`` 0 means unknown."""
 
     job: Job
-    stage: str
+    words: str
     done: int
     total: int
+    stage: Stage = Stage.WORKING
 
 
 @dataclass(frozen=True)
@@ -168,14 +169,14 @@ class Lane:
         self._listener(Started(job))
         last = ("", 0.0)
 
-        def progress(stage: str, done: int, total: int) -> None:
+        def progress(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
             nonlocal last
             if request.cancelled.is_set():
                 raise Cancelled
             now = time.monotonic()
-            if stage != last[0] or now - last[1] > _PROGRESS_INTERVAL:
-                last = (stage, now)
-                self._listener(Progressed(job, stage, done, total))
+            if words != last[0] or now - last[1] > _PROGRESS_INTERVAL:
+                last = (words, now)
+                self._listener(Progressed(job, words, done, total, stage))
 
         try:
             result = request.work(progress)

@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Callable
 
-from featup_app.errors import SizeError
+from featup_app.base.errors import SizeError
+from featup_app.base.peak_memory import process_bytes as process_bytes
+from featup_app.base.words import human_bytes
 from featup_app.features import Size
-from featup_app.peak_memory import process_bytes as process_bytes
-from featup_app.words import human_bytes
 
 SHARE = 0.6
 """Part of the free memory that one computation may take."""

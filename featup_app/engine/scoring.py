@@ -9,11 +9,11 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from featup_app.base.progress import Progress, silent
 from featup_app.engine.views import ViewSettings
 from featup_app.features import Size
 from featup_app.fields import find_method
 from featup_app.images import Image
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.engine.session import Session

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 
 from featup_app.backbones import Backbone, load_backbone
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.progress import Progress, silent
 from featup_app.engine import memory
 from featup_app.engine.fitting import Fits
 from featup_app.engine.views import (
@@ -30,13 +32,11 @@ from featup_app.engine.views import (
     ViewSettings,
     upsampler_facts,
 )
-from featup_app.errors import UpsamplerError
 from featup_app.features import FeatureMap, Point, Size
 from featup_app.fields import METHODS, FeatureField, Upsampler, default_upsampler, find_method, load_upsampler, upsample
 from featup_app.fields.upsampler_files import file_state
 from featup_app.images import Image
 from featup_app.lenses import PCABasis, cam, find_class, fit_pca, similarity, top_classes
-from featup_app.progress import Progress, silent
 from featup_app.sizes import resolve_output_size
 
 if TYPE_CHECKING:

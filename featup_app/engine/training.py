@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from featup_app.errors import Cancelled, FeatUpError, ImageError, SizeError, UpsamplerError
+from featup_app.base.errors import Cancelled, FeatUpError, ImageError, SizeError, UpsamplerError
+from featup_app.base.progress import Progress, Stage, silent
 from featup_app.features import Size
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.backbones import Backbone
@@ -188,10 +188,10 @@ class TrainingControl:
     def checked(self, progress: Progress) -> Progress:
         """A progress that waits while paused, and raises ``Cancelled`` once stopped."""
 
-        def check(stage: str, done: int, total: int) -> None:
-            progress(stage, done, total)
+        def check(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
+            progress(words, done, total, stage)
             while not self._going.wait(_PAUSE):
-                progress(stage, done, total)  # a training may be given up while it waits
+                progress(words, done, total, stage)  # a training may be given up while it waits
             if self.stopped:
                 raise Cancelled
 

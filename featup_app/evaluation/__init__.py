@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featup_app.lazily import lazy_names
+from featup_app.base.lazily import lazy_names
 
 if TYPE_CHECKING:
     from featup_app.evaluation.costs import Cost, measure_costs, with_costs

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featup_app.child_process import child_facts
-from featup_app.errors import FeatUpError
+from featup_app.base.child_process import child_facts
+from featup_app.base.errors import FeatUpError
+from featup_app.base.progress import Progress, silent
 from featup_app.evaluation.methods import MethodChoice
 from featup_app.evaluation.plan import Plan
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.evaluation.datasets import Item
@@ -156,10 +156,10 @@ def _measure_here(request: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     from featup_app.backbones import load_backbone
+    from featup_app.base.peak_memory import extra_megabytes
     from featup_app.fields import find_method
     from featup_app.images import load_image
     from featup_app.ops.cuda import wait_for
-    from featup_app.peak_memory import extra_megabytes
 
     torch.set_num_threads(request["threads"])
     backbone = load_backbone(request["backbone"], device=request["device"])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featup_app.errors import EvaluationError
+from featup_app.base.errors import EvaluationError
 from featup_app.images import IMAGE_SUFFIXES, Image, load_image
 
 Labels = npt.NDArray[np.int16]

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featup_app.errors import EvaluationError
+from featup_app.base.errors import EvaluationError
+from featup_app.base.progress import Progress, part_of, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Item
 from featup_app.evaluation.plan import FOLDS
@@ -35,7 +36,6 @@ from featup_app.evaluation.segmentation import ProbeSet
 from featup_app.evaluation.statistics import Floats
 from featup_app.features import FeatureMap, Size
 from featup_app.multiview import box_average
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.backbones import Backbone
@@ -193,7 +193,7 @@ def fit_upsampled_depth(
         target, places = normalised(target, share).flatten(), torch.arange(size[0] * size[1]).view(size)
         field = factory(frame.features)
         fold = members.of(index, field.channels)
-        for region, features in field.tiles(size=size, progress=_kept(progress, frame, index, count)):
+        for region, features in field.tiles(size=size, progress=_in_frame(progress, frame, index, count)):
             inside = places[region.rows, region.columns].flatten()
             samples = features.flatten(1).T.cpu()
             fold.add(samples, target[inside, None], share.flatten()[inside], part=len(inside) / places.numel())
@@ -392,6 +392,5 @@ def depth_figures(
     return result
 
 
-def _kept(progress: Progress, frame: DepthFrame, index: int, count: int) -> Progress:
-    """Inside a picture the person keeps seeing its number; cancelling still works at every step."""
-    return lambda stage, done, total: progress(f"{stage}, {frame.name}", index, count)
+def _in_frame(progress: Progress, frame: DepthFrame, index: int, count: int) -> Progress:
+    return part_of(progress, index, count, words=lambda words: f"{words}, {frame.name}")

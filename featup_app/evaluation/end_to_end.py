@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featup_app.errors import EvaluationError
+from featup_app.base.errors import EvaluationError
+from featup_app.base.progress import Progress, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import UNLABELLED, Item
 from featup_app.evaluation.drop_ins import FACTOR
@@ -26,7 +27,6 @@ from featup_app.evaluation.statistics import Counts
 from featup_app.features import Size
 from featup_app.fields.guidance import IMAGENET_MEAN, IMAGENET_STD
 from featup_app.images import resized
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.backbones import Backbone

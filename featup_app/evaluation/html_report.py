@@ -13,11 +13,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featup_app.base.files import plain_facts
 from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.summary import MARKS, Summary
 from featup_app.evaluation.tasks import find_task
 from featup_app.export.staging import Staging
-from featup_app.files import plain_facts
 
 if TYPE_CHECKING:
     from featup_app.evaluation.samples import Sample

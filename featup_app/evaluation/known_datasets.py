@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from featup_app.errors import EvaluationError
+from featup_app.base.errors import EvaluationError
 from featup_app.evaluation.datasets import (
     CAMVID_CLASSES,
     CAMVID_VOID,

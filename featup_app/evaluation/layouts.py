@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from featup_app.errors import EvaluationError
+from featup_app.base.errors import EvaluationError
 from featup_app.evaluation import known_datasets as known
 from featup_app.evaluation.datasets import (
     DEPTHS,

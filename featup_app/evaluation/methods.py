@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featup_app.errors import EvaluationError, UpsamplerError
+from featup_app.base.errors import EvaluationError, UpsamplerError
+from featup_app.base.progress import Progress, silent
 from featup_app.fields import METHODS, find_method, upsample
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from featup_app.errors import EvaluationError
+from featup_app.base.errors import EvaluationError
 from featup_app.evaluation.datasets import Dataset
 from featup_app.evaluation.methods import MethodChoice, PreparedMethod
 from featup_app.export.provenance import versions

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from featup_app.errors import EvaluationError
+from featup_app.base.errors import EvaluationError
+from featup_app.base.progress import Progress, silent
 from featup_app.evaluation.statistics import mean_iou
-from featup_app.progress import Progress, silent
 
 STRENGTHS = tuple(10.0**exponent for exponent in range(-6, 2))
 """Ridge strengths to choose from, relative to the mean variance of a channel."""

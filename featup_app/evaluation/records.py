@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from featup_app.base.progress import Progress, silent
 from featup_app.evaluation.claims import claimed
 from featup_app.export.staging import explained
-from featup_app.progress import Progress, silent
 
 RESULTS_FILE = "results.jsonl"
 EXTRAS_FILE = "extras.jsonl"

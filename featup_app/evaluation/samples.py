@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as pillow
 
-from featup_app.errors import FeatUpError
+from featup_app.base.errors import FeatUpError
+from featup_app.base.progress import Progress, silent
 from featup_app.evaluation.methods import PreparedMethod
 from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records, configuration_key
@@ -20,7 +21,6 @@ from featup_app.evaluation.tasks.common import fingerprint
 from featup_app.features import FeatureMap, Size
 from featup_app.images import Image, resized
 from featup_app.lenses import PCABasis, fit_pca, pca
-from featup_app.progress import Progress, silent
 
 COUNT = 2
 WIDTH = 256

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featup_app.errors import EvaluationError
+from featup_app.base.errors import EvaluationError
+from featup_app.base.progress import Progress, part_of, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Dataset, Item
 from featup_app.evaluation.footprints import label_shares
@@ -31,7 +32,6 @@ from featup_app.evaluation.plan import FOLDS
 from featup_app.evaluation.probes import LinearProbe, TrainingFolds, fit_logistic_folds, fit_ridge_folds
 from featup_app.evaluation.statistics import Counts, Floats
 from featup_app.features import FeatureMap, Geometry, Region, Size
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.backbones import Backbone
@@ -231,7 +231,7 @@ def fit_upsampled_probes(
         places = torch.arange(size[0] * size[1]).view(size)
         field = factory(frame.features)
         fold = members.of(index, field.channels)
-        for region, features in field.tiles(size=size, progress=_kept(progress, frame, index, count)):
+        for region, features in field.tiles(size=size, progress=_in_frame(progress, frame, index, count)):
             inside = places[region.rows, region.columns].flatten()
             fold.add(features.flatten(1).T, shares[inside], labelled[inside], part=len(inside) / places.numel())
     return ProbeSet(tuple(fit_ridge_folds(members.all())), classes, "upsampled features, ridge")
@@ -269,7 +269,7 @@ def score_segmentation(
         progress(f"labelling {frame.name}", index, len(frames))
         field = factory(frame.features)
         confusions.append(
-            frame_confusions(field, probes, frame.labels, progress=_kept(progress, frame, index, len(frames)))
+            frame_confusions(field, probes, frame.labels, progress=_in_frame(progress, frame, index, len(frames)))
         )
     return SegmentationScore(np.stack(confusions))
 
@@ -305,6 +305,5 @@ def _write_cache(path: Path, key: str, maps: Sequence[FeatureMap]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _kept(progress: Progress, frame: Frame, index: int, count: int) -> Progress:
-    """Inside a picture the person keeps seeing its number; cancelling still works at every step."""
-    return lambda stage, done, total: progress(f"{stage}, {frame.name}", index, count)
+def _in_frame(progress: Progress, frame: Frame, index: int, count: int) -> Progress:
+    return part_of(progress, index, count, words=lambda words: f"{words}, {frame.name}")

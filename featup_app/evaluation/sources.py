@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from featup_app.errors import EvaluationError
+from featup_app.base.errors import EvaluationError
 from featup_app.evaluation.datasets import DEPTHS, LABELS, PHOTOS, Dataset
 from featup_app.evaluation.layouts import AUTO, TRAIN, VAL, detect_layout, find_layout, open_dataset
 from featup_app.evaluation.tasks import TASKS, Task

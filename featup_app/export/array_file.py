@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from featup_app.errors import ExportError
+from featup_app.base.errors import ExportError
 from featup_app.features import Region, Size
 
 if TYPE_CHECKING:

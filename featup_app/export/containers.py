@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from featup_app.progress import Progress, silent
+from featup_app.base.progress import Progress, silent
 
 FEATURES = "features"
 PROVENANCE = "provenance"

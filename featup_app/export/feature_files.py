@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featup_app.errors import ExportError
+from featup_app.base.errors import ExportError
+from featup_app.base.progress import Progress, silent
 from featup_app.export import containers
 from featup_app.export.array_file import TileWriter, as_array
 from featup_app.export.provenance import array_facts, as_json, build_provenance
 from featup_app.export.staging import Staging, explained
 from featup_app.features import FeatureMap, Size
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.fields import FeatureField

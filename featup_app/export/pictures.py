@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featup_app.errors import ExportError
+from featup_app.base.errors import ExportError
 from featup_app.export.feature_files import read_json
 from featup_app.export.provenance import SCHEMA, as_json
 from featup_app.export.staging import Staging, explained

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from featup_app.base.files import plain_facts
 from featup_app.features import FeatureMap, Geometry, Size
-from featup_app.files import plain_facts
 from featup_app.ops import native_status
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from featup_app.errors import ExportError
-from featup_app.words import human_bytes
+from featup_app.base.errors import ExportError
+from featup_app.base.words import human_bytes
 
 _numbers = itertools.count(1)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from featup_app.base.lazily import lazy_names
 from featup_app.fields.registry import METHODS, Method, find_method, upsample
-from featup_app.lazily import lazy_names
 
 if TYPE_CHECKING:
     from featup_app.fields.bilinear import BilinearField

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.field import LinearField, output_positions
 from featup_app.images import Image
 from featup_app.ops.resampling import bilinear
-from featup_app.progress import Progress, silent
 
 
 class BilinearField(LinearField):

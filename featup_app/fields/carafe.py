@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap
 from featup_app.fields.network import STAGES, choose_network
 from featup_app.fields.reassembly import (
@@ -21,7 +22,6 @@ from featup_app.fields.reassembly import (
     bilinear_logits,
 )
 from featup_app.images import Image
-from featup_app.progress import Progress, silent
 
 ENCODER = 3
 """Side of the window that the weights are predicted from."""

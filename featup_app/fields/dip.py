@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Size
 from featup_app.fields.finer import FinerField, FinerGrid, whole_number
 from featup_app.images import Image
-from featup_app.progress import Progress, silent
 
 STEPS = 150
 SEED = 0

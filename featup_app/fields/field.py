@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from featup_app.base.progress import Progress, part_of, silent
 from featup_app.features import FeatureMap, Geometry, Point, Region, Size
-from featup_app.progress import Progress, silent
 
 DEFAULT_TILE_BUDGET = 256 * 2**20
 _NORMS_KEPT = 4
@@ -95,7 +95,8 @@ class FeatureField(ABC):
         regions = list(self.tile_regions(size, memory_budget))
         for index, region in enumerate(regions):
             progress("upsampling all channels", index, len(regions))
-            yield region, self.features(size=size, region=region, progress=_quiet(progress, index, len(regions)))
+            part = part_of(progress, index, len(regions), words="upsampling all channels")
+            yield region, self.features(size=size, region=region, progress=part)
         progress("upsampling all channels", len(regions), len(regions))
 
     def tile_regions(self, size: Size, memory_budget: int) -> Iterator[Region]:
@@ -119,7 +120,8 @@ class FeatureField(ABC):
         regions = list(self.tile_regions(size, DEFAULT_TILE_BUDGET))
         for index, part in enumerate(regions):
             progress("measuring feature lengths", index, len(regions))
-            values = _lengths(self.features(size=size, region=part, progress=_quiet(progress, index, len(regions))))
+            inner = part_of(progress, index, len(regions), words="measuring feature lengths")
+            values = _lengths(self.features(size=size, region=part, progress=inner))
             norms = values.new_empty(size) if norms is None else norms
             norms[part.rows, part.columns] = values
         assert norms is not None
@@ -149,11 +151,6 @@ class FeatureField(ABC):
 def _lengths(features: Tensor) -> Tensor:
     lengths: Tensor = torch.linalg.vector_norm(features, dim=0)
     return lengths
-
-
-def _quiet(progress: Progress, index: int, count: int) -> Progress:
-    """Inside a tile the person keeps seeing the tile's number; cancelling still works at every step."""
-    return lambda stage, done, total: progress("upsampling all channels", index, count)
 
 
 class LinearField(FeatureField):

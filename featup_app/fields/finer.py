@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.field import FeatureField, output_positions
 from featup_app.ops.resampling import bilinear, linear_span
-from featup_app.progress import Progress, silent
 
 _REGISTER_BYTES = 16.0
 

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.field import LinearField, output_positions
 from featup_app.fields.guidance import Guidance
 from featup_app.images import Image
 from featup_app.ops.resampling import bilinear
-from featup_app.progress import Progress, silent
 
 RADIUS = 1.0
 """Half of the window's side, in cells of the feature grid."""

@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.doublings import Landing, Span, level_size, levels_for
 from featup_app.fields.field import LinearField
@@ -24,7 +25,6 @@ from featup_app.ops.doubling import KERNEL_SIZE, RADIUS, Place, coarse_span, gui
 from featup_app.ops.native import empty_map
 from featup_app.ops.resampling import reflect_indices
 from featup_app.ops.rounding import ROUNDED, ROUNDED_BYTES, round_weights
-from featup_app.progress import Progress, silent
 
 SIGMA_SPATIAL = 0.5
 SIGMA_RANGE = 0.03

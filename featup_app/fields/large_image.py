@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from featup_app.base.progress import Progress, part_of, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.finer import FinerField, FinerGrid, whole_number
 from featup_app.images import Image
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.backbones import Backbone
@@ -93,7 +93,7 @@ def tiled_features(
     for index, tile in enumerate(tiles):
         rows = slice(tile.top * stride, tile.bottom * stride)
         columns = slice(tile.left * stride, tile.right * stride)
-        part = backbone.features(pixels[None, :, rows, columns], layer, _within(progress, index, len(tiles)))[0]
+        part = backbone.features(pixels[None, :, rows, columns], layer, _in_tile(progress, index, len(tiles)))[0]
         cells = part.shape[1] // tile.height  # of the layer, along one stride of the backbone
         if total is None or shares is None:
             total = part.new_zeros(part.shape[0], blocks[0] * cells, blocks[1] * cells)
@@ -133,5 +133,5 @@ def _ramp(length: int) -> Tensor:
     return torch.minimum(distance, length - distance)
 
 
-def _within(progress: Progress, index: int, count: int) -> Progress:
-    return lambda stage, done, total: progress(f"{stage}, tile {index + 1} of {count}", done, total)
+def _in_tile(progress: Progress, index: int, count: int) -> Progress:
+    return part_of(progress, words=lambda words: f"{words}, tile {index + 1} of {count}")

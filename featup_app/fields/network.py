@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
 from featup_app.features import FeatureMap
 from featup_app.fields.upsampler import Upsampler
 from featup_app.fields.upsampler_files import default_upsampler, load_upsampler

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from featup_app.base.progress import Progress
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.doublings import Landing, Span, level_size, levels_for, padded
 from featup_app.fields.field import LinearField
@@ -28,7 +29,6 @@ from featup_app.images import Image
 from featup_app.ops import window_sum
 from featup_app.ops.native import empty_map, in_layout
 from featup_app.ops.rounding import ROUNDED, ROUNDED_BYTES, round_weights
-from featup_app.progress import Progress
 
 WINDOW = 5
 RADIUS = WINDOW // 2

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from featup_app.errors import UpsamplerError
-from featup_app.progress import Progress, silent
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap

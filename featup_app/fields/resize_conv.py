@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.doublings import Landing, Span, level_size, padded
 from featup_app.fields.field import FeatureField, output_positions
@@ -16,7 +17,6 @@ from featup_app.fields.guidance import Guidance
 from featup_app.fields.network import STAGES, UpsamplerNetwork, choose_network
 from featup_app.images import Image
 from featup_app.ops.resampling import bilinear
-from featup_app.progress import Progress, silent
 
 CODE = 64
 """Channels of the bottleneck in which the convolutions run."""

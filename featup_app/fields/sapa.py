@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap
 from featup_app.fields.network import STAGES, choose_network
 from featup_app.fields.reassembly import (
@@ -21,7 +22,6 @@ from featup_app.fields.reassembly import (
 )
 from featup_app.images import Image
 from featup_app.ops import window_dot
-from featup_app.progress import Progress, silent
 
 EMBEDDING = 32
 """Dimensions of the space in which colours and features are compared."""

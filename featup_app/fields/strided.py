@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from featup_app.backbones.finer_stride import finer_features
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap
 from featup_app.fields.finer import FinerField, FinerGrid, whole_number
 from featup_app.images import Image
-from featup_app.progress import Progress, silent
 
 FACTOR = 2
 """The finer grid has as many cells for each of the backbone's own, in rows and in columns."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
 from featup_app.features import FeatureMap
 from featup_app.fields.registry import find_method
 from featup_app.fields.restoration import Restoration

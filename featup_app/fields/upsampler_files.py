@@ -20,11 +20,11 @@ import torch
 from torch import nn
 
 from featup_app.backbones.weights import State, file_sha256, read_content
-from featup_app.errors import BackboneError, UpsamplerError
+from featup_app.base.errors import BackboneError, UpsamplerError
+from featup_app.base.resources import resource
 from featup_app.fields.registry import find_method
 from featup_app.fields.restoration import Restoration
 from featup_app.fields.upsampler import Norm, Upsampler
-from featup_app.resources import resource
 
 PREFIX = "upsampler."
 PROVENANCE = "provenance"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, Signal
 
+from featup_app.base.errors import FeatUpError
+from featup_app.base.progress import Progress
 from featup_app.engine.jobs import Event, Failed, Finished, Job, Lane, Progressed, Started, Stopped, Succeeded
-from featup_app.errors import FeatUpError
-from featup_app.progress import Progress
 
 if TYPE_CHECKING:
     from featup_app.engine.session import Session

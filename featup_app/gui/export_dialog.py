@@ -22,15 +22,15 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from featup_app.base.errors import ExportError
+from featup_app.base.words import human_bytes
 from featup_app.engine.exporting import CAMRequest, ExportOptions, PCARequest, SimilarityRequest, ViewRequest
 from featup_app.engine.preferences import Preferences
-from featup_app.errors import ExportError
 from featup_app.export import estimated_bytes
-from featup_app.words import human_bytes
 
 if TYPE_CHECKING:
-    from featup_app.gui.inspector import Inspector
     from featup_app.gui.studio import Studio
+    from featup_app.gui.views.inspector import Inspector
 
 _FORMATS = (
     ("npz", "NumPy archive (.npz)", "One file with the features and their provenance; opens with numpy.load"),

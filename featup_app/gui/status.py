@@ -5,12 +5,12 @@ from __future__ import annotations
 from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar
 
+from featup_app.base.words import human_bytes
 from featup_app.engine.jobs import Progressed
 from featup_app.engine.memory import process_bytes
 from featup_app.features import Point
 from featup_app.gui.studio import Studio
 from featup_app.ops.status import native_status
-from featup_app.words import human_bytes
 
 _SHOW_AFTER = 250
 """Milliseconds of work before the progress appears, so that quick answers do not make it flicker."""
@@ -56,8 +56,8 @@ class StatusBar(QStatusBar):
             self._appear.start()
 
     def show_progress(self, event: Progressed) -> None:
-        """``done`` of ``total`` steps of a stage; a total of 0 shows a bar that only moves."""
-        self.stage.setText(event.stage)
+        """``done`` of ``total`` steps; a total of 0 shows a bar that only moves."""
+        self.stage.setText(event.words)
         # Shares, not counts: the bytes of a large download do not fit into Qt's 32-bit integers.
         self.bar.setRange(0, 1000 if event.total else 0)
         self.bar.setValue(1000 * event.done // event.total if event.total else 0)

@@ -8,12 +8,12 @@ from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
+from featup_app.base.progress import Progress
 from featup_app.engine.jobs import Job
 from featup_app.engine.views import CAMView, PCAOptions, PCAView, SimilarityView, UpsamplerFacts, ViewSettings
 from featup_app.features import Point
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.images import Image, image_from_array, load_image
-from featup_app.progress import Progress
 
 FITTED = "implicit"
 """The method whose fields are fitted here, step by step, and not in one go."""

@@ -9,7 +9,7 @@ from PySide6.QtGui import QColor, QIcon, QPainter, QPalette, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 from PySide6.QtWidgets import QApplication
 
-from featup_app.resources import resource
+from featup_app.base.resources import resource
 
 BACKGROUND = "#1e2126"
 SURFACE = "#272b32"

@@ -24,6 +24,7 @@ from PySide6.QtWidgets import (
 )
 
 from featup_app.backbones import list_backbones, status
+from featup_app.base.progress import Progress
 from featup_app.engine.exporting import export_image
 from featup_app.engine.jobs import Job
 from featup_app.engine.preferences import Preferences, save_preferences
@@ -35,16 +36,15 @@ from featup_app.gui.controls import Controls
 from featup_app.gui.dialogs import UPSAMPLER_PATTERN, OtherModelDialog, about_text, keys_text, upsampler_sentence
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.export_dialog import ExportDialog
-from featup_app.gui.fit_desk import FitDesk
-from featup_app.gui.inspector import Inspector
+from featup_app.gui.fit.fit_desk import FitDesk
 from featup_app.gui.notices import NoticeBar
-from featup_app.gui.quality_desk import QualityDesk
+from featup_app.gui.quality.quality_desk import QualityDesk
 from featup_app.gui.status import StatusBar
 from featup_app.gui.studio import FITTED, Studio
-from featup_app.gui.training_desk import TrainingDesk
-from featup_app.gui.view_grid import ViewGrid
+from featup_app.gui.train.training_desk import TrainingDesk
+from featup_app.gui.views.inspector import Inspector
+from featup_app.gui.views.view_grid import ViewGrid
 from featup_app.images import IMAGE_SUFFIXES, Image
-from featup_app.progress import Progress
 
 _TABS = {"pca": 0, "similarity": 1, "cam": 2, "image": 3}
 

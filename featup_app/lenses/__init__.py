@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featup_app.lazily import lazy_names
+from featup_app.base.lazily import lazy_names
 from featup_app.lenses.classes import find_class, search_classes
 from featup_app.lenses.pictures import COLORMAPS, heat_picture, lookup_table, overlay
 from featup_app.lenses.score_names import SCORES, ScoreName

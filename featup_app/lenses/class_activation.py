@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from featup_app.base.progress import Progress, silent
 from featup_app.features import Size
 from featup_app.fields.field import FeatureField
-from featup_app.progress import Progress, silent
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from featup_app.errors import LensError
+from featup_app.base.errors import LensError
 
 
 def search_classes(names: Sequence[str], text: str, limit: int = 50) -> list[int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from featup_app.base.progress import Progress, silent
 from featup_app.features import Point, Size
 from featup_app.fields.field import FeatureField
-from featup_app.progress import Progress, silent
 
 _SMALLEST_NORM = 1e-12
 

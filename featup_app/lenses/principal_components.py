@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featup_app.errors import LensError
+from featup_app.base.errors import LensError
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Size
 from featup_app.fields.field import FeatureField
-from featup_app.progress import Progress, silent
 
 DEFAULT_COMPONENTS = 9
 FIT_PIXELS = 96 * 96

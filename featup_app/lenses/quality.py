@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from featup_app.base.progress import Progress, part_of, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.field import FeatureField, output_positions
 from featup_app.images import resized
 from featup_app.lenses.principal_components import fit_pca
 from featup_app.multiview import box_average
 from featup_app.ops.resampling import bilinear, nearest
-from featup_app.progress import Progress, silent
 
 COMPONENTS = 32
 """Leading components that are scored."""
@@ -146,7 +146,9 @@ def quality_scores(field: FeatureField, reference: QualityReference, *, progress
         progress("scoring the field", start, count)
         chosen = slice(start, start + _BLOCK)
         matrix, offset = reference.components[chosen], reference.offset[chosen]
-        drawn = field.project(matrix, offset, size=size, progress=_kept(progress, start, count))
+        drawn = field.project(
+            matrix, offset, size=size, progress=part_of(progress, start, count, words="scoring the field")
+        )
         coarse = (matrix @ data + offset[:, None]).view(-1, *geometry.grid_hw)
         energy += _squared_gradient(drawn)
         averaged.append(box_average(drawn, geometry.grid_hw))
@@ -235,8 +237,3 @@ def _squared_gradient(values: Tensor) -> Tensor:
     across = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
     return across.square_().add_(down.square_()).sum(0) / 4
-
-
-def _kept(progress: Progress, done: int, total: int) -> Progress:
-    """Inside a block the person keeps seeing the components that are done; cancelling still works at every step."""
-    return lambda stage, part, parts: progress("scoring the field", done, total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featup_app.lazily import lazy_names
+from featup_app.base.lazily import lazy_names
 
 if TYPE_CHECKING:
     from featup_app.multiview.downsamplers import AttentionDownsampler, BlurDownsampler

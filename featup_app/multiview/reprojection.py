@@ -14,11 +14,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from featup_app.errors import EvaluationError
+from featup_app.base.errors import EvaluationError
+from featup_app.base.progress import Progress, part_of, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.multiview.jitter import Jitter, random_jitter
 from featup_app.multiview.look_up import box_view_cells
-from featup_app.progress import Progress, silent
 
 VIEWS = 16
 PADDING_AT_224 = 30
@@ -128,7 +128,11 @@ def reprojection_error(field: Projected, views: HeldOutViews, *, progress: Progr
     for start in range(0, channels, block):
         progress("looking through held-out views", start, channels)
         chosen = slice(start, start + block)
-        drawn = field.project(identity[chosen], size=views.input_hw, progress=_kept(progress, start, channels))
+        drawn = field.project(
+            identity[chosen],
+            size=views.input_hw,
+            progress=part_of(progress, start, channels, words="looking through held-out views"),
+        )
         seen = box_view_cells(drawn.permute(1, 2, 0), views.jitters, grid).permute(0, 3, 1, 2)
         squared += (seen - views.features[:, chosen]).double().square().sum((1, 2, 3)).cpu()
     progress("looking through held-out views", channels, channels)
@@ -139,8 +143,3 @@ def _variances(features: Tensor) -> Tensor:
     """(V, C, h, w) -> (V) float64: squared deviations from each view's mean feature, summed over positions and channels."""
     values = features.double().flatten(2)
     return (values - values.mean(2, keepdim=True)).square().sum((1, 2)).clamp(min=1e-30).cpu()
-
-
-def _kept(progress: Progress, done: int, total: int) -> Progress:
-    """Inside a block the person keeps seeing the channels that are done; cancelling still works at every step."""
-    return lambda stage, part, parts: progress("looking through held-out views", done, total)

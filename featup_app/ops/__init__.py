@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featup_app.lazily import lazy_names
+from featup_app.base.lazily import lazy_names
 from featup_app.ops.status import NativeStatus, native_status
 
 if TYPE_CHECKING:

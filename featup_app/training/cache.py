@@ -23,14 +23,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from featup_app.errors import ImageError, SizeError, UpsamplerError
+from featup_app.base.errors import ImageError, SizeError, UpsamplerError
+from featup_app.base.files import reason_of, replace_file
+from featup_app.base.progress import Progress, Stage, part_of, silent
+from featup_app.base.words import human_bytes
 from featup_app.features import Region, Size
-from featup_app.files import reason_of, replace_file
 from featup_app.images import Image, image_from_array, load_image
 from featup_app.multiview import Jitter, random_jitter
-from featup_app.progress import Progress, silent
 from featup_app.training.chain import UPSAMPLING
-from featup_app.words import human_bytes
 
 if TYPE_CHECKING:
     from featup_app.backbones import Backbone
@@ -180,11 +180,13 @@ def prepare_pictures(
             if not pictures:
                 views = _affordable(views, total, budget, found.channels, size_hw, backbone.stride, notes)
             done = number * (1 + preparation.crops) + index
-            pictures.append(store.picture(part, name, size_hw, views, _within(progress, done, total)))
+            pictures.append(
+                store.picture(part, name, size_hw, views, part_of(progress, done, total, words="computing features"))
+            )
     if not pictures:
         reason = notes[0].removeprefix("Left out: ") if notes else "There are none."
         raise UpsamplerError(f"There is no image to train with. {reason}")
-    progress("computing features", total, total)
+    progress("computing features", total, total, Stage.EXTRACTING)
     _make_room(folder, store.paths, max(budget, keep or 0))
     return PictureSet(
         pictures=tuple(pictures),
@@ -196,10 +198,6 @@ def prepare_pictures(
         notes=tuple(notes),
         bytes=sum(path.stat().st_size for path in store.paths),
     )
-
-
-def _within(progress: Progress, done: int, total: int) -> Progress:
-    return lambda stage, inner_done, inner_total: progress("computing features", done, total)
 
 
 def _affordable(
@@ -311,12 +309,12 @@ class _Store:
             guidance, features = opened.get_tensor("guidance"), opened.get_tensor("features")
             parts = [opened.get_tensor("views")]
         else:
-            progress("computing features", 0, 0)
+            progress("computing features", 0, 0, Stage.EXTRACTING)
             features = self._half(pixels[None])[0]
             guidance = _guidance(image, (UPSAMPLING * features.shape[1], UPSAMPLING * features.shape[2]))
             parts = []
         for start in range(known, len(jitters), _VIEWS_AT_ONCE):
-            progress("computing features", 0, 0)
+            progress("computing features", 0, 0, Stage.EXTRACTING)
             some = jitters[start : start + _VIEWS_AT_ONCE]
             parts.append(self._half(torch.stack([jitter.pixels(pixels) for jitter in some])))
         return {"guidance": guidance, "features": features, "views": torch.cat(parts)}

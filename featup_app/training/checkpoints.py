@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.files import plain_facts
 from featup_app.fields.registry import find_method
 from featup_app.fields.restoration import Restoration
 from featup_app.fields.upsampler import Norm, Upsampler
@@ -25,8 +26,7 @@ from featup_app.fields.upsampler_files import (
     network_class,
     tensors_of,
 )
-from featup_app.files import plain_facts
-from featup_app.training.training_files import replace_or_tell
+from featup_app.training.resume_files import replace_or_tell
 
 __all__ = ["Upsampler", "default_upsampler", "load_upsampler", "save_upsampler"]
 

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from featup_app.base.resources import resource
 from featup_app.fields.guidance import IMAGENET_MEAN, IMAGENET_STD
 from featup_app.fields.jbu import SIGMA_RANGE, SIGMA_SPATIAL
 from featup_app.fields.jbu_stack import JBUStack
 from featup_app.fields.window_kernels import KEY_CHANNELS
 from featup_app.ops.doubling import KERNEL_SIZE
-from featup_app.resources import resource
 
 RESOURCE = ("weights", "classical-keys.safetensors")
 _MIXED = 3

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from featup_app.errors import Cancelled, FeatUpError, UpsamplerError
+from featup_app.base.errors import Cancelled, FeatUpError, UpsamplerError
 
 if TYPE_CHECKING:
     import torch

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from featup_app.base.progress import Progress, Stage, silent
 from featup_app.multiview import box_views
-from featup_app.progress import Progress, silent
 from featup_app.training.cache import Picture, PictureSet
 from featup_app.training.chain import UPSAMPLING, classical_weights, pyramid, upsample
 
@@ -63,7 +63,7 @@ class HeldOut:
         errors: list[float] = []
         with torch.no_grad():
             for number, picture in enumerate(self.pictures.pictures):
-                progress("measuring on held-out views", number, len(self.pictures.pictures))
+                progress("measuring on held-out views", number, len(self.pictures.pictures), Stage.MEASURING)
                 upsampled = upsampler(directions, self.prepare(picture.features()), picture)
                 jitters = [picture.jitters[index] for index in self.indices]
                 predicted = box_views(upsampled, jitters, picture.grid_hw)

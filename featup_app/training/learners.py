@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
 from featup_app.fields.network import UpsamplerNetwork
 from featup_app.fields.registry import find_method

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from featup_app.base.progress import Progress, silent
 from featup_app.fields.restoration import shares
 from featup_app.multiview.look_up import view_matrices
-from featup_app.progress import Progress, silent
 from featup_app.training.cache import Picture, PictureSet
 
 SIDE = 16

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
 from featup_app.fields.registry import METHODS
 
 

@@ -17,7 +17,7 @@ import torch
 
 from featup_app.fields.registry import find_method
 from featup_app.training.checkpoints import save_upsampler
-from featup_app.training.training_files import replace_or_tell
+from featup_app.training.resume_files import replace_or_tell
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw

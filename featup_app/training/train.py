@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.progress import Progress, silent
 from featup_app.images import IMAGE_SUFFIXES, Image
-from featup_app.progress import Progress, silent
 from featup_app.training.cache import DEFAULT_BUDGET, PictureSet, Preparation, prepare_pictures
 from featup_app.training.distributed import ALONE, Processes
 from featup_app.training.examples import TrainingSet

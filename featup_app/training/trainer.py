@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featup_app.errors import Cancelled, UpsamplerError
+from featup_app.base.errors import Cancelled, UpsamplerError
+from featup_app.base.progress import Progress, Stage, silent
 from featup_app.fields.restoration import Restoration
-from featup_app.progress import Progress, silent
 from featup_app.training.cache import Picture
 from featup_app.training.chain import pyramid
 from featup_app.training.distributed import ALONE, Processes
@@ -26,7 +26,7 @@ from featup_app.training.objective import Objective
 from featup_app.training.positions import solve_positional
 from featup_app.training.recipes import Recipe
 from featup_app.training.restoration import FEW_PICTURES, PICTURES, solve_detail
-from featup_app.training.training_files import read_training, write_training
+from featup_app.training.resume_files import read_training, write_training
 
 MEASURE_EVERY = 200
 _RECENT = 20
@@ -190,7 +190,7 @@ class Trainer:
             self._tell(watch, steps, limit)
             while not self._done(steps, limit):
                 with self.processes.together():
-                    progress("training", self.step, steps or 0)
+                    progress("training", self.step, steps or 0, Stage.TRAINING)
                 self._advance(self._fraction(steps, limit))
                 if self.step % measure_every == 0 or self._done(steps, limit):
                     self._measure(progress)
@@ -321,7 +321,7 @@ class Trainer:
         self.processes.equalise(self.objective.state_dict().values())
         if not self._baselines:
             with self.processes.together():
-                progress("measuring on held-out views", 0, 0)
+                progress("measuring on held-out views", 0, 0, Stage.MEASURING)
             self._baselines = self._baseline_errors(all_channels=False)
         error = self.held_out_error(progress=progress)
         if not math.isfinite(error):

@@ -9,9 +9,13 @@ import sys
 import pytest
 import torch
 
-from featup_app.cli.main import run
-from featup_app.engine import bench, bench_measures, bench_naive
-from featup_app.engine.bench import (
+from featup_app.base.errors import Cancelled, FeatUpError
+from featup_app.base.peak_memory import extra_megabytes
+from featup_app.bench import measures as bench_measures
+from featup_app.bench import naive as bench_naive
+from featup_app.bench import operators as bench
+from featup_app.bench.measures import Case, compare, interleaved
+from featup_app.bench.operators import (
     SUBJECTS,
     Machine,
     Row,
@@ -21,11 +25,9 @@ from featup_app.engine.bench import (
     measure_machine,
     stack_inputs,
 )
-from featup_app.engine.bench_measures import Case, compare, interleaved
-from featup_app.engine.bench_training import bench_train
-from featup_app.errors import Cancelled, FeatUpError
+from featup_app.bench.training import bench_train
+from featup_app.cli.main import run
 from featup_app.ops import cuda, loading, native_status
-from featup_app.peak_memory import extra_megabytes
 
 MACHINE = Machine(threads=1, fma_gflops=100.0, matmul_gflops=80.0, read_gb_s=10.0, copy_gb_s=10.0)
 
@@ -199,7 +201,7 @@ def test_rows_of_similarity_and_opening():
 
 @needs_library
 def test_cancelling_stops_between_two_turns():
-    def stop(stage: str, done: int, total: int) -> None:
+    def stop(words: str, done: int, total: int, stage=None) -> None:
         if done == 1:
             raise Cancelled
 

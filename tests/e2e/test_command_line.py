@@ -288,12 +288,12 @@ def test_info(command):
 
 
 def test_info_tells_damaged_weights(command, tmp_path, monkeypatch):
-    from featup_app import resources
+    from featup_app.base import resources
 
     for name in ("weights/SHA256SUMS", "weights/dinov2-s14-imgfocus.safetensors"):
         (tmp_path / "resources" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "resources" / name).write_bytes(resources.resource(*name.split("/")).read_bytes()[:1000])
-    monkeypatch.setattr(resources, "__file__", str(tmp_path / "resources.py"))
+    monkeypatch.setattr(resources, "__file__", str(tmp_path / "featup_app" / "base" / "resources.py"))
     states = json.loads(command("info", "--json")[1])["bundled_weights"]
     assert states == {"dinov2-s14-imgfocus": "damaged", "tf_efficientnet_lite0": "missing"}
 

@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QApplication
 
 from featup_app.engine.preferences import FILE_NAME
 from featup_app.gui import app as gui_app
-from featup_app.gui.panel import Panel
+from featup_app.gui.views.image_view import Panel
 from featup_app.gui.window import MainWindow
 
 QUICK = {"input_size": "112", "output_size": "4x"}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PySide6.QtWidgets import QDialog
 
+from featup_app.base.errors import Cancelled
 from featup_app.engine.session import Session
-from featup_app.errors import Cancelled
 from featup_app.export import load_export
 from featup_app.gui import window as window_module
 from featup_app.gui.export_dialog import ExportDialog

@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
 from featup_app.engine import fitting
 from featup_app.fields.implicit import fit as fit_module
 from featup_app.gui.error_curve import round_numbers
-from featup_app.gui.fit_panel import COMPARE, CURVE, LEARNED, SETTINGS
+from featup_app.gui.fit.fit_panel import COMPARE, CURVE, LEARNED, SETTINGS
 from featup_app.images import sample_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -392,7 +392,7 @@ def test_the_window_closes_during_a_fit(driver, when):
 def test_a_long_fit_that_is_not_saved_is_asked_for(driver, monkeypatch):
     fitted(driver)
     asked = []
-    monkeypatch.setattr("featup_app.gui.fit_records._LONG_SECONDS", 0.0)
+    monkeypatch.setattr("featup_app.gui.fit.fit_records._LONG_SECONDS", 0.0)
     monkeypatch.setattr(QMessageBox, "question", lambda *args: asked.append(args[2]) or QMessageBox.StandardButton.No)
     driver.window.close()
     assert driver.window.isVisible()

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QMessageBox
 
 from featup_app.engine import training
 from featup_app.fields import load_upsampler
-from featup_app.gui.training_desk import TrainingDesk
+from featup_app.gui.train.training_desk import TrainingDesk
 from featup_app.images import sample_images
 
 SMALL = "tf_efficientnet_lite0"
@@ -230,7 +230,7 @@ def test_of_a_discarded_training_nothing_is_left(driver, tmp_path, monkeypatch):
 
 def test_a_failure_is_told_and_another_training_can_start(driver, photos, monkeypatch):
     def broken(result, plan, images, progress):
-        from featup_app.errors import UpsamplerError
+        from featup_app.base.errors import UpsamplerError
 
         raise UpsamplerError(f'Cannot write "{plan.output}": no space left on device; choose another name or folder.')
 

@@ -227,7 +227,7 @@ def test_torch_accepts_the_operators(exchanged):
 
 
 def test_info_tells_of_cuda(absent, capsys):
-    from featup_app.cli.facts import info
+    from featup_app.cli.info import info
 
     info(as_json=True)
     assert json.loads(capsys.readouterr().out)["cuda_operators"] == f"The CUDA operators are not used: {NO_LIBRARY}."

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from featup_app.backbones import load_backbone
+from featup_app.base.resources import resource
 from featup_app.fields import upsample
 from featup_app.images import load_image
-from featup_app.resources import resource
 
 SIZE = (120, 160)
 TOLERANCE = {"bilinear": 1e-4, "jbu": 2e-3, "implicit": 2e-3}

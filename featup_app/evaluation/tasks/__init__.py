@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featup_app.errors import EvaluationError
+from featup_app.base.errors import EvaluationError
+from featup_app.base.progress import Progress, silent
 from featup_app.evaluation.datasets import DEPTHS, LABELS, PHOTOS
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.evaluation.plan import Plan

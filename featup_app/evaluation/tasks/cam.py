@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featup_app.errors import BackboneError, EvaluationError
+from featup_app.base.errors import BackboneError, EvaluationError
+from featup_app.base.progress import Progress, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Item
 from featup_app.evaluation.explanations import (
@@ -35,7 +36,6 @@ from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.tasks.common import Job, by_method, measure_all, typical_seconds
 from featup_app.images import Image
 from featup_app.lenses.class_activation import cam
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.backbones import Backbone

@@ -10,12 +10,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from featup_app.errors import EvaluationError, FeatUpError
+from featup_app.base.errors import EvaluationError, FeatUpError
+from featup_app.base.progress import Progress, part_of
 from featup_app.evaluation.datasets import Dataset, Item
 from featup_app.evaluation.methods import PreparedMethod
 from featup_app.evaluation.plan import Values
 from featup_app.evaluation.records import Records
-from featup_app.progress import Progress
 
 _WAIT_SECONDS = 0.2
 
@@ -83,7 +83,9 @@ def measure_all(
             with records.claimed(f"{picture} {' '.join(sorted(job.key for job in jobs))}") as mine:
                 wanted = [job for job in jobs if records.find(job.key, picture) is None]
                 if mine and wanted:
-                    for job, values in measure(item, wanted, _kept(progress, item, index, len(data.items))):
+                    for job, values in measure(
+                        item, wanted, part_of(progress, index, len(data.items), words=f"measuring {item.name}")
+                    ):
                         records.keep(job.key, picture, values)
                 return mine
         except FeatUpError as error:
@@ -141,8 +143,3 @@ def fingerprint(item: Item) -> str:
 def typical_seconds(found: Sequence[Values]) -> float:
     """Median over pictures of what a job took; of several jobs of one field the first counts the making of it."""
     return float(np.median([values["seconds"] for values in found]))
-
-
-def _kept(progress: Progress, item: Item, index: int, count: int) -> Progress:
-    """Inside a picture the person keeps seeing its number; cancelling still works at every step."""
-    return lambda stage, done, total: progress(f"measuring {item.name}", index, count)

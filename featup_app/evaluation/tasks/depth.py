@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featup_app.base.progress import Progress, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.depth import FIGURES, DepthScore
 from featup_app.evaluation.plan import Plan, Values
@@ -25,7 +26,6 @@ from featup_app.evaluation.tasks.probing import (
     measure_with_probes,
     told_settings,
 )
-from featup_app.progress import Progress, silent
 
 FURTHER = ((FIGURES[1], False), ("within 1.25 (%)", True), (FIGURES[2], False))
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from featup_app.errors import EvaluationError, FeatUpError
+from featup_app.base.errors import EvaluationError, FeatUpError
+from featup_app.base.progress import Progress, part_of, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Dataset
 from featup_app.evaluation.drop_ins import drop_in, operations, trained_parameters
@@ -38,7 +39,6 @@ from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.statistics import Counts, Floats
 from featup_app.evaluation.tasks.common import Failures, fingerprint, until_done
-from featup_app.progress import Progress, silent
 
 INPUT_SIZE = 224
 """Shorter side of the backbone's input if none is asked for: features of a hundred pictures then take a minute."""
@@ -101,9 +101,7 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
     def attempt(piece: tuple[int, _Run]) -> bool:
         index, run = piece
 
-        def told(stage: str, done: int, total: int) -> None:
-            progress(f"training with {run.choice.label}, seed {run.seed}", index, len(runs))
-
+        told = part_of(progress, index, len(runs), words=f"training with {run.choice.label}, seed {run.seed}")
         told("", 0, 0)
         if records.find(run.key, _ALL) is not None:
             return True

@@ -12,7 +12,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from featup_app.errors import EvaluationError
+from featup_app.base.errors import EvaluationError
+from featup_app.base.progress import Progress, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import DEPTHS, LABELS
 from featup_app.evaluation.depth import FIGURES
@@ -33,7 +34,6 @@ from featup_app.evaluation.tasks.probing import (
     told_settings,
     whole_split,
 )
-from featup_app.progress import Progress, silent
 
 PROBES = {LABELS: ("ridge", "logistic"), DEPTHS: ("ridge", "gradient")}
 """The kinds of probes for each kind of data; all of them are used unless some are chosen."""

@@ -17,7 +17,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from featup_app.errors import EvaluationError, FeatUpError
+from featup_app.base.errors import EvaluationError, FeatUpError
+from featup_app.base.progress import Progress
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import DEPTHS, Dataset, Item
 from featup_app.evaluation.depth import (
@@ -43,7 +44,6 @@ from featup_app.evaluation.segmentation import (
 from featup_app.evaluation.tasks.common import Failures, Job, by_method, fingerprint, measure_all, until_done
 from featup_app.features import FeatureMap
 from featup_app.fields import FeatureField
-from featup_app.progress import Progress
 
 ENOUGH_SCENES = 5
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from featup_app.base.progress import Progress, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Item
 from featup_app.evaluation.methods import BASELINE, RAW, PreparedMethod
@@ -26,7 +27,6 @@ from featup_app.evaluation.tasks.common import Job, measure_all, typical_seconds
 from featup_app.lenses import SCORES, QualityReference, quality_reference, quality_scores
 from featup_app.lenses.quality import COMPONENTS
 from featup_app.multiview.reprojection import HELD_OUT_SEED, VIEWS, HeldOutViews, held_out_views, reprojection_error
-from featup_app.progress import Progress, silent
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap

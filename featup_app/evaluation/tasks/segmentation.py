@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featup_app.base.progress import Progress, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records
@@ -21,7 +22,6 @@ from featup_app.evaluation.tasks.probing import (
     told_settings,
     whole_split,
 )
-from featup_app.progress import Progress, silent
 
 FURTHER = (("pixel accuracy", True),)
 

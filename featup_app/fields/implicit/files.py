@@ -11,14 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.files import plain_facts, reason_of, replace_file
 from featup_app.features import FeatureMap
 from featup_app.fields.implicit.implicit_field import ImplicitField, LearnedUncertainty
 from featup_app.fields.implicit.network import FourierNetwork, ImplicitNetwork, PerceptronNetwork
 from featup_app.fields.implicit.recipe import FitRecipe, fit_recipe_from_facts
 from featup_app.fields.implicit.start import Start
 from featup_app.fields.implicit.views import Components
-from featup_app.files import plain_facts, reason_of, replace_file
 from featup_app.images import Image
 
 SCHEMA = "featup-app/implicit"

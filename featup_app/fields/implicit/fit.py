@@ -14,7 +14,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.progress import Progress, Stage, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.guidance import Guidance
 from featup_app.fields.implicit import planning
@@ -38,7 +39,6 @@ from featup_app.multiview import (
     held_out_views,
     reprojection_error,
 )
-from featup_app.progress import Progress, silent
 
 _RECENT = 5
 _DIVERGED = 10.0
@@ -143,7 +143,7 @@ class ImplicitFit:
                 break
             if seconds is not None and time.monotonic() - started >= seconds:
                 break
-            progress("fitting", self._step, self._steps)
+            progress("fitting", self._step, self._steps, Stage.FITTING)
             self._one_step(progress)
             watch(self.state)
         if self._points and self._best is None and not self._reason:

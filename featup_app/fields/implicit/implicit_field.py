@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.field import FeatureField
 from featup_app.fields.guidance import Guidance
@@ -17,7 +18,6 @@ from featup_app.fields.implicit.network import ImplicitNetwork, pixel_places
 from featup_app.fields.implicit.start import Start
 from featup_app.fields.implicit.views import Components
 from featup_app.images import Image
-from featup_app.progress import Progress, silent
 
 KEPT_BYTES = 2**29
 """Of component maps that a field keeps for the next lens; larger outputs are computed anew each time."""

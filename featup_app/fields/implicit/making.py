@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap
 from featup_app.fields.implicit.files import load_fit
 from featup_app.fields.implicit.fit import ImplicitFit
 from featup_app.fields.implicit.implicit_field import ImplicitField
 from featup_app.fields.implicit.recipe import FitRecipe, find_fit_recipe
 from featup_app.images import Image
-from featup_app.progress import Progress, silent
 
 
 def make_field(

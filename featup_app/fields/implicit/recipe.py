@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
 
 
 @dataclass(frozen=True)

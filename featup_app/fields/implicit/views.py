@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from featup_app.errors import UpsamplerError
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.progress import Progress, Stage, silent
 from featup_app.features import FeatureMap
 from featup_app.fields.implicit.recipe import FitRecipe
 from featup_app.images import Image
 from featup_app.multiview import Jitter, random_jitter
-from featup_app.progress import Progress, silent
 
 BATCH_PIXELS = 8 * 224 * 224
 """Pixels of the views that the backbone sees at once; between batches a fit can be cancelled."""
@@ -65,7 +65,7 @@ class ViewSource:
         )
         batch = max(1, BATCH_PIXELS // (input_hw[0] * input_hw[1]))
         while (there := sum(len(maps) for maps in self._waiting)) < count:
-            progress("features of views", self.drawn + there, self.drawn + count)
+            progress("features of views", self.drawn + there, self.drawn + count, Stage.EXTRACTING)
             pictures = torch.stack([jitter.pixels(self._pixels) for jitter in jitters[there : there + batch]])
             found = self._features.backbone.features(pictures, self._features.layer, lambda *_: _tell(progress))
             self._waiting.append(found)
@@ -80,7 +80,7 @@ class ViewSource:
 
 def _tell(progress: Progress) -> None:
     """Between the blocks of the backbone: nothing new to say, but a chance to cancel."""
-    progress("features of views", 0, 0)
+    progress("features of views", 0, 0, Stage.EXTRACTING)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,140 @@
+"""``featup-app info`` and ``featup-app backbones``: what there is on this computer."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featup_app.cli.terminal import say, say_json
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def info(as_json: AsJson = False) -> None:
+    """Show versions, devices, memory, folders, and whether the bundled weights are whole."""
+    facts = _facts()
+    if as_json:
+        say_json(facts)
+        return
+    del facts["memory_free_bytes"]
+    for title, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {entry or 'not installed'}" for name, entry in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(str(entry) for entry in value) or "none"
+        say(f"{title.replace('_', ' ') + ':':<18} {value}")
+
+
+def _facts() -> dict[str, Any]:
+    import torch
+    from huggingface_hub import constants
+
+    import featup_app
+    from featup_app.backbones import list_backbones
+    from featup_app.base.words import human_bytes
+    from featup_app.engine.memory import available_bytes
+    from featup_app.engine.preferences import config_folder
+    from featup_app.ops.cuda import cuda_status
+
+    status = featup_app.ops.native_status()
+    cuda = torch.cuda.is_available()
+    return {
+        "version": featup_app.__version__,
+        "versions": {
+            "python": platform.python_version(),
+            **{title: _version(name) for title, name in _PACKAGES.items()},
+        },
+        "system": platform.platform(),
+        "devices": [
+            "cpu",
+            *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count() * cuda)),
+        ],
+        "cuda": f"available, CUDA {torch.version.cuda}" if cuda else "not available",
+        "threads": torch.get_num_threads(),
+        "native": status.backend,
+        "native_detail": status.detail,
+        "cuda_operators": cuda_status(),
+        "memory_free": human_bytes(available_bytes()),
+        "memory_free_bytes": available_bytes(),
+        "weights_cache": constants.HF_HUB_CACHE,
+        "settings_folder": str(config_folder()),
+        "bundled_weights": {entry.name: _weights_state(entry.bundled) for entry in list_backbones() if entry.bundled},
+    }
+
+
+_PACKAGES = {"torch": "torch", "timm": "timm", "numpy": "numpy", "Qt": "PySide6-Essentials"}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _weights_state(name: str) -> str:
+    """Whether a bundled file is what was shipped: "ok", "missing", or "damaged"."""
+    from featup_app.base.resources import resource
+
+    try:
+        path = resource("weights", name)
+        sums = resource("weights", "SHA256SUMS").read_text(encoding="ascii")
+    except FileNotFoundError:
+        return "missing"
+    expected = {line.split()[1].lstrip("*"): line.split()[0] for line in sums.splitlines() if line.strip()}
+    return "ok" if _sha256(path) == expected.get(name) else "damaged"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def backbones(as_json: AsJson = False) -> None:
+    """List the pretrained models: which come with the program, are on this computer, or would be downloaded.
+
+    Any other model of the timm library can be named as well.
+    """
+    from featup_app.backbones import list_backbones, status
+
+    entries = [
+        {
+            "name": entry.name,
+            "title": entry.title,
+            "status": status(entry),
+            "stride": entry.stride,
+            "classes": entry.classes,
+            "licence": entry.licence,
+            "description": entry.description,
+        }
+        for entry in list_backbones()
+    ]
+    if as_json:
+        say_json(entries)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "title", "weights", "stride", "licence"):
+        table.add_column(title, no_wrap=title == "name", justify="right" if title == "stride" else "left")
+    words = {"bundled": "bundled", "cached": "on this computer", "download": "needs a download"}
+    for entry in entries:
+        table.add_row(
+            str(entry["name"]),
+            str(entry["title"]),
+            words[str(entry["status"])],
+            str(entry["stride"]),
+            str(entry["licence"]),
+        )
+    width = None if os.isatty(1) else 200  # in a file or a pipe no line is broken
+    Console(width=width).print(table)

@@ -1,0 +1,1 @@
+"""Fits of the implicit method: settings, progress, records."""

@@ -1,0 +1,75 @@
+"""Asks the engine for the pictures of the tab of the fit panel that is in front, and shows them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from featup_app.engine.fitting import LearnedPictures, compare_fits
+from featup_app.engine.jobs import Job
+from featup_app.gui.engine_bridge import EngineBridge
+from featup_app.gui.fit.fit_panel import COMPARE, LEARNED, FitPanel
+from featup_app.gui.fit.fit_records import FitRecord
+from featup_app.gui.studio import Studio
+
+_LEARN, _COMPARE = "fit learned", "fit compare"
+_REDRAW_SECONDS = 3.0
+"""Between two drawings for a fit that is under way."""
+
+
+class FitDrawing:
+    """Fills two tabs of a panel.
+
+    Args:
+        panel: has the tabs.
+        studio: knows which image and fit are seen.
+        engine: computes.
+    """
+
+    def __init__(self, panel: FitPanel, studio: Studio, engine: EngineBridge) -> None:
+        self._panel, self._studio, self._engine = panel, studio, engine
+        self._drawn = 0.0
+        engine.succeeded.connect(self._answered)
+
+    def draw(self, record: FitRecord | None, alike: Sequence[FitRecord], *, live: bool = False) -> None:
+        """Ask for the pictures of the tab in front.
+
+        Args:
+            record: the fit that is seen.
+            alike: fits of the same features, to compare it with.
+            live: the fit goes on, so that there is no need to draw it every time.
+        """
+        now = time.monotonic()
+        if live and now - self._drawn < _REDRAW_SECONDS:
+            return
+        self._drawn = now
+        place, panel = self._panel.tabs.currentIndex(), self._panel
+        if place == LEARNED:
+            if record is None or not record.usable:
+                panel.learned.clear()
+                return
+            number = record.number
+            if panel.learned.fit != number:
+                panel.learned.clear(waiting=True)
+            self._engine.compute(_LEARN, lambda session, progress: session.fits.learned(number, progress))
+        elif place == COMPARE:
+            self._compare([other.number for other in alike if other.usable])
+
+    def _compare(self, numbers: Sequence[int]) -> None:
+        image, settings, options = self._studio.image, self._studio.settings, self._studio.pca_options
+        if image is None or not numbers:
+            self._panel.comparison.clear()
+            return
+        if not self._panel.comparison.boxes:
+            self._panel.comparison.clear(waiting=True)
+        self._engine.compute(
+            _COMPARE, lambda session, progress: compare_fits(session, image, settings, numbers, options, progress)
+        )
+
+    def _answered(self, job: Job, result: Any) -> None:
+        if job.kind == _LEARN and isinstance(result, LearnedPictures):
+            if result.number == self._studio.fit:
+                self._panel.learned.show_pictures(result)
+        elif job.kind == _COMPARE:
+            self._panel.comparison.show_pictures(result, self._studio.fit)

@@ -1,0 +1,1 @@
+"""The tab with label-free scores of all methods."""

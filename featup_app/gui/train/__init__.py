@@ -1,0 +1,1 @@
+"""Training an upsampler in the window."""

@@ -1,0 +1,272 @@
+"""Tools > Train upsampler: from the dialog over the panel to the message at the end. Training has a thread of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtWidgets import QDockWidget, QMessageBox
+
+from featup_app.base.progress import Stage
+from featup_app.base.words import human_duration
+from featup_app.engine.jobs import Job, Lane, Progressed
+from featup_app.engine.training import (
+    DETAIL_RESTORED,
+    TrainingControl,
+    TrainingOutcome,
+    TrainingPlan,
+    TrainingSurvey,
+    Workshop,
+)
+from featup_app.gui.engine_bridge import JobSignals
+from featup_app.gui.figures import percent_below
+from featup_app.gui.train.training_dialog import TrainingDialog
+from featup_app.gui.train.training_panel import TrainingPanel, TrainingProgress
+
+if TYPE_CHECKING:
+    from featup_app.gui.window import MainWindow
+
+_SURVEY, _TRAIN = "survey", "train"
+_HEIGHT = 260
+"""Pixels that the panel takes when it appears, so that the pictures stay the largest thing."""
+
+
+class TrainingDesk(JobSignals):
+    """Runs one training at a time for a window.
+
+    Its lane, and with it the thread, comes to life with the first dialog. Its jobs come and go without touching those of the
+    engine, so that views are computed while it trains.
+
+    Args:
+        window: gets the panel, the progress and the messages.
+    """
+
+    watched = Signal(object)
+
+    def __init__(self, window: MainWindow) -> None:
+        super().__init__(window)
+        self._window = window
+        self._lane: Lane | None = None
+        self._workshop = Workshop()
+        self._control: TrainingControl | None = None
+        self._job = 0
+        self._outcome: TrainingOutcome | None = None
+        self._close_after = False
+        self._dialog: TrainingDialog | None = None
+        self._survey = 0
+        self.panel = TrainingPanel()
+        self.progress = TrainingProgress()
+        self.dock = QDockWidget("Training")
+        self.dock.setObjectName("training")
+        self.dock.setWidget(self.panel)
+
+        self.panel.pause_toggled.connect(self._pause)
+        self.panel.stop_asked.connect(self._stop)
+        self.panel.discard_asked.connect(self._ask_to_discard)
+        self.panel.use_asked.connect(self.use)
+        self.watched.connect(self._show_state)
+        self.progressed.connect(self._progressed)
+        self.succeeded.connect(self._succeeded)
+        self.failed.connect(self._failed)
+        self.stopped.connect(self._stopped)
+        self.finished.connect(self._finished)
+
+    @property
+    def running(self) -> bool:
+        """Whether a training is under way."""
+        return self._control is not None
+
+    @property
+    def dialog(self) -> TrainingDialog | None:
+        """The dialog while it is open."""
+        return self._dialog
+
+    # -- before ----------------------------------------------------------------------------------------------------
+
+    def open_dialog(self) -> None:
+        """Ask for a plan; while a training runs, show it instead."""
+        if self.running:
+            self.dock.show()
+            self.dock.raise_()
+            self._window.notice.tell("information", "A training is under way; stop it before you start another.")
+            return
+        image = self._window.studio.image
+        own = image is not None and image.path is not None and "resources" not in image.path.parts
+        folder = str(image.path.parent) if own else ""
+        dialog = TrainingDialog(self._window, self._window.studio.settings, folder)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.survey_asked.connect(self._look)
+        dialog.accepted.connect(lambda: self.start(dialog.plan()))
+        dialog.finished.connect(self._dialog_closed)
+        self._dialog = dialog
+        dialog.open()
+
+    def _look(self, plan: TrainingPlan) -> None:
+        self._survey = self._own_lane().submit(_SURVEY, lambda progress: self._workshop.survey(plan, progress)).id
+
+    def _dialog_closed(self) -> None:
+        self._dialog = None
+        if self._lane is not None:
+            self._lane.cancel(_SURVEY)
+
+    # -- during ----------------------------------------------------------------------------------------------------
+
+    def start(self, plan: TrainingPlan) -> None:
+        """Begin to train."""
+        control = self._control = TrainingControl()
+        self._outcome = None
+        names = " and ".join(plan.backbones)
+        self.panel.begin(f"universal, {names}" if len(plan.backbones) > 1 else names)
+        self.progress.show_share("Training: preparing", 0, 0)
+        if not self.dock.isVisible():
+            self.dock.show()
+            self._window.resizeDocks([self.dock], [_HEIGHT], Qt.Orientation.Vertical)
+        self.dock.raise_()
+
+        def work(progress: Any) -> TrainingOutcome:
+            return self._workshop.train(plan, control, watch=self.watched.emit, progress=progress)
+
+        self._job = self._own_lane().submit(_TRAIN, work).id
+
+    def _own_lane(self) -> Lane:
+        if self._lane is None:
+            self._lane = self.lane("featup-training")
+        return self._lane
+
+    def _progressed(self, event: Progressed) -> None:
+        """What is done before and after the steps; of those the states tell more."""
+        measuring = event.stage is Stage.MEASURING and bool(self.panel.curve.points)
+        if event.job.id == self._job and event.stage is not Stage.TRAINING and not measuring:
+            self.panel.show_stage(event.words, event.done, event.total, event.stage)
+            self.progress.show_share(f"Training: {event.words}", event.done, event.total)
+
+    def _show_state(self, state: Any) -> None:
+        if self.running:
+            self.panel.show_state(state)
+            left = f", {human_duration(state.seconds_left)} left" if state.steps_per_second else ""
+            self.progress.show_share(f"Training {100 * state.fraction:.0f} %{left}", state.fraction, 1)
+
+    def _pause(self, paused: bool) -> None:
+        if self._control is not None:
+            (self._control.pause if paused else self._control.go_on)()
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.stop()
+            self.panel.show_stopping()
+
+    def _ask_to_discard(self) -> None:
+        question = "Give this training up? Nothing of it is saved but the features of the images."
+        if self.running and QMessageBox.question(self._window, "Training", question) == QMessageBox.StandardButton.Yes:
+            self.discard()
+
+    def discard(self) -> None:
+        """Give the training up; nothing but cached features is left of it."""
+        if self._lane is not None:
+            self._lane.cancel(_TRAIN)
+
+    # -- after -----------------------------------------------------------------------------------------------------
+
+    def use(self) -> None:
+        """Show views with the weights that were trained last, of the backbone that they were trained for."""
+        if self._outcome is None:
+            return
+        plan, settings = self._outcome.plan, self._window.studio.settings
+        changes: dict[str, str | None] = {}
+        if len(plan.backbones) == 1:
+            changes = {"backbone": plan.backbones[0], "layer": plan.layer, "weights_file": plan.weights_file}
+            if settings.backbone != plan.backbones[0]:
+                changes["input_size"] = None
+        self._window.studio.load_upsampler(str(plan.output), **changes)
+
+    def _succeeded(self, job: Job, result: Any) -> None:
+        if isinstance(result, TrainingSurvey):
+            if job.id == self._survey and self._dialog is not None:
+                self._dialog.show_survey(result)
+        elif isinstance(result, TrainingOutcome):
+            self._outcome = result
+            sentence = outcome_sentence(result)
+            self.panel.show_end(f"{'Stopped' if result.stopped else 'Finished'} at step {result.steps}", result)
+            self._window.notice.tell(
+                "warning" if result.notes else "information", sentence, action=("Use it now", self.use)
+            )
+
+    def _failed(self, job: Job, sentence: str, details: str) -> None:
+        if job.kind == _SURVEY:
+            if job.id == self._survey and self._dialog is not None:
+                self._dialog.show_problem(sentence)
+            return
+        self._close_after = False  # lest the sentence be gone with the window
+        self.panel.show_end("The training failed")
+        self._window.notice.tell("error", sentence, details=details)
+
+    def _stopped(self, job: Job) -> None:
+        if job.id != self._job:
+            return
+        if self._control is not None and self._control.stopped:
+            self.panel.show_end("Stopped before there was anything to keep")
+            self._window.notice.tell(
+                "information", "The training was stopped before its first measurement, so there was nothing to keep."
+            )
+        else:
+            self.panel.show_end("Training discarded")
+
+    def _finished(self, job: Job) -> None:
+        if job.id != self._job:
+            return
+        self._control = None
+        self.progress.hide()
+        if self._close_after:
+            QTimer.singleShot(0, self._window.close)
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def may_close(self) -> bool:
+        """Whether the window may close now; asks what becomes of a training that is under way.
+
+        If its state is to be kept, the window closes by itself once that is saved.
+        """
+        if not self.running:
+            return True
+        answer = self._ask_before_close()
+        if answer == "keep" and self.running:
+            self._close_after = True
+            self._stop()
+        return answer == "discard" or (answer == "keep" and not self.running)
+
+    def _ask_before_close(self) -> str:
+        """ "keep", "discard" or "stay"."""
+        box = QMessageBox(self._window)
+        box.setWindowTitle("Training")
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setText("An upsampler is being trained. Stop the training and keep its best state?")
+        keep = box.addButton("Stop and keep", QMessageBox.ButtonRole.AcceptRole)
+        discard = box.addButton("Discard", QMessageBox.ButtonRole.DestructiveRole)
+        stay = box.addButton("Go on training", QMessageBox.ButtonRole.RejectRole)
+        box.setDefaultButton(keep)
+        box.setEscapeButton(stay)
+        box.exec()
+        return {keep: "keep", discard: "discard"}.get(box.clickedButton(), "stay")
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Give up what runs and end the thread."""
+        if self._lane is not None:
+            self._lane.close(timeout)
+
+
+def outcome_sentence(outcome: TrainingOutcome) -> str:
+    """What a training gave, for the message at its end."""
+    saved = f"Saved as {outcome.files[0].name} in {outcome.files[0].parent}."
+    restored = f" {DETAIL_RESTORED}" if outcome.restored else ""
+    if outcome.best_step == 0 and not outcome.restored:
+        return (
+            f"{outcome.steps} steps of training found nothing better than the classical filter that they start from "
+            f"(held-out error {outcome.error:.3f}); train longer, or on more images. {saved}"
+        )
+    gain = percent_below(outcome.error, outcome.bilinear)
+    notes = f" {' '.join(outcome.notes[:2])}" if outcome.notes else ""
+    more = f" ({len(outcome.notes) - 2} more like that.)" if len(outcome.notes) > 2 else ""
+    return (
+        f"The trained upsampler's held-out error is {outcome.error:.3f}, {gain} than bilinear ({outcome.bilinear:.3f}). "
+        f"{saved}{restored}{notes}{more}"
+    )

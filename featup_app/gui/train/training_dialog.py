@@ -1,0 +1,326 @@
+"""What an upsampler is trained on and for, how long, and where its weights go; and what that will take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QIcon
+from PySide6.QtWidgets import (
+    QComboBox,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSpinBox,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from featup_app.backbones import list_backbones
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.words import human_bytes, human_duration
+from featup_app.engine.training import CACHE_BUDGET, UNIVERSAL, TrainingPlan, TrainingSurvey, proposed_output
+from featup_app.engine.views import ViewSettings
+from featup_app.gui import style
+from featup_app.images import IMAGE_SUFFIXES
+
+_TYPING = 400
+"""Milliseconds without a change before the images are looked at."""
+
+_LENGTHS = {"minutes": 15, "steps": 2000}
+_IMAGES_TIP = (
+    "Pictures of the kind you work with; they need no labels. A few dozen are enough to begin with, hundreds are better. "
+    "A tenth of them is kept for measuring."
+)
+_FEATURES_TIP = (
+    "Whose features the upsampler learns to sharpen. A universal upsampler serves every backbone; one of its own fits a "
+    "backbone a little better."
+)
+_LENGTH_TIP = (
+    "How long it trains at most; you can stop earlier and keep the best state. Minutes do not count preparation."
+)
+_OUTPUT_TIP = "The weights, and beside them a report (.json) and the curve (.png)"
+_SEED_TIP = "Which views, images and directions are drawn by chance: the same number gives the same training again"
+_WAITING = "Looking at the images…"
+
+
+class TrainingDialog(QDialog):
+    """Chooses a :class:`TrainingPlan`.
+
+    Signals:
+        survey_asked(TrainingPlan): the plan has changed; :meth:`show_survey` or :meth:`show_problem` is awaited.
+
+    Args:
+        parent: the window.
+        settings: name the backbone and layer that are offered.
+        folder: where the images are looked for first; empty for none.
+    """
+
+    survey_asked = Signal(object)
+
+    def __init__(self, parent: QWidget, settings: ViewSettings, folder: str) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Train upsampler")
+        self.setMinimumWidth(620)
+        self._settings = settings
+        self._picked: tuple[Path, ...] = ()
+        self._surveyed: TrainingPlan | None = None
+
+        self.images = QLineEdit(folder)
+        self.images.setPlaceholderText("a folder of pictures")
+        self.images.setAccessibleName("Images")
+        self.images.setToolTip(_IMAGES_TIP)
+        self.features = QComboBox()
+        self.features.setAccessibleName("Features")
+        self.features.setToolTip(_FEATURES_TIP)
+        self.features.addItem(_features_title(settings), (settings.backbone,))
+        self.features.addItem("Universal: both bundled backbones", UNIVERSAL)
+        self.length = QSpinBox()
+        self.length.setRange(1, 1_000_000)
+        self.length.setGroupSeparatorShown(True)
+        self.length.setMinimumWidth(110)
+        self.length.setAccessibleName("Length")
+        self.length.setToolTip(_LENGTH_TIP)
+        self.unit = QComboBox()
+        self.unit.setAccessibleName("Unit of the length")
+        self.unit.setToolTip(_LENGTH_TIP)
+        for unit in _LENGTHS:
+            self.unit.addItem(unit, unit)
+        self.length.setValue(_LENGTHS["minutes"])
+        self.output = QLineEdit("")
+        self.output.setAccessibleName("Weights")
+        self.output.setToolTip(_OUTPUT_TIP)
+        self.output.textChanged.connect(lambda text: self.output.setToolTip(f"{text}\n{_OUTPUT_TIP}"))
+        self.seed = QSpinBox()
+        self.seed.setRange(0, 2**31 - 1)
+        self.seed.setMinimumWidth(110)
+        self.seed.setAccessibleName("Seed")
+        self.seed.setToolTip(_SEED_TIP)
+        self.estimate = QLabel("", objectName="muted")
+        self.estimate.setWordWrap(True)
+        self.problem = QLabel("")
+        self.problem.setWordWrap(True)
+        for label in (self.estimate, self.problem):  # one takes the place of the other
+            label.setMinimumHeight(3 * label.fontMetrics().lineSpacing() + 4)
+            label.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.problem.hide()
+        self._lay_out()
+        self._propose_output()
+
+        self._typing = QTimer(self, singleShot=True, interval=_TYPING)
+        self._typing.timeout.connect(self._ask_for_survey)
+        self.images.textEdited.connect(self._forget_picked)
+        self.images.textChanged.connect(self._changed)
+        self.output.textChanged.connect(self._changed)
+        self.features.currentIndexChanged.connect(self._propose_output)
+        self.features.currentIndexChanged.connect(self._changed)
+        self.unit.currentIndexChanged.connect(self._propose_length)
+        self.length.valueChanged.connect(self._changed)
+        self.seed.valueChanged.connect(self._changed)
+        self._changed()
+
+    def _lay_out(self) -> None:
+        images = _row(self.images, _button("Folder…", "Choose a folder", self._choose_folder))
+        images.addWidget(_button("Files…", "Choose image files", self._choose_files))
+        length = _row(self.length, self.unit)
+        length.setStretch(0, 0)
+        length.addStretch(1)
+        seed = _row(self.seed)
+        seed.setStretch(0, 0)
+        seed.addStretch(1)
+        form = self._form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.setVerticalSpacing(10)
+        for title, field, tip in (
+            ("Images", images, _IMAGES_TIP),
+            ("Features", self.features, _FEATURES_TIP),
+            ("Length", length, _LENGTH_TIP),
+            ("Weights", _row(self.output, _button("Browse…", "Choose a name", self._choose_output)), _OUTPUT_TIP),
+        ):
+            label = QLabel(title)
+            label.setToolTip(tip)
+            form.addRow(label, field)
+        self.more = QToolButton()
+        self.more.setText("More")
+        self.more.setAutoRaise(True)
+        self.more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.more.setToolTip("Settings that seldom matter")
+        self.more.clicked.connect(lambda: self._show_more(not self.seed.isVisible()))
+        form.addRow(self.more)
+        label = QLabel("Seed")
+        label.setToolTip(_SEED_TIP)
+        form.addRow(label, seed)
+        self._show_more(False)
+
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
+        self.start = buttons.button(QDialogButtonBox.StandardButton.Ok)
+        self.start.setText("Start training")
+        self.start.setProperty("primary", True)
+        for button in buttons.buttons():
+            button.setIcon(QIcon())
+        buttons.accepted.connect(self.accept)
+        buttons.rejected.connect(self.reject)
+        layout = QVBoxLayout(self)
+        layout.setSpacing(10)
+        layout.addLayout(form)
+        layout.addWidget(self.estimate)
+        layout.addWidget(self.problem)
+        layout.addWidget(buttons)
+
+    def _show_more(self, shown: bool) -> None:
+        self._form.setRowVisible(self._form.rowCount() - 1, shown)
+        self.more.setIcon(style.icon("chevron-up" if shown else "chevron-down"))
+        self.adjustSize()
+
+    # -- the plan --------------------------------------------------------------------------------------------------
+
+    def plan(self) -> TrainingPlan:
+        """What is chosen now, whether or not it can be done."""
+        text = self.images.text().strip()
+        places = self._picked or ((Path(text).expanduser(),) if text else ())
+        backbones = tuple(self.features.currentData())
+        single = len(backbones) == 1
+        amount = self.length.value()
+        return TrainingPlan(
+            places=places,
+            backbones=backbones,
+            output=Path(self.output.text().strip()).expanduser(),
+            layer=self._settings.layer if single else None,
+            weights_file=self._settings.weights_file if single else None,
+            steps=amount if self.unit.currentData() == "steps" else None,
+            minutes=float(amount) if self.unit.currentData() == "minutes" else None,
+            seed=self.seed.value(),
+        )
+
+    def show_survey(self, survey: TrainingSurvey) -> None:
+        """What the plan will take; it can be started if the disk has room."""
+        plan = self.plan()
+        trained = max(1, survey.images - survey.held_out)
+        pictures = f"{survey.images} images" if survey.images > 1 else "1 image"
+        lines = [f"{pictures} found: {trained} to train on, {survey.held_out} to measure on."]
+        limit = (
+            f", the most that it may take ({human_bytes(CACHE_BUDGET)})" if survey.cache_bytes >= CACHE_BUDGET else ""
+        )
+        time, disk = human_duration(survey.feature_seconds), human_bytes(survey.cache_bytes)
+        lines.append(
+            f"First the features: at most {time} and {disk} of disk{limit}; they are kept for later trainings."
+        )
+        if plan.minutes is not None:
+            lines.append(
+                f"Then {human_duration(60 * plan.minutes)} of training, and about a tenth of that for measuring."
+            )
+        else:
+            lines.append(f"Then {plan.steps} steps; the time left is shown once they run.")
+        self.estimate.setText("\n".join(lines))
+        if survey.free_bytes < survey.cache_bytes:
+            needed, free = human_bytes(survey.cache_bytes), human_bytes(survey.free_bytes)
+            self.show_problem(
+                f"The features need {needed}, but only {free} are free on the disk of the cache; give fewer images, or set "
+                "FEATUP_CACHE_DIR to a folder on another disk."
+            )
+            return
+        self._surveyed = plan
+        self._show_problem("")
+
+    def show_problem(self, sentence: str) -> None:
+        """Why this plan cannot be done."""
+        self._surveyed = None
+        if self.estimate.text() == _WAITING:
+            self.estimate.setText("")
+        self._show_problem(sentence)
+
+    def _show_problem(self, sentence: str) -> None:
+        self.problem.setText(sentence)
+        shown, hidden = (self.problem, self.estimate) if sentence else (self.estimate, self.problem)
+        hidden.hide()  # first, lest the dialog grow for both
+        shown.show()
+        self.start.setEnabled(not sentence and self._surveyed == self.plan())
+
+    def _changed(self) -> None:
+        """What costs nothing to look at is told at once; the rest when the person pauses."""
+        self.start.setEnabled(False)
+        self._surveyed = None
+        try:
+            self.plan().check()
+        except UpsamplerError as error:
+            self._typing.stop()
+            self.estimate.setText("")
+            self._show_problem(str(error))
+            return
+        self._show_problem("")
+        self.estimate.setText(_WAITING)
+        self._typing.start()
+
+    def _ask_for_survey(self) -> None:
+        self.survey_asked.emit(self.plan())
+
+    # -- choosing --------------------------------------------------------------------------------------------------
+
+    def _forget_picked(self) -> None:
+        self._picked = ()
+
+    def _choose_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder of images", self._folder())
+        if folder:
+            self._picked = ()
+            self.images.setText(folder)
+
+    def _choose_files(self) -> None:
+        patterns = " ".join(f"*{suffix}" for suffix in IMAGE_SUFFIXES)
+        files, _ = QFileDialog.getOpenFileNames(
+            self, "Images to train on", self._folder(), f"Pictures ({patterns});;All files (*)"
+        )
+        if files:
+            self._picked = tuple(Path(file) for file in files)
+            count = f"{len(files)} files" if len(files) > 1 else self._picked[0].name
+            self.images.setText(f"{count} in {self._picked[0].parent}")
+            self._changed()
+
+    def _choose_output(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Weights of the upsampler", self.output.text(), "Upsamplers (*.safetensors)"
+        )
+        if path:
+            self.output.setText(path if path.lower().endswith(".safetensors") else f"{path}.safetensors")
+
+    def _folder(self) -> str:
+        return str(self._picked[0].parent) if self._picked else self.images.text().strip() or str(Path.home())
+
+    def _propose_output(self) -> None:
+        plan = self.plan()
+        self.output.setText(str(proposed_output(plan.backbones, plan.layer, date.today())))
+        self.output.setCursorPosition(len(self.output.text()))
+
+    def _propose_length(self) -> None:
+        self.length.setValue(_LENGTHS[self.unit.currentData()])
+        self._changed()
+
+
+def _features_title(settings: ViewSettings) -> str:
+    known = {info.name: info for info in list_backbones()}.get(settings.backbone)
+    layer = settings.layer or (known.default_layer if known else None) or "default layer"
+    return f"{known.title if known else settings.backbone}, {layer}"
+
+
+def _button(title: str, tip: str, call: Callable[[], object]) -> QPushButton:
+    button = QPushButton(title)
+    button.setAutoDefault(False)
+    button.setToolTip(tip)
+    button.clicked.connect(lambda: call())
+    return button
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
+    """Side by side; the first takes the room."""
+    row = QHBoxLayout()
+    for index, widget in enumerate(widgets):
+        row.addWidget(widget, int(index == 0))
+    return row

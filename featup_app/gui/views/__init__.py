@@ -1,0 +1,1 @@
+"""The linked views of an image, and the tabs with their settings."""

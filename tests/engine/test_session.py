@@ -1,0 +1,374 @@
+"""The session with the bundled backbones on a photo: sizes, caches, notes, limits, cancellation, determinism."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import featup_app.fields.window_kernels as window_kernels
+import featup_app.lenses.principal_components as principal_components
+from featup_app.backbones import Backbone
+from featup_app.base.errors import BackboneError, Cancelled, LensError, SizeError
+from featup_app.base.resources import resource
+from featup_app.engine.session import CLASSIFIER, Session
+from featup_app.engine.views import PCAOptions, ViewSettings
+from featup_app.fields import METHODS
+from featup_app.images import Image, image_from_array, load_image
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+DINO = ViewSettings(input_size="98", output_size="101x147")
+SMALL = ViewSettings(input_size="56", output_size="43x62")
+LITE = ViewSettings(backbone=CLASSIFIER, input_size="128", output_size="75x110")
+ALL_METHODS = [method.name for method in METHODS if not method.fitted]  # a fit takes too long for these
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image:
+    """A part of a photo, not square: a cup of coffee."""
+    return image_from_array(load_image(resource("images", "coffee.jpg")).pixels[60:340:2, 120:530:2])
+
+
+@pytest.fixture(scope="module")
+def session() -> Session:
+    return Session(device="cpu")
+
+
+@pytest.fixture
+def fresh(session: Session) -> Callable[..., Session]:
+    """Makes sessions that remember nothing but the loaded backbones, which no request changes."""
+    for name in (DINO, LITE):
+        session.backbone(name)
+
+    def make(**options) -> Session:
+        other = Session(device="cpu", **options)
+        other._backbones = session._backbones
+        return other
+
+    return make
+
+
+@pytest.fixture
+def runs(monkeypatch) -> list[str]:
+    """What the backbones are asked to compute, as it happens."""
+    told: list[str] = []
+
+    def counted(name: str) -> None:
+        original = getattr(Backbone, name)
+
+        def wrapper(self, *args, **kwargs):
+            told.append(f"{self.name} {name}")
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(Backbone, name, wrapper)
+
+    counted("extract")
+    counted("logits")
+    return told
+
+
+# -- sizes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+@pytest.mark.parametrize(
+    ("output_size", "size"), [("101x147", (101, 147)), ("image", (140, 205)), ("33", (33, 48)), ("1x1", (1, 1))]
+)
+def test_every_view_has_the_size_that_was_asked_for(session, photo, method, output_size, size):
+    settings = DINO.with_(method=method, output_size=output_size)
+    pca = session.pca_view(photo, settings)
+    assert pca.values.shape == (3, *size)
+    assert pca.picture().shape == (*size, 3)
+    assert pca.picture().dtype == np.uint8
+    similarity = session.similarity_view(photo, settings, (100.5, 70.5))
+    assert similarity.values.shape == size
+    assert np.abs(similarity.values).max() <= 1
+    cam = session.cam_view(photo, settings)
+    assert cam.values.shape == size
+    for view in (pca, similarity, cam):
+        assert view.facts.size == size
+        assert view.facts.method == method
+        assert view.facts.geometry.image_hw == (140, 205)
+        assert np.isfinite(view.values).all()
+        assert view.values.dtype == np.float32
+        assert view.picture().shape == (*size, 3)
+    assert pca.facts.geometry == similarity.facts.geometry
+    assert pca.facts.geometry.grid_hw == (7, 10)
+
+
+def test_sizes_in_times_of_the_grid(session, photo):
+    assert session.pca_view(photo, DINO.with_(output_size="3x")).facts.size == (21, 30)
+    assert session.output_size(photo, DINO.with_(output_size="grid")) == (7, 10)
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_the_query_is_one_and_is_where_it_was_set(session, photo, method):
+    settings = DINO.with_(method=method)
+    for point in ((0.5, 0.5), (204.5, 139.5), (77.3, 101.9)):
+        view = session.similarity_view(photo, settings, point)
+        row, column = view.facts.geometry.pixel_of(point, view.facts.size)
+        assert view.values[row, column] == pytest.approx(1, abs=1e-6)
+        assert view.point == point
+
+
+# -- what is remembered --------------------------------------------------------------------------------------------------
+
+
+def test_a_second_look_runs_no_backbone(fresh, photo, runs):
+    session = fresh()
+    session.pca_view(photo, DINO)
+    assert runs == ["dinov2-s14-imgfocus extract"]
+    first = session.similarity_view(photo, DINO, (50, 50))
+    again = session.similarity_view(photo, DINO, (50, 50))
+    assert np.array_equal(first.values, again.values)
+    session.similarity_view(photo, DINO, (90, 20))
+    session.pca_view(photo, DINO, PCAOptions(numbers=(4, 5, 6), fit="field"))
+    session.pca_view(photo, DINO.with_(method="bilinear", output_size="image"))
+    assert runs == ["dinov2-s14-imgfocus extract"]
+    session.cam_view(photo, DINO)
+    assert runs[1:] == [f"{CLASSIFIER} logits", f"{CLASSIFIER} extract"]
+    session.cam_view(photo, DINO, "espresso")
+    session.cam_view(photo, DINO.with_(method="lowres"), 967)
+    assert len(runs) == 3
+    session.pca_view(photo, DINO.with_(layer="block 3"))
+    session.pca_view(photo, DINO.with_(input_size="112"))
+    assert runs[3:] == ["dinov2-s14-imgfocus extract"] * 2
+
+
+def test_another_image_is_another_result(fresh, photo, runs):
+    session = fresh()
+    mirrored = image_from_array(photo.pixels[:, ::-1])
+    assert not np.array_equal(session.pca_view(photo, DINO).pixels, session.pca_view(mirrored, DINO).pixels)
+    assert len(runs) == 2
+
+
+def test_what_is_remembered_is_limited(fresh, photo):
+    session = fresh()
+    for rows in range(12):
+        session.pca_view(image_from_array(photo.pixels[rows : rows + 20, :40]), LITE.with_(input_size="32"))
+    for remembered in (session._maps, session._fields, session._bases):
+        assert len(remembered._items) == remembered._limit
+
+
+def test_colours_fitted_on_the_grid_mean_the_same_for_every_method(fresh, photo):
+    session = fresh()
+    views = {method: session.pca_view(photo, DINO.with_(method=method)) for method in ALL_METHODS}
+    assert len(session._bases._items) == 1
+    assert len({view.explained for view in views.values()}) == 1
+    for channel in range(3):  # one value is one colour, whatever the method
+        values = np.concatenate([view.values[channel].ravel() for view in views.values()])
+        colours = np.concatenate([view.pixels[..., channel].ravel() for view in views.values()])
+        assert (np.diff(colours[np.argsort(values, kind="stable")].astype(int)) >= 0).all()
+
+
+def test_colours_fitted_on_the_field_or_on_all_methods_together(fresh, photo):
+    session = fresh()
+    field = {m: session.pca_view(photo, DINO.with_(method=m), PCAOptions(fit="field")) for m in ("lowres", "jbu")}
+    assert field["lowres"].explained != field["jbu"].explained
+    joint = {m: session.pca_view(photo, DINO.with_(method=m), PCAOptions(fit="joint")) for m in ("lowres", "jbu")}
+    assert joint["lowres"].explained == joint["jbu"].explained
+    assert joint["jbu"].explained != field["jbu"].explained
+
+
+# -- classes -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_backbone_without_classes_takes_those_of_the_classifier_and_says_so(session, photo):
+    view = session.cam_view(photo, DINO)
+    assert view.note is not None
+    assert "DINOv2" in view.note
+    assert view.note.endswith(".")
+    assert view.facts.backbone == CLASSIFIER
+    assert view.facts.backbone_title in view.note
+    assert view.kind == "CAM"
+    assert len(view.class_names) == 1000
+    assert [choice.probability for choice in view.top] == sorted((c.probability for c in view.top), reverse=True)
+    assert view.chosen == view.top[0]
+    assert view.chosen.name in ("espresso", "cup", "coffee mug", "eggnog")
+
+
+def test_a_backbone_with_classes_explains_its_own_without_a_note(session, photo):
+    view = session.cam_view(photo, LITE)
+    assert view.note is None
+    assert view.facts.backbone == CLASSIFIER
+    assert view.facts.size == (75, 110)
+
+
+def test_the_map_of_a_linear_head_averages_to_the_score(session, photo):
+    """CAM's defining property, on the grid: the mean of the map plus the bias is the class's score."""
+    settings = LITE.with_(method="lowres", output_size="grid")
+    view = session.cam_view(photo, settings, "espresso")
+    backbone = session.backbone(settings)
+    score = float(backbone.logits(photo, size="128")[view.chosen.index])
+    bias = float(backbone.model.get_classifier().bias[view.chosen.index])
+    assert view.values.mean() + bias == pytest.approx(score, abs=1e-3)
+
+
+def test_classes_by_name_by_number_and_by_text_of_a_number(session, photo):
+    views = [session.cam_view(photo, LITE, chosen) for chosen in ("espresso", "ESPRESSO ", 967, "967")]
+    assert {view.chosen.index for view in views} == {967}
+    assert all(np.array_equal(view.values, views[0].values) for view in views)
+    assert session.cam_view(photo, LITE, 0).chosen.index == 0
+    assert not np.array_equal(session.cam_view(photo, LITE, 0).values, views[0].values)
+
+
+@pytest.mark.parametrize("chosen", [1000, -1, "1000", "no such thing", "dog"])
+def test_unknown_and_unclear_classes_are_refused_in_a_sentence(session, photo, chosen):
+    with pytest.raises(LensError, match=re.escape(str(chosen))):
+        session.cam_view(photo, LITE, chosen)
+
+
+def test_unknown_names_are_refused_in_a_sentence(session, photo):
+    with pytest.raises(BackboneError, match="block 12"):
+        session.pca_view(photo, DINO.with_(layer="block 12"))
+    with pytest.raises(SizeError, match="nonsense"):
+        session.pca_view(photo, DINO.with_(output_size="nonsense"))
+    with pytest.raises(LensError, match="no principal component 10"):
+        session.pca_view(photo, DINO, PCAOptions(numbers=(1, 2, 10)))
+
+
+# -- memory --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_an_output_beyond_the_memory_budget_names_a_size_that_works(fresh, photo, method):
+    session = fresh(memory_budget=40_000_000)
+    settings = DINO.with_(method=method, output_size="1400x2050")
+    views = (
+        session.pca_view,
+        lambda *asked: session.similarity_view(*asked, (5, 5)),
+        session.cam_view,
+    )
+    for view in views:
+        with pytest.raises(SizeError, match=r"1400x2050 .* would work") as refused:
+            view(photo, settings)
+        height, width = map(int, re.search(r"(\d+)x(\d+) would work", str(refused.value)).groups())
+        assert view(photo, settings.with_(output_size=f"{height}x{width}")).facts.size == (height, width)
+        with pytest.raises(SizeError):
+            view(photo, settings.with_(output_size=f"{height + 3}x{width + 3}"))
+
+
+def test_the_memory_that_is_free_now_is_the_budget_unless_one_is_given(fresh):
+    assert fresh(memory_budget=12345).memory_budget == 12345
+    assert fresh().memory_budget > 10_000_000
+
+
+# -- cancellation and determinism ----------------------------------------------------------------------------------------
+
+
+class CancelAt:
+    """Raises Cancelled at the n-th call."""
+
+    def __init__(self, number: int) -> None:
+        self.left, self.told = number, []
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        self.told.append(stage)
+        self.left -= 1
+        if self.left == 0:
+            raise Cancelled
+
+
+def many_small_steps(monkeypatch) -> None:
+    """Small work in many strips, so that a cancellation often leaves weights half there."""
+    monkeypatch.setattr(window_kernels, "_STRIP_BYTES", 2**20)
+    monkeypatch.setattr(principal_components, "FIT_PIXELS", 32 * 32)
+
+
+def values_of(view: object) -> list[np.ndarray]:
+    return [view.values, view.picture()]
+
+
+VIEWS = {
+    "pca": lambda session, photo, progress: session.pca_view(photo, SMALL, progress=progress),
+    "pca of all methods": lambda session, photo, progress: session.pca_view(
+        photo, SMALL, PCAOptions(fit="joint"), progress=progress
+    ),
+    "similarity": lambda session, photo, progress: session.similarity_view(photo, SMALL, (60, 80), progress),
+    "class activation": lambda session, photo, progress: session.cam_view(photo, SMALL, progress=progress),
+}
+
+
+@pytest.mark.parametrize("lens", VIEWS)
+def test_cancelled_at_any_step_the_session_gives_the_same_as_if_nothing_had_happened(fresh, photo, lens, monkeypatch):
+    many_small_steps(monkeypatch)
+    view = VIEWS[lens]
+    undisturbed = values_of(view(fresh(), photo, CancelAt(0)))
+    # Once with nothing there, which stops the backbone at each of its steps; once with the maps there, for all that follows.
+    disturbed, prepared = fresh(), fresh()
+    prepared._maps, prepared._logits = disturbed._maps, disturbed._logits
+    for each in (disturbed, prepared):
+        cancelled = []
+        for number in range(1, 10_000):
+            progress = CancelAt(number)
+            try:
+                found = values_of(view(each, photo, progress))
+                break
+            except Cancelled:
+                cancelled.append(progress.told[-1])
+        for one, other in zip(undisturbed, found, strict=True):
+            assert one.tobytes() == other.tobytes()
+        # And everything else that the session then gives is what it would have been.
+        for name in ("pca", "similarity"):
+            expected, after = (VIEWS[name](session, photo, CancelAt(0)) for session in (fresh(), each))
+            for one, other in zip(values_of(expected), values_of(after), strict=True):
+                assert one.tobytes() == other.tobytes(), name
+        assert len(cancelled) >= 4
+        backbone = {"extracting features", "features"}
+        assert (backbone <= set(cancelled)) if each is disturbed else not backbone & set(cancelled)
+    assert any(stage.startswith(("upsampling", "measuring")) for stage in cancelled), set(cancelled)
+
+
+@pytest.mark.parametrize("lens", ["pca", "similarity"])
+def test_cancelled_once_late_in_a_fresh_session(fresh, photo, lens, monkeypatch):
+    many_small_steps(monkeypatch)
+    view = VIEWS[lens]
+    whole = CancelAt(0)
+    expected = values_of(view(fresh(), photo, whole))
+    maps = fresh()
+    maps.features(photo, SMALL)
+    upsampling = [index + 1 for index, stage in enumerate(whole.told) if stage.startswith(("upsampling", "measuring"))]
+    for number in upsampling[:: max(1, len(upsampling) // 4)]:
+        session = fresh()
+        with pytest.raises(Cancelled):
+            view(session, photo, CancelAt(number))
+        assert session._maps._items.keys() == maps._maps._items.keys()
+        for one, other in zip(expected, values_of(view(session, photo, CancelAt(0))), strict=True):
+            assert one.tobytes() == other.tobytes()
+
+
+def test_a_cancelled_loading_leaves_no_backbone_behind(photo):
+    session = Session(device="cpu")
+    with pytest.raises(Cancelled):
+        session.backbone(LITE, CancelAt(1))
+    assert session.backbone(LITE) is session.backbone(LITE)
+
+
+def test_a_failure_is_not_remembered(fresh, photo, monkeypatch):
+    session = fresh()
+    with monkeypatch.context() as patched:
+        patched.setattr(Backbone, "extract", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            session.pca_view(photo, DINO)
+    assert session.pca_view(photo, DINO).pixels.std() > 20
+
+
+def test_two_sessions_give_the_same_bytes_in_whatever_order_they_are_asked(fresh, photo):
+    one, other = fresh(), fresh()
+    first = [view(one, photo, CancelAt(0)) for view in VIEWS.values()]
+    second = [view(other, photo, CancelAt(0)) for view in reversed(VIEWS.values())][::-1]
+    for a, b in zip(first, second, strict=True):
+        for left, right in zip(values_of(a), values_of(b), strict=True):
+            assert left.tobytes() == right.tobytes()
+
+
+def test_facts_of_a_backbone_for_menus(session):
+    facts = session.backbone_facts(DINO)
+    assert facts.default_layer in dict(facts.layers)
+    assert not facts.has_head
+    assert facts.stride == 14
+    assert facts.device == "cpu"
+    assert session.backbone_facts(LITE).has_head
