@@ -51,13 +51,10 @@ def part_of(
         done, total: how much of the whole is done, shown instead of the part's own steps if given.
         words: shown instead of the part's words; or a function of them.
     """
-
-    outer = (done, total)
-    said = words
+    said, of_whole, count = words, done, total
 
     def inner(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
         shown = words if said is None else said if isinstance(said, str) else said(words)
-        of_whole, count = (done if outer[0] is None else outer[0]), (total if outer[1] is None else outer[1])
-        progress(shown, of_whole, count, stage)
+        progress(shown, done if of_whole is None else of_whole, total if count is None else count, stage)
 
     return inner

@@ -40,8 +40,6 @@ LIVE_PIXELS = 160 * 160
 """Output pixels of the pictures while a fit goes on: they are made anew about once a second, at the cost of the fit."""
 
 _SMALLER_TRIES = 12
-"""What a fit tells while the backbone looks at views."""
-
 _numbers = count(1)
 
 

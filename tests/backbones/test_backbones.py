@@ -198,7 +198,7 @@ def test_cancelling_leaves_no_trace(name: str, bundled: dict[str, Backbone]) -> 
     assert seen[0][:2] == ("features", 0)
     assert not any(module._forward_pre_hooks for module in backbone.model.modules())
     ends: list[tuple[int, int]] = []
-    backbone.extract(noise(56, 56), size=56, progress=lambda s, done, total: ends.append((done, total)))
+    backbone.extract(noise(56, 56), size=56, progress=lambda words, done, total, stage=None: ends.append((done, total)))
     assert ends[-1][0] == ends[-1][1] == max(done for done, _ in ends)
 
 

@@ -220,7 +220,7 @@ def test_progress_is_throttled_but_every_new_stage_is_told(lane, recorder, monke
 
     job = lane.submit("a", busy)
     recorder.wait_finished(job)
-    told = [(event.stage, event.done) for event in recorder.events if isinstance(event, Progressed)]
+    told = [(event.words, event.done) for event in recorder.events if isinstance(event, Progressed)]
     assert told[:3] == [("first", 0), ("second", 0), ("first", 0)]
     assert [stage for stage, _ in told[3:]] == ["first"] * 2  # in 100 ms
 

@@ -265,8 +265,8 @@ class CancelAt:
     def __init__(self, number: int) -> None:
         self.left, self.told = number, []
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        self.told.append(stage)
+    def __call__(self, words: str, done: int, total: int, stage: object = None) -> None:
+        self.told.append(words)
         self.left -= 1
         if self.left == 0:
             raise Cancelled

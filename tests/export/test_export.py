@@ -262,7 +262,7 @@ def test_cancelled_leaves_the_folder_as_it_was(tmp_path, field, kind, stop):
 
 def test_cancelled_while_the_archive_is_checked(tmp_path, field):
     def cancel(words: str, done: int, total: int, stage=None) -> None:
-        if stage.startswith("checking"):
+        if words.startswith("checking"):
             raise Cancelled
 
     with pytest.raises(Cancelled):

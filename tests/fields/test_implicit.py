@@ -83,7 +83,7 @@ def test_what_ends_before_the_first_look_at_the_held_out_views_is_not_lost(featu
     assert state.points[-1].held_out == state.best > 0
 
     def stop(words: str, done: int, total: int, stage=None) -> None:
-        if stage == "fitting" and done == 2:
+        if words == "fitting" and done == 2:
             raise Cancelled
 
     cancelled = ImplicitFit(features, recipe=recipe)
