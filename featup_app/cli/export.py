@@ -15,9 +15,11 @@ from featup_app.base.errors import FeatUpError, UpsamplerError
 from featup_app.base.progress import Progress, part_of
 from featup_app.cli.options import UpsamplerChoice
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
-from featup_app.engine.exporting import ExportOptions, export_image, parse_views, unique_stems
+from featup_app.engine.exporting import ExportOptions, export_image, unique_stems
 from featup_app.engine.views import CLASSICAL, ViewSettings
 from featup_app.fields import METHODS, find_method
+from featup_app.lenses import parse_views
+from featup_app.lenses.requests import usage
 
 BAD_INPUT = 2
 _DEFAULT = ViewSettings()
@@ -74,8 +76,7 @@ def export(
         typer.Option(
             "--views",
             metavar="VIEWS",
-            help="Pictures to write as PNG, separated by commas: pca, pca:4-6, similarity@X,Y (a point in pixels of "
-            "the image), cam (most probable class), cam:CLASS (by name or number).",
+            help=f"Pictures to write as PNG, separated by commas: {usage()}.",
         ),
     ] = "",
     features: Annotated[

@@ -19,7 +19,7 @@ import numpy as np
 from featup_app.base.errors import Cancelled, UpsamplerError
 from featup_app.base.progress import Progress, Stage, silent
 from featup_app.base.words import human_bytes
-from featup_app.engine.views import PCAOptions, Pixels, Values, ViewSettings
+from featup_app.engine.views import ViewSettings
 from featup_app.features import Geometry, Size
 from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe
 from featup_app.lenses.pictures import heat_picture
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from featup_app.fields.implicit.fit import ImplicitFit
     from featup_app.fields.implicit.state import FitState
     from featup_app.images import Image
+from featup_app.lenses import PCARequest
+from featup_app.lenses.lens import Pixels, Values
 
 PIECE_SECONDS = 0.5
 """Of a fit between two looks at what else is asked; a step that has begun is finished."""
@@ -353,7 +355,7 @@ def compare_fits(
     image: Image,
     settings: ViewSettings,
     numbers: Sequence[int],
-    options: PCAOptions,
+    request: PCARequest,
     progress: Progress = silent,
 ) -> tuple[ComparedPicture, ...]:
     """PCA colours of bilinear interpolation, joint bilateral upsampling and fits of the same features, all in one set of colours.
@@ -363,13 +365,13 @@ def compare_fits(
         image: that they are of.
         settings: name the features; the method is not looked at.
         numbers: of the fits.
-        options: components that are shown. Whatever they are fitted on, here it is the low-resolution map.
+        request: components that are shown. Whatever they are fitted on, here it is the low-resolution map.
         progress: may cancel.
     """
     features = session.features(image, settings, progress)
     size = live_size(settings, features.geometry)
     common = settings.with_(output_size=f"{size[0]}x{size[1]}", fit=None)
-    options = replace(options, fit="grid")
+    request = replace(request, fit="grid")
     reports = [session.fits.report(number) for number in numbers if session.fits.serves(number, features)]
     reports = [report for report in reports if report.state is None or report.held_out is not None]
     state = next((report.state for report in reports if report.state is not None), None)
@@ -381,7 +383,7 @@ def compare_fits(
     found = []
     for index, (title, number, held_out, chosen) in enumerate(rows):
         progress("comparing fits", index, len(rows))
-        pixels = session.pca_view(image, chosen, options, progress).picture()
+        pixels = session.view(image, chosen, request, progress).picture()
         found.append(ComparedPicture(title, number, held_out, pixels))
     return tuple(found)
 

@@ -10,33 +10,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
 from featup_app.backbones import Backbone, load_backbone
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.progress import Progress, silent
 from featup_app.engine import memory
 from featup_app.engine.fitting import Fits
-from featup_app.engine.views import (
-    CLASSICAL,
-    BackboneFacts,
-    CAMView,
-    ClassChoice,
-    FieldFacts,
-    PCAOptions,
-    PCAView,
-    SimilarityView,
-    UpsamplerFacts,
-    ViewSettings,
-    upsampler_facts,
-)
-from featup_app.features import FeatureMap, Point, Size
-from featup_app.fields import METHODS, FeatureField, Upsampler, default_upsampler, find_method, load_upsampler, upsample
+from featup_app.engine.looks import SessionLooks
+from featup_app.engine.views import CLASSICAL, BackboneFacts, ViewSettings, upsampler_facts
+from featup_app.features import FeatureMap, Size
+from featup_app.fields import FeatureField, Upsampler, default_upsampler, find_method, load_upsampler, upsample
 from featup_app.fields.upsampler_files import file_state
 from featup_app.images import Image
-from featup_app.lenses import PCABasis, cam, find_class, fit_pca, similarity, top_classes
+from featup_app.lenses import FieldFacts, LensView, Look, Request, find_lens
+from featup_app.lenses.look import UpsamplerFacts
 from featup_app.sizes import resolve_output_size
 
 if TYPE_CHECKING:
@@ -78,9 +64,9 @@ class Session:
         self._backbones: _Recent[Backbone] = _Recent(2)
         self._upsamplers: _Recent[Upsampler] = _Recent(4)
         self._maps: _Recent[FeatureMap] = _Recent(6)
-        self._fields: _Recent[FeatureField] = _Recent(4)
-        self._dear_fields: _Recent[FeatureField] = _Recent(6)  # whose making takes seconds: not lost to quick ones
-        self._bases: _Recent[PCABasis] = _Recent(8)
+        self._quick_fields: _Recent[FeatureField] = _Recent(4)
+        self._expensive_fields: _Recent[FeatureField] = _Recent(6)  # they take seconds: quick ones do not push them out
+        self._remembered: _Recent[Any] = _Recent(8)
         self._logits: _Recent[Tensor] = _Recent(4)
         self.fits = Fits()
 
@@ -140,15 +126,27 @@ class Session:
     ) -> FeatureField:
         if settings.method == "implicit" and settings.fit is not None:
             return self.fits.field(settings.fit, features, latest=settings.fit_latest)
-        key = (_map_key(image, settings), settings.method, _weights_key(upsampler))
         entry = find_method(settings.method)
         options: dict[str, Any] = {}
         if upsampler is not None:
             options = {"upsampler": upsampler}
         elif entry.takes_weights:
             options = {"kernel": CLASSICAL} if "kernel" in entry.options else {"trained": False}
-        remembered = self._fields if entry.quick else self._dear_fields
-        return remembered.get(key, lambda: upsample(features, image, settings.method, progress=progress, **options))
+        remembered = self._quick_fields if entry.quick else self._expensive_fields
+        return remembered.get(
+            self._field_key(image, settings, upsampler),
+            lambda: upsample(features, image, settings.method, progress=progress, **options),
+        )
+
+    def field_key(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> Hashable:
+        """Equal for equal fields; computes no field."""
+        return self._field_key(image, settings, self._upsampler(settings, self.features(image, settings, progress)))
+
+    def _field_key(self, image: Image, settings: ViewSettings, upsampler: Upsampler | None) -> Hashable:
+        if settings.method == "implicit" and settings.fit is not None:
+            return _map_key(image, settings), "fit", self.fits.version(settings.fit, latest=settings.fit_latest)
+        weights = None if upsampler is None else (upsampler.path, upsampler.sha256, upsampler.title, upsampler.channels)
+        return _map_key(image, settings), settings.method, weights
 
     def _upsampler(self, settings: ViewSettings, features: FeatureMap) -> Upsampler | None:
         """The trained weights that the method uses: those of the chosen file if they are for it, else the bundled ones.
@@ -193,37 +191,59 @@ class Session:
         upsampler.check_fits(backbone.name, layer.name, layer.channels)
         return upsampler_facts(settings, upsampler.facts())
 
-    def output_size(
-        self, image: Image, settings: ViewSettings, progress: Progress = silent, *, streamed: bool = False
-    ) -> Size:
-        """(H, W) of the upsampled maps.
-
-        Args:
-            streamed: the maps go to a file tile by tile, so that none of them has to fit into memory as a whole.
-
-        Raises:
-            SizeError: if the size is not understood, or does not fit into memory.
-        """
-        field = self.field(image, settings, progress)
-        size = self._wanted_size(image, settings, progress)
-        self._check_memory(field, size, 0 if streamed else field.bytes_per_pixel(3) + _VIEW_BYTES_PER_PIXEL)
-        return size
-
-    def _wanted_size(self, image: Image, settings: ViewSettings, progress: Progress) -> Size:
+    def wanted_size(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> Size:
         """(H, W) of the upsampled maps, whether they fit into memory or not. Raises SizeError."""
         grid_hw = self.features(image, settings, progress).geometry.grid_hw
         return resolve_output_size(settings.output_size, image_hw=image.size_hw, grid_hw=grid_hw)
 
-    def _check_memory(self, field: FeatureField, size: Size, per_pixel: float) -> None:
+    # -- looks and views ---------------------------------------------------------------------------------------------
+
+    def look(
+        self,
+        image: Image,
+        settings: ViewSettings,
+        progress: Progress = silent,
+        *,
+        channels: int = 3,
+        size: Size | None = None,
+        for_head: bool = False,
+    ) -> Look:
+        """The features of an image at their output size, for lenses, exports and records of provenance.
+
+        Args:
+            image: the picture.
+            settings: backbone, layer, sizes and method.
+            progress: may cancel.
+            channels: how many a view computes at once, which have to fit into memory; 0 if the output is written tile by
+                tile, so that none of it has to fit as a whole.
+            size: (H, W); what the settings say if not given.
+            for_head: whether the features are those that the backbone's own head reads.
+
+        Raises:
+            BackboneError, UpsamplerError: if the features cannot be computed.
+            SizeError: if the size is not understood, or does not fit into memory.
+        """
+        features = self.features(image, settings, progress)
+        choose = self._head_upsampler if for_head else self._upsampler
+        upsampler = choose(settings, features)
+        field = self._field(image, settings, features, upsampler, progress)
+        size = size or self.wanted_size(image, settings, progress)
+        per_pixel = field.bytes_per_pixel(channels) + _VIEW_BYTES_PER_PIXEL if channels else 0.0
         memory.check_output_fits(
             size, lambda wanted: field.fixed_bytes(wanted) + wanted[0] * wanted[1] * per_pixel, self.memory_budget
         )
+        return Look(
+            features=features,
+            field=field,
+            size=size,
+            facts=self._facts(settings, features, field, size, progress),
+            map_key=_map_key(image, settings),
+            field_key=self._field_key(image, settings, upsampler),
+        )
 
-    def facts(
-        self, image: Image, settings: ViewSettings, field: FeatureField, size: Size, progress: Progress = silent
+    def _facts(
+        self, settings: ViewSettings, features: FeatureMap, field: FeatureField, size: Size, progress: Progress
     ) -> FieldFacts:
-        """What a person wants to know about the features of a view."""
-        features = self.features(image, settings, progress)
         weights = field.settings().get("upsampler")
         return FieldFacts(
             backbone=settings.backbone,
@@ -238,72 +258,30 @@ class Session:
             else None,
         )
 
-    # -- lenses ----------------------------------------------------------------------------------------------------
+    def view(self, image: Image, settings: ViewSettings, request: Request, progress: Progress = silent) -> LensView:
+        """The answer of a lens. Raises LensError for what it cannot show, and what :meth:`look` raises."""
+        return self.view_and_look(image, settings, request, progress)[0]
 
-    def pca_view(
-        self, image: Image, settings: ViewSettings, options: PCAOptions | None = None, progress: Progress = silent
-    ) -> PCAView:
-        """PCA colours. Raises LensError for a component that does not exist, and what :meth:`output_size` raises."""
-        options = options or PCAOptions()
-        size = self.output_size(image, settings, progress)
-        field = self.field(image, settings, progress)
-        basis = self.pca_basis(image, settings, options, progress)
-        numbers = tuple(options.numbers)
-        if field.channels < 3:  # a map of one or two channels repeats its last one
-            numbers = tuple(min(number, field.channels) for number in numbers)
-        values = basis.values(field, numbers, size=size, progress=progress)
-        facts = self.facts(image, settings, field, size, progress)
-        return PCAView(facts, numbers, _array(values), basis.picture(values, numbers), basis.explained)
+    def view_and_look(
+        self, image: Image, settings: ViewSettings, request: Request, progress: Progress = silent
+    ) -> tuple[LensView, Look]:
+        """The answer of a lens, and the look that it was read from."""
+        answer: tuple[LensView, Look] = find_lens(request.lens).view(
+            request, SessionLooks(self, image, settings), progress
+        )
+        return answer
 
-    def pca_basis(
-        self, image: Image, settings: ViewSettings, options: PCAOptions, progress: Progress = silent
-    ) -> PCABasis:
-        """The principal components that a PCA view of these settings shows.
+    def remember(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
+        """What a lens computed for a key before, or computes now."""
+        value: _Value = self._remembered.get(key, make)
+        return value
 
-        An upsampler that normalises its features gives fields of other numbers than the backbone's own; components are
-        then fitted on features that are normalised in the same way, and on no others.
-        """
-        viewed = self.field(image, settings, progress)
-        own = self.features(image, settings, progress)
-        source = _source(viewed, own)
-
-        def fit() -> PCABasis:
-            if options.fit == "grid":
-                return fit_pca(source, progress=progress)
-            if options.fit == "field":
-                return fit_pca(viewed, progress=progress)
-            quick = [method.name for method in METHODS if method.quick]  # the others would take minutes, unasked
-            fields = [
-                viewed if name == settings.method else self.field(image, settings.with_(method=name), progress)
-                for name in quick
-            ]
-            alike = [field for field in fields if _source(field, own) is source]
-            return fit_pca(alike, progress=progress)
-
-        weights: Hashable = None
-        if options.fit == "joint":
-            weights = tuple(
-                _weights_key(self._upsampler(settings.with_(method=method.name), own)) for method in METHODS
-            )
-        if options.fit == "field" or source is not own:
-            weights = settings.method, _weights_key(self._upsampler(settings, own)), weights
-        if options.fit == "field" and settings.method == "implicit" and settings.fit is not None:
-            weights = self.fits.version(settings.fit, latest=settings.fit_latest)
-        return self._bases.get((_map_key(image, settings), options.fit, weights), fit)
-
-    def similarity_view(
-        self, image: Image, settings: ViewSettings, point: Point, progress: Progress = silent
-    ) -> SimilarityView:
-        """Cosine to the feature under an image point. Raises what :meth:`output_size` raises."""
-        size = self.output_size(image, settings, progress)
-        field = self.field(image, settings, progress)
-        values = similarity(field, point, size=size, progress=progress)
-        return SimilarityView(self.facts(image, settings, field, size, progress), point, _array(values))
+    # -- classes -----------------------------------------------------------------------------------------------------
 
     def class_settings(self, settings: ViewSettings, progress: Progress = silent) -> ViewSettings:
         """The settings under which classes are explained: the same if the backbone has a head, else the classifier's.
 
-        Chosen upsampler weights stay chosen if they serve the classifier too; else its bundled ones are taken.
+        Chosen upsampler weights stay chosen if they serve the classifier too; else its bundled ones are used.
         """
         if self.backbone(settings, progress).has_head:
             return settings
@@ -312,72 +290,31 @@ class Session:
             chosen = None
         return ViewSettings(backbone=CLASSIFIER, method=settings.method, upsampler=chosen, fit=settings.fit)
 
-    def class_field(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> FeatureField:
-        """The features that evidence for a class is read from: those that the backbone's own head sees, upsampled.
+    def logits(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> Tensor:
+        """(classes) float32 logits of the image. Raises BackboneError."""
+        backbone = self.backbone(settings, progress)
+        return self._logits.get(
+            _map_key(image, settings.with_(layer=None)),
+            lambda: backbone.logits(image, size=settings.input_size, progress=progress),
+        )
+
+    def _head_upsampler(self, settings: ViewSettings, features: FeatureMap) -> Upsampler | None:
+        """The weights for features that a head reads.
 
         Of joint bilateral weights that expect normalised features, or features of another layer, only the stages are used; other
         methods are untrained then.
         """
-        features = self.features(image, settings, progress)
         upsampler = self._upsampler(settings, features)
-        if upsampler is not None:
-            try:
-                upsampler.check_fits(settings.backbone, features.layer, features.channels)
-                fits = upsampler.norm is None
-            except UpsamplerError:
-                fits = False
-            if not fits:
-                upsampler = upsampler.stages_alone() if upsampler.method == "jbu" else None
-        return self._field(image, settings, features, upsampler, progress)
-
-    def cam_view(
-        self, image: Image, settings: ViewSettings, chosen: str | int | None = None, progress: Progress = silent
-    ) -> CAMView:
-        """Evidence for a class: its name or index, or the most probable one if None.
-
-        Explained by the chosen backbone if it has a head, else by the bundled classifier. The map has the size of the other
-        views. Raises LensError for an unknown class, and what :meth:`output_size` raises.
-        """
-        size = self._wanted_size(image, settings, progress)
-        classifier, note = self.class_settings(settings, progress), None
-        if classifier.backbone != settings.backbone:
-            title = self.backbone(settings, progress).title
-            note = f"{title} has no classes; they come from {self.backbone(classifier, progress).title}."
-        backbone = self.backbone(classifier, progress)
-        progress("classifying", 0, 0)
-        logits = self._logits.get(
-            _map_key(image, classifier.with_(layer=None)),
-            lambda: backbone.logits(image, size=classifier.input_size, progress=progress),
-        )
-        names = backbone.class_names
-        best = top_classes(logits, names)
-        index = best[0].index if chosen is None else chosen if isinstance(chosen, int) else find_class(names, chosen)
-        if not 0 <= index < len(names):
-            index = find_class(names, str(index))
-        probability = float(torch.softmax(logits.float(), dim=0)[index])
-        progress("explaining the class", 0, 0)
-        layer, weights = backbone.class_weights(image, [index], size=classifier.input_size, progress=progress)
-        classifier = classifier.with_(layer=layer)
-        if classifier.fit is not None and not self.fits.serves(
-            classifier.fit, self.features(image, classifier, progress)
-        ):
-            # Nobody asked for a fit of the classifier's features, and it would take as long as the one that was asked for.
-            classifier = classifier.with_(method="jbu", fit=None)
-            note = (
-                f"{note or 'The class is read from other features than those of the fit.'} FeatUp JBU brings them up."
-            )
-        field = self.class_field(image, classifier, progress)
-        self._check_memory(field, size, field.bytes_per_pixel(1) + _VIEW_BYTES_PER_PIXEL)
-        values = cam(field, weights, size=size, progress=progress)[0]
-        return CAMView(
-            facts=self.facts(image, classifier, field, size, progress),
-            chosen=ClassChoice(index, names[index], probability),
-            top=tuple(ClassChoice(score.index, score.name, score.probability) for score in best),
-            values=_array(values),
-            kind="CAM" if layer == "head" else "Grad-CAM",
-            note=note,
-            class_names=names,
-        )
+        if upsampler is None:
+            return None
+        try:
+            upsampler.check_fits(settings.backbone, features.layer, features.channels)
+            fits = upsampler.norm is None
+        except UpsamplerError:
+            fits = False
+        if fits:
+            return upsampler
+        return upsampler.stages_alone() if upsampler.method == "jbu" else None
 
 
 _VIEW_BYTES_PER_PIXEL = 3 * 4 + 3 + 3 * 4
@@ -386,17 +323,3 @@ _VIEW_BYTES_PER_PIXEL = 3 * 4 + 3 + 3 * 4
 
 def _map_key(image: Image, settings: ViewSettings) -> Hashable:
     return image.sha256, settings.backbone, settings.weights_file, settings.layer, settings.input_size
-
-
-def _source(field: FeatureField, own: FeatureMap) -> FeatureMap:
-    """The low-resolution map in the space of a field: the backbone's own, unless the field has one that is normalised."""
-    source: FeatureMap = getattr(field, "source", own)
-    return source
-
-
-def _weights_key(upsampler: Upsampler | None) -> Hashable:
-    return None if upsampler is None else (upsampler.path, upsampler.sha256, upsampler.title, upsampler.channels)
-
-
-def _array(values: Any) -> npt.NDArray[np.float32]:
-    return np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)

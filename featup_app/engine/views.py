@@ -1,21 +1,13 @@
-"""What the engine answers: settled numbers and pictures of one image, in numpy alone, so that readers need no torch."""
+"""What a person chooses about the features of an image, and facts about weights and backbones for menus. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from featup_app.features import Geometry, Point, Size
-from featup_app.lenses.pictures import evidence_limits, heat_picture, similarity_limits
-
-Values = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
-PCAFit = Literal["grid", "field", "joint"]
+from featup_app.lenses.look import UpsamplerFacts
 
 CLASSICAL = "classical"
 """Choice of untrained weights for the joint bilateral upsampler."""
@@ -58,38 +50,6 @@ class ViewSettings:
         return replace(self, **changes)
 
 
-@dataclass(frozen=True)
-class PCAOptions:
-    """Which components are shown, counted from 1, and what they are fitted on.
-
-    ``fit``: "grid" fits the low-resolution map, so that colours are the same for every method; "field" the upsampled features
-    alone; "joint" those of all methods together, except those that are fitted to each image or run the backbone again.
-    """
-
-    numbers: tuple[int, ...] = (1, 2, 3)
-    fit: PCAFit = "grid"
-
-
-@dataclass(frozen=True)
-class UpsamplerFacts:
-    """Which weights a method uses.
-
-    Attributes:
-        kind: chosen from a "file", "bundled" for the backbone, "universal" (bundled for all backbones), "classical" for
-            joint bilateral upsampling without any, or "untrained" for another method without any.
-        title: what a person calls them.
-        universal: whether they serve every backbone.
-        details: (name, value) pairs about file and training, for tooltips and panels.
-        method: name of the upsampling method that they are for.
-    """
-
-    kind: Literal["file", "bundled", "universal", "classical", "untrained"]
-    title: str
-    universal: bool
-    details: tuple[tuple[str, str], ...] = ()
-    method: str = "jbu"
-
-
 def upsampler_facts(settings: ViewSettings, weights: Mapping[str, Any] | None) -> UpsamplerFacts:
     """Facts about weights, as a field's settings give them; None stands for the classical ones, or for none."""
     if weights is None and settings.method != "jbu":
@@ -128,85 +88,6 @@ def _in_words(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_in_words(item) for item in value)
     return str(value)
-
-
-@dataclass(frozen=True)
-class FieldFacts:
-    """What a person wants to know about the features that a view shows; ``upsampler`` is None for methods without weights."""
-
-    backbone: str
-    backbone_title: str
-    layer: str
-    channels: int
-    geometry: Geometry
-    method: str
-    size: Size
-    upsampler: UpsamplerFacts | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class PCAView:
-    """Three components as colours. ``values`` is (3, H, W); ``explained`` the share of variance of every component."""
-
-    facts: FieldFacts
-    numbers: tuple[int, ...]
-    values: Values
-    pixels: Pixels
-    explained: tuple[float, ...]
-
-    def picture(self) -> Pixels:
-        """(H, W, 3) uint8 RGB."""
-        return self.pixels
-
-
-@dataclass(frozen=True, eq=False)
-class SimilarityView:
-    """Cosine to the feature under ``point``, (H, W) in -1 .. 1."""
-
-    facts: FieldFacts
-    point: Point
-    values: Values
-
-    def limits(self) -> tuple[float, float]:
-        """Values of the first and the last colour that suit this image."""
-        return similarity_limits(self.values)
-
-    def picture(self, colormap: str = "viridis", limits: tuple[float, float] | None = None) -> Pixels:
-        """(H, W, 3) uint8 RGB."""
-        return heat_picture(self.values, colormap=colormap, limits=limits or self.limits())
-
-
-@dataclass(frozen=True)
-class ClassChoice:
-    """A class of the image: its index in the head, name, and probability."""
-
-    index: int
-    name: str
-    probability: float
-
-
-@dataclass(frozen=True, eq=False)
-class CAMView:
-    """Evidence for one class, (H, W); negative values speak against it.
-
-    ``note`` says so when another backbone than the chosen one had to give the classes. ``kind`` is "CAM" or "Grad-CAM".
-    """
-
-    facts: FieldFacts
-    chosen: ClassChoice
-    top: tuple[ClassChoice, ...]
-    values: Values
-    kind: str
-    note: str | None
-    class_names: Sequence[str]
-
-    def limits(self) -> tuple[float, float]:
-        """Values of the first and the last colour that suit this image."""
-        return evidence_limits(self.values)
-
-    def picture(self, colormap: str = "inferno", limits: tuple[float, float] | None = None) -> Pixels:
-        """(H, W, 3) uint8 RGB."""
-        return heat_picture(self.values, colormap=colormap, limits=limits or self.limits())
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,14 @@ class Method:
     """An upsampling method as a menu shows it.
 
     Attributes:
-        name: for commands and files; also that of the module that makes its fields.
+        name: for commands and files.
         title: for menus.
         description: a sentence or two.
         options: names of the options that it takes.
         runs_backbone: whether it needs features of other pictures than the whole one, so that a map without its backbone, such
             as one that was read from a file, cannot be upsampled by it.
         fitted: whether something is fitted to each image, which takes seconds to minutes.
+        module: that makes its fields; the one of this room with the method's name if empty.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Method:
     options: tuple[str, ...] = ()
     runs_backbone: bool = False
     fitted: bool = False
+    module: str = ""
 
     @property
     def takes_weights(self) -> bool:
@@ -56,7 +58,7 @@ class Method:
         return not (self.runs_backbone or self.fitted)
 
 
-METHODS: tuple[Method, ...] = (
+METHODS: list[Method] = [
     Method("lowres", "Low-res", "The features as the backbone gives them, one square per cell."),
     Method("bilinear", "Bilinear", "Linear interpolation between the cells: smooth, blind to the edges in the image."),
     Method(
@@ -130,7 +132,8 @@ METHODS: tuple[Method, ...] = (
         "texture. Nothing is trained.",
         options=("radius", "epsilon"),
     ),
-)
+]
+"""All methods, in the order of menus."""
 
 
 def find_method(name: str) -> Method:
@@ -185,6 +188,6 @@ def upsample(
             f'The features of "{features.image.name}" come without the backbone that made them, and {entry.title} has to run '
             "it again; extract them from the image, or choose another method."
         )
-    module = import_module(f"featup_app.fields.{entry.name}")
+    module = import_module(entry.module or f"featup_app.fields.{entry.name}")
     given = {name: value for name, value in options.items() if value is not None}
     return cast("FeatureField", module.make_field(features, image, given, progress))

@@ -9,6 +9,7 @@ from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QWidget
 
 from featup_app.gui import style
+from featup_app.lenses import LENSES
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,11 @@ class Command:
     separated: bool = False
 
 
-COMMANDS: tuple[Command, ...] = (
+_FIXED: tuple[Command, ...] = (
     Command("open", "&File", "&Open image…", ("Ctrl+O",), "Open a picture", "open"),
     Command("paste", "&File", "&Paste image", ("Ctrl+V",), "Open the picture on the clipboard"),
     Command("export", "&File", "&Export…", ("Ctrl+E",), "Save features and pictures to files", "export", True),
-    Command("copy", "&File", "&Copy view", ("Ctrl+C",), "Copy the picture of the view in hand to the clipboard"),
+    Command("copy", "&File", "&Copy view", ("Ctrl+C",), "Copy the picture of the current view to the clipboard"),
     Command(
         "load_upsampler", "&File", "Load &upsampler…", (), "Take the weights of FeatUp JBU from a file", separated=True
     ),
@@ -45,21 +46,32 @@ COMMANDS: tuple[Command, ...] = (
     Command("fit", "&View", "&Fit image", ("Home", "0"), "Show the whole image in all views", "fit"),
     Command("zoom_in", "&View", "Zoom &in", ("+", "="), "Enlarge"),
     Command("zoom_out", "&View", "Zoom &out", ("-",), "Reduce"),
-    Command("view_image", "&View", "&Image alone", ("1",), "Show the image alone, or all four views", "", True),
-    Command("view_pca", "&View", "&PCA alone", ("2",), "Show PCA alone, or all four views"),
-    Command("view_similarity", "&View", "&Similarity alone", ("3",), "Show similarity alone, or all four views"),
-    Command("view_cam", "&View", "&CAM alone", ("4",), "Show CAM alone, or all four views"),
+    Command("view_image", "&View", "&Image alone", ("1",), "Show the image alone, or all views", "", True),
     Command("train", "&Tools", "&Train upsampler…", (), "Train weights of FeatUp JBU on pictures of your own"),
     Command("keys", "&Help", "&Keys and mouse", ("F1",), "What the keys and the mouse do"),
     Command("about", "&Help", "&About", (), "Version, models and what computes"),
 )
+
+
+def commands() -> list[Command]:
+    """All commands; those of the lenses follow that of the image."""
+    found = list(_FIXED)
+    place = next(index for index, command in enumerate(found) if command.name == "view_image") + 1
+    found[place:place] = [
+        Command(
+            f"view_{name}", "&View", f"&{lens.title} alone", (str(number),), f"Show {lens.title} alone, or all views"
+        )
+        for number, (name, lens) in enumerate(LENSES.items(), start=2)
+    ]
+    return found
+
 
 MOUSE_AND_KEYS: tuple[tuple[str, str], ...] = (
     ("Click", "Compare every pixel with this one"),
     ("Arrow keys", "Move the query by one output pixel (Shift: ten)"),
     ("Wheel", "Zoom at the pointer, in all views"),
     ("Drag", "Move the image, in all views"),
-    ("Double click", "One view alone, or all four"),
+    ("Double click", "One view alone, or all of them"),
     ("Tab", "Go from control to control and from view to view"),
     ("Drop a file", "Open it"),
 )
@@ -69,7 +81,7 @@ MOUSE_AND_KEYS: tuple[tuple[str, str], ...] = (
 def make_actions(parent: QWidget, handlers: Mapping[str, Callable[[], object]]) -> dict[str, QAction]:
     """The commands as actions of a window, each calling its handler."""
     actions = {}
-    for command in COMMANDS:
+    for command in commands():
         action = QAction(command.title, parent)
         action.setShortcuts([QKeySequence(keys) for keys in command.shortcuts])
         keys = (

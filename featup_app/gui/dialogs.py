@@ -21,7 +21,7 @@ from PySide6.QtWidgets import (
 )
 
 from featup_app.engine.views import UpsamplerFacts
-from featup_app.gui.actions import COMMANDS, MOUSE_AND_KEYS
+from featup_app.gui.actions import MOUSE_AND_KEYS, commands
 from featup_app.ops.status import native_status
 
 UPSAMPLER_PATTERN = "Upsamplers (*.safetensors *.ckpt *.pth *.pt *.bin);;All files (*)"
@@ -90,7 +90,7 @@ class OtherModelDialog(QDialog):
 def keys_text() -> str:
     """The help sheet, from the table of commands."""
     rows = list(MOUSE_AND_KEYS)
-    for command in COMMANDS:
+    for command in commands():
         if command.shortcuts:
             keys = " or ".join(
                 QKeySequence(keys).toString(QKeySequence.SequenceFormat.NativeText) for keys in command.shortcuts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, Signal
@@ -18,42 +19,104 @@ if TYPE_CHECKING:
 SessionWork = Callable[["Session", Progress], Any]
 
 
-class JobSignals(QObject):
-    """The events of lanes as signals.
+@dataclass(frozen=True)
+class _Asker:
+    """Who asked for a job, and gets its answer."""
 
-    They arrive on the thread of this object (the GUI's): ``started(Job)``, ``progressed(Progressed)``, ``succeeded(Job,
-    result)``, ``failed(Job, sentence, details)``, ``stopped(Job)``, and ``finished(Job)`` exactly once for each job, last.
+    answer: Callable[[Any], None] | None
+    failed: Callable[[str, str], None] | None
+    stopped: Callable[[], None] | None
+    finished: Callable[[], None] | None
+
+
+class JobSignals(QObject):
+    """The events of lanes on the thread of this object (the GUI's).
+
+    The answer of a job goes to who asked for it. Signals tell everybody else what goes on: ``started(Job)``,
+    ``progressed(Progressed)``, ``failed(sentence, details)`` of a job whose asker does not deal with failures, and
+    ``finished(Job)`` exactly once for each job, last.
     """
 
     started = Signal(object)
     progressed = Signal(object)
-    succeeded = Signal(object, object)
-    failed = Signal(object, str, str)
-    stopped = Signal(object)
+    failed = Signal(str, str)
     finished = Signal(object)
     _happened = Signal(object)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self._askers: dict[int, _Asker] = {}
+        self._latest: dict[str, int] = {}
+        self._closed = False
         self._happened.connect(self._dispatch)
 
     def lane(self, name: str) -> Lane:
-        """A worker thread whose events become these signals."""
+        """A worker thread whose events arrive here."""
         return Lane(name, self._happened.emit)
 
+    def ask(
+        self,
+        lane: Lane,
+        kind: str,
+        work: Callable[[Progress], Any],
+        *,
+        answer: Callable[[Any], None] | None = None,
+        failed: Callable[[str, str], None] | None = None,
+        stopped: Callable[[], None] | None = None,
+        finished: Callable[[], None] | None = None,
+        replace: bool = True,
+    ) -> Job:
+        """Queue work on a lane. To be called on the thread of this object, on which the callbacks run too.
+
+        Args:
+            lane: does the work.
+            kind: of the work, as in :meth:`Lane.submit`.
+            work: is given a progress, and returns the result.
+            answer: gets the result, unless the job was replaced meanwhile.
+            failed: gets a sentence for the person and details for a developer; the signal ``failed`` if not given.
+            stopped: is called if the job is cancelled or replaced.
+            finished: is called last, whatever became of the job.
+            replace: whether an earlier job of this kind is given up.
+        """
+        job = lane.submit(kind, work, replace=replace)
+        self._askers[job.id] = _Asker(answer, failed, stopped, finished)
+        if replace:
+            self._latest[kind] = job.id
+        return job
+
+    def forget_askers(self) -> None:
+        """Answer nobody any more: who asked is about to go."""
+        self._closed = True
+        self._askers.clear()
+
+    def _is_replaced(self, job: Job) -> bool:
+        return job.id < self._latest.get(job.kind, 0)
+
     def _dispatch(self, event: Event) -> None:
+        if self._closed:
+            return
+        job = event.job
+        asker = self._askers.pop(job.id, None) if isinstance(event, Finished) else self._askers.get(job.id)
         match event:
-            case Started(job):
+            case Started():
                 self.started.emit(job)
             case Progressed():
                 self.progressed.emit(event)
-            case Succeeded(job, result):
-                self.succeeded.emit(job, result)
-            case Failed(job, error):
-                self.failed.emit(job, *_in_words(error))
-            case Stopped(job):
-                self.stopped.emit(job)
-            case Finished(job):
+            case Succeeded(_, result):
+                if asker is not None and asker.answer is not None and not self._is_replaced(job):
+                    asker.answer(result)
+            case Failed(_, error):
+                sentence, details = _in_words(error)
+                if asker is None or asker.failed is None:
+                    self.failed.emit(sentence, details)
+                elif not self._is_replaced(job):
+                    asker.failed(sentence, details)
+            case Stopped():
+                if asker is not None and asker.stopped is not None and not self._is_replaced(job):
+                    asker.stopped()
+            case Finished():
+                if asker is not None and asker.finished is not None:
+                    asker.finished()
                 self.finished.emit(job)
 
 
@@ -66,13 +129,17 @@ class EngineBridge(JobSignals):
         self._engine = self.lane("featup-engine")
         self._files = self.lane("featup-files")
 
-    def compute(self, kind: str, work: SessionWork, *, replace: bool = True) -> Job:
-        """Queue work for the engine's thread; it is given the session."""
-        return self._engine.submit(kind, lambda progress: work(self._own_session(progress), progress), replace=replace)
+    def compute(self, kind: str, work: SessionWork, answer: Callable[[Any], None] | None = None, **asked: Any) -> Job:
+        """Queue work for the engine's thread; it is given the session. Other arguments as in :meth:`ask`."""
+        return self.ask(
+            self._engine, kind, lambda progress: work(self._own_session(progress), progress), answer=answer, **asked
+        )
 
-    def files(self, kind: str, work: Callable[[Progress], Any]) -> Job:
-        """Queue work that reads or writes files and needs no model."""
-        return self._files.submit(kind, work)
+    def files(
+        self, kind: str, work: Callable[[Progress], Any], answer: Callable[[Any], None] | None = None, **asked: Any
+    ) -> Job:
+        """Queue work that reads or writes files and needs no model. Other arguments as in :meth:`ask`."""
+        return self.ask(self._files, kind, work, answer=answer, **asked)
 
     def cancel(self, kind: str | None = None) -> None:
         """Cancel the engine's jobs of a kind, or all."""
@@ -84,9 +151,11 @@ class EngineBridge(JobSignals):
         return self._engine.busy or self._files.busy
 
     def close(self, timeout: float = 5.0) -> None:
-        """Cancel everything and end both threads."""
+        """Cancel everything, answer nobody any more, and end both threads."""
+        self.forget_askers()
         self._files.close(timeout)
-        self._engine.close(timeout)
+        if self._engine.close(timeout):
+            self._session = None  # models and fields go with the window
 
     def _own_session(self, progress: Progress) -> Session:
         if self._session is None:

@@ -24,13 +24,13 @@ from PySide6.QtWidgets import (
 
 from featup_app.base.errors import ExportError
 from featup_app.base.words import human_bytes
-from featup_app.engine.exporting import CAMRequest, ExportOptions, PCARequest, SimilarityRequest, ViewRequest
+from featup_app.engine.exporting import ExportOptions
 from featup_app.engine.preferences import Preferences
 from featup_app.export import estimated_bytes
+from featup_app.lenses import LENSES, Request
 
 if TYPE_CHECKING:
     from featup_app.gui.studio import Studio
-    from featup_app.gui.views.inspector import Inspector
 
 _FORMATS = (
     ("npz", "NumPy archive (.npz)", "One file with the features and their provenance; opens with numpy.load"),
@@ -47,12 +47,11 @@ _DTYPES = (
 class ExportDialog(QDialog):
     """Chooses :class:`ExportOptions` and a folder; the export itself runs on the engine's thread."""
 
-    def __init__(self, parent: QWidget, studio: Studio, inspector: Inspector, preferences: Preferences) -> None:
+    def __init__(self, parent: QWidget, studio: Studio, preferences: Preferences) -> None:
         super().__init__(parent)
         self.setWindowTitle("Export")
         self.setMinimumWidth(540)
         self._studio = studio
-        self._inspector = inspector
         self._preferences = preferences
         assert studio.image is not None
 
@@ -69,13 +68,11 @@ class ExportDialog(QDialog):
         form.addRow("Numbers", self.dtype)
         form.addRow("", self.estimate)
 
-        self.pca = QCheckBox(f"PCA, components {', '.join(map(str, studio.pca_options.numbers))}")
-        x, y = studio.query or (0.0, 0.0)
-        self.similarity = QCheckBox(f"Similarity to x {x:.1f}, y {y:.1f}")
-        self.cam = QCheckBox(f"CAM, {studio.cam.chosen.name}" if studio.cam else "CAM, most probable class")
         pictures = QGroupBox("Pictures (PNG)")
         column = QVBoxLayout(pictures)
-        for box in (self.pca, self.similarity, self.cam):
+        self.pictures: dict[str, QCheckBox] = {}
+        for name, request in studio.requests.items():
+            box = self.pictures[name] = QCheckBox(LENSES[name].label(request, studio.views.get(name)))
             box.setChecked(True)
             box.toggled.connect(self._update)
             column.addWidget(box)
@@ -123,16 +120,7 @@ class ExportDialog(QDialog):
 
     def options(self) -> ExportOptions:
         """What is chosen. Pictures get the colours that the window shows."""
-        views: list[ViewRequest] = []
-        if self.pca.isChecked():
-            views.append(PCARequest(self._studio.pca_options))
-        if self.similarity.isChecked() and self._studio.query is not None:
-            tab, view = self._inspector.similarity, self._studio.similarity
-            limits = tab.limits(view) if view is not None and tab.range.currentData() != "image" else None
-            views.append(SimilarityRequest(self._studio.query, tab.colormap.currentText(), limits))
-        if self.cam.isChecked():
-            chosen = self._studio.cam.chosen.index if self._studio.cam else None
-            views.append(CAMRequest(chosen, self._inspector.cam.colormap.currentText()))
+        views = [self._settled(name) for name, box in self.pictures.items() if box.isChecked()]
         return ExportOptions(
             format=self.format.currentData(),
             dtype=self.dtype.currentData(),
@@ -140,6 +128,11 @@ class ExportDialog(QDialog):
             views=tuple(views),
             overwrite=self.overwrite.isChecked(),
         )
+
+    def _settled(self, name: str) -> Request:
+        """What a lens is asked, with what its view has decided, such as which class was the most probable."""
+        request, view = self._studio.requests[name], self._studio.views.get(name)
+        return view.settled_request() if view is not None and view.request == request else request
 
     def folder(self) -> Path:
         """Where the files go."""
@@ -154,14 +147,14 @@ class ExportDialog(QDialog):
     def _update(self) -> None:
         for box in (self.format, self.dtype):
             box.setEnabled(self.features.isChecked())
-        pca = self._studio.pca
-        if pca is None or not self.features.isChecked():
+        facts = self._studio.field_facts
+        if facts is None or not self.features.isChecked():
             self.estimate.setText("")
         else:
-            height, width = pca.facts.size
-            total = estimated_bytes(pca.facts.channels, pca.facts.size, self.dtype.currentData())
+            height, width = facts.size
+            total = estimated_bytes(facts.channels, facts.size, self.dtype.currentData())
             self.estimate.setText(
-                f"{pca.facts.channels} channels, {width} × {height} pixels: about {human_bytes(total)}. "
+                f"{facts.channels} channels, {width} × {height} pixels: about {human_bytes(total)}. "
                 "The output size of the tool bar decides."
             )
         problem = "" if self.folder_edit.text().strip() else "Choose a folder."

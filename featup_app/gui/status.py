@@ -10,6 +10,7 @@ from featup_app.engine.jobs import Progressed
 from featup_app.engine.memory import process_bytes
 from featup_app.features import Point
 from featup_app.gui.studio import Studio
+from featup_app.lenses import LENSES
 from featup_app.ops.status import native_status
 
 _SHOW_AFTER = 250
@@ -69,15 +70,11 @@ class StatusBar(QStatusBar):
             self.point.setText("")
             return
         parts = [f"x {point[0]:.1f}  y {point[1]:.1f}"]
-        for title, view in (("cos", studio.similarity), ("evidence", studio.cam)):
+        for name in LENSES:
+            view = studio.views.get(name)
             if view is not None:
-                row, column = view.facts.geometry.pixel_of(point, view.facts.size)
-                parts.append(f"{title} {view.values[row, column]:+.2f}".replace("-", "−"))
-        if studio.pca is not None:
-            row, column = studio.pca.facts.geometry.pixel_of(point, studio.pca.facts.size)
-            values = "  ".join(f"{value:+.1f}" for value in studio.pca.values[:, row, column])
-            parts.insert(1, f"PCA {values}".replace("-", "−"))
-        self.point.setText("   │   ".join(parts))
+                parts.append(view.reading(*view.facts.geometry.pixel_of(point, view.facts.size)))
+        self.point.setText("   │   ".join(part for part in parts if part))
 
     def _set_shown(self, shown: bool) -> None:
         for widget in (self.stage, self.bar, self.percent):

@@ -1,48 +1,59 @@
-"""What the window shows and asks for: the current image, settings and queries, and the requests that follow from them."""
+"""What the window shows and asks for: the current image, settings and requests, and the jobs that follow from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from featup_app.base.progress import Progress
-from featup_app.engine.jobs import Job
-from featup_app.engine.views import CAMView, PCAOptions, PCAView, SimilarityView, UpsamplerFacts, ViewSettings
+from featup_app.engine.views import ViewSettings
 from featup_app.features import Point
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.images import Image, image_from_array, load_image
+from featup_app.lenses import LENSES, LensView, Request
+from featup_app.lenses.look import FieldFacts, UpsamplerFacts
 
 FITTED = "implicit"
 """The method whose fields are fitted here, step by step, and not in one go."""
 
-VIEWS = ("pca", "cam", "similarity")
-"""Kinds of the three computed views, in the order in which they are computed: the quickest first."""
+FIRST = next(iter(LENSES))
+"""The lens whose answer shows that settings work."""
+
+
+def lens_names() -> list[str]:
+    """The lenses in the order in which they are computed: the quickest first."""
+    return sorted(LENSES, key=lambda name: LENSES[name].reads_all_channels)
 
 
 class Studio(QObject):
     """Keeps the person's choices and turns each change into requests to the engine; late answers are dropped.
 
+    Attributes:
+        requests: what each lens is asked, by its name; empty while there is no image.
+        views: the latest answer of each lens, by its name.
+
     Signals:
         image_changed(Image): another image is open.
         settings_changed(ViewSettings): another backbone, layer, size or method is chosen.
         query_changed((x, y)): another pixel is compared with.
-        pca_ready(PCAView), similarity_ready(SimilarityView), cam_ready(CAMView): new pictures.
+        request_changed(name, Request): a lens is asked something else.
+        view_ready(name, LensView): a new picture of a lens.
         backbone_ready(BackboneFacts): the chosen backbone is loaded.
         upsampler_loaded(UpsamplerFacts): the weights in a file can be used and are chosen.
         fit_wanted(): the chosen method is fitted to the image, and there is no fit yet; views wait for :attr:`fit`.
-        stale(kind, bool): the picture of this kind no longer answers the current question, or does again.
+        stale(name, bool): the picture of this lens no longer answers the current question, or does again.
         failed(sentence, details): something did not work; the last good state is kept.
     """
 
     image_changed = Signal(object)
     settings_changed = Signal(object)
     query_changed = Signal(object)
-    pca_ready = Signal(object)
-    similarity_ready = Signal(object)
-    cam_ready = Signal(object)
+    request_changed = Signal(str, object)
+    view_ready = Signal(str, object)
     backbone_ready = Signal(object)
     upsampler_loaded = Signal(object)
     fit_wanted = Signal()
@@ -54,29 +65,15 @@ class Studio(QObject):
         self.engine = engine
         self.settings = settings
         self.image: Image | None = None
-        self.pca_options = PCAOptions()
+        self.requests: dict[str, Request] = {}
+        self.views: dict[str, LensView] = {}
         self.fit: int | None = None
         self.live_size: str | None = None
         self.query: Point | None = None
-        self.chosen_class: str | int | None = None
-        self.pca: PCAView | None = None
-        self.similarity: SimilarityView | None = None
-        self.cam: CAMView | None = None
-        self._current: dict[str, int] = {}
-        self._answers: dict[str, Callable[[Any], None]] = {
-            "open": self._opened,
-            "backbone": self.backbone_ready.emit,
-            "upsampler": self._upsampler_answered,
-            "pca": self._pca_answered,
-            "similarity": self._similarity_answered,
-            "cam": self._cam_answered,
-        }
-        self._wanted_changes: dict[str, str | None] = {}
+        self._current: dict[str, object] = {}
         self._good = ViewSettings()
         self._reported = ""
-        engine.succeeded.connect(self._succeeded)
-        engine.failed.connect(self._failed)
-        engine.finished.connect(self._finished)
+        engine.failed.connect(self.report)
 
     @property
     def field_settings(self) -> ViewSettings:
@@ -95,6 +92,12 @@ class Studio(QObject):
     def needs_fit(self) -> bool:
         """Whether views cannot be computed for want of a fit."""
         return self.settings.method == FITTED and self.fit is None
+
+    @property
+    def field_facts(self) -> FieldFacts | None:
+        """Facts about the features of the settings, as far as a view has told them."""
+        known = (view.facts for name, view in self.views.items() if not LENSES[name].reads_other_features)
+        return next(known, None)
 
     # -- what the person does -----------------------------------------------------------------------------------------
 
@@ -122,40 +125,57 @@ class Studio(QObject):
             changes: other settings that are chosen with it, such as the backbone that it was trained for.
         """
         self._reported = ""
-        self._wanted_changes = {**changes, "upsampler": path}
-        settings = self.settings.with_(**self._wanted_changes)
-        self._submit(
-            "upsampler", lambda session, progress: session.check_upsampler(settings, progress, any_method=True)
+        wanted = {**changes, "upsampler": path}
+        settings = self.settings.with_(**wanted)
+
+        def chosen(facts: UpsamplerFacts) -> None:
+            now = self.settings.with_(**wanted, method=facts.method)
+            if now == self.settings:
+                self.compute()  # the same file, which may have changed
+            else:
+                self.choose(now)
+            self.upsampler_loaded.emit(facts)
+
+        self.engine.compute(
+            "upsampler", lambda session, progress: session.check_upsampler(settings, progress, any_method=True), chosen
         )
 
-    def choose_pca(self, options: PCAOptions) -> None:
-        """Other components."""
-        if options != self.pca_options:
-            self.pca_options = options
-            self._request_pca()
+    def ask(self, request: Request) -> None:
+        """Another request of a lens. Where only colours differ, the numbers that are there are shown with them."""
+        before = self.requests.get(request.lens)
+        if request == before:
+            return
+        self.requests[request.lens] = request
+        self.request_changed.emit(request.lens, request)
+        view = self.views.get(request.lens)
+        if view is not None and view.request.computation() == request.computation():
+            self.views[request.lens] = view = replace(view, request=request)  # type: ignore[type-var]
+            self.view_ready.emit(request.lens, view)
+        elif before is None or before.computation() != request.computation():
+            self._request_view(request.lens)
 
     def choose_query(self, point: Point) -> None:
-        """Compare everything with another pixel."""
+        """Ask every lens that reacts to clicks about another pixel."""
         if self.image is None:
             return
         height, width = self.image.size_hw
         self.query = min(max(point[0], 0.0), width - 1e-3), min(max(point[1], 0.0), height - 1e-3)
         self.query_changed.emit(self.query)
-        self._request_similarity()
+        for name, request in list(self.requests.items()):
+            asked = LENSES[name].at_point(request, self.query)
+            if asked is not None:
+                self.ask(asked)
 
     def move_query(self, columns: int, rows: int) -> None:
         """Move the query by output pixels."""
         if self.image is None or self.query is None:
             return
-        size = self.similarity.facts.size if self.similarity is not None else self.image.size_hw
+        sizes = [
+            view.facts.size for name, view in self.views.items() if LENSES[name].at_point(view.request, self.query)
+        ]
         height, width = self.image.size_hw
+        size = sizes[0] if sizes else self.image.size_hw
         self.choose_query((self.query[0] + columns * width / size[1], self.query[1] + rows * height / size[0]))
-
-    def choose_class(self, chosen: str | int | None) -> None:
-        """Explain another class; None for the most probable one."""
-        if chosen != self.chosen_class:
-            self.chosen_class = chosen
-            self._request_cam()
 
     def compute(self) -> None:
         """Compute all views with the current settings."""
@@ -163,94 +183,102 @@ class Studio(QObject):
             return
         self._reported = ""
         settings = self.settings
-        self._submit("backbone", lambda session, progress: session.backbone_facts(settings, progress))
+        self._submit("backbone", lambda session, progress: session.backbone_facts(settings, progress),
+                     self.backbone_ready.emit)  # fmt: skip
         if self.needs_fit:
-            for kind in VIEWS:
-                self._current.pop(kind, None)  # what is still computed answers another question
-                self.engine.cancel(kind)
-                self.stale.emit(kind, True)
+            self._cancel_lenses()  # what is still computed answers another question
+            for name in LENSES:
+                self.stale.emit(name, True)
             self.fit_wanted.emit()
             return
-        self._request_pca()
-        self._request_cam()
-        self._request_similarity()
+        for name in lens_names():
+            self._request_view(name)
 
     def refresh(self, *, classes: bool = False) -> None:
         """Compute the views anew without dimming them, since they are about to get better and not to get different.
 
         Args:
-            classes: also the class activation map.
+            classes: also views of other features than those of the settings, such as class activation maps.
         """
-        for kind, request in (
-            ("pca", self._request_pca),
-            ("similarity", self._request_similarity),
-            ("cam", self._request_cam),
-        ):
-            if kind != "cam" or classes:
-                request(dimmed=False)
+        for name in LENSES:
+            if classes or not LENSES[name].reads_other_features:
+                self._request_view(name, dimmed=False)
 
     def cancel(self) -> None:
         """Stop everything that computes, exports too; the pictures that are there stay."""
         self.engine.cancel()
 
     def _cancel_views(self) -> None:
-        """Stop what has no reader any more; an export goes on with the image and settings it was asked with."""
-        for kind in ("backbone", *VIEWS):
-            self.engine.cancel(kind)
+        """Stop what nobody waits for any more; an export goes on with the image and settings it was asked with."""
+        self.engine.cancel("backbone")
+        self._cancel_lenses()
+
+    def _cancel_lenses(self) -> None:
+        for name in LENSES:
+            self._current.pop(name, None)
+            self.engine.cancel(name)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def _request_file(self, work: Callable[[Progress], Image]) -> None:
         self._reported = ""
-        self._current["open"] = self.engine.files("open", work).id
+        self.engine.files("open", work, self._opened)
 
-    def _submit(self, kind: str, work: Callable[[Any, Progress], Any]) -> None:
-        self._current[kind] = self.engine.compute(kind, work).id
+    def _submit(
+        self,
+        kind: str,
+        work: Callable[[Any, Progress], Any],
+        answer: Callable[[Any], None],
+        finished: Callable[[], None] | None = None,
+    ) -> None:
+        """Ask the engine; only the latest job of a kind is heard, and none after it was given up."""
+        token = self._current[kind] = object()
 
-    def _request_view(self, kind: str, work: Callable[[Any, Progress], Any], *, dimmed: bool) -> None:
+        def if_current(react: Callable[..., None]) -> Callable[..., None]:
+            return lambda *said: react(*said) if self._current.get(kind) is token else None
+
+        self.engine.compute(
+            kind,
+            work,
+            if_current(answer),
+            failed=if_current(lambda sentence, details: self._failed(kind, sentence, details)),
+            finished=if_current(finished or (lambda: None)),
+        )
+
+    def _request_view(self, name: str, *, dimmed: bool = True) -> None:
+        image, settings, request = self.image, self.view_settings, self.requests.get(name)
+        if image is None or request is None or self.needs_fit:
+            return
         if dimmed:
-            self.stale.emit(kind, True)
-        self._submit(kind, work)
-
-    def _request_pca(self, *, dimmed: bool = True) -> None:
-        image, settings, options = self.image, self.view_settings, self.pca_options
-        if image is not None and not self.needs_fit:
-            self._request_view(
-                "pca", lambda session, progress: session.pca_view(image, settings, options, progress), dimmed=dimmed
-            )
-
-    def _request_similarity(self, *, dimmed: bool = True) -> None:
-        image, settings, query = self.image, self.view_settings, self.query
-        if image is not None and query is not None and not self.needs_fit:
-            self._request_view(
-                "similarity",
-                lambda session, progress: session.similarity_view(image, settings, query, progress),
-                dimmed=dimmed,
-            )
-
-    def _request_cam(self, *, dimmed: bool = True) -> None:
-        image, settings, chosen = self.image, self.view_settings, self.chosen_class
-        if image is not None and not self.needs_fit:
-            self._request_view(
-                "cam", lambda session, progress: session.cam_view(image, settings, chosen, progress), dimmed=dimmed
-            )
+            self.stale.emit(name, True)
+        self._submit(
+            name,
+            lambda session, progress: session.view(image, settings, request, progress),
+            lambda view: self._answered(name, view),
+            lambda: self.stale.emit(name, False),  # without an answer, the last good picture is shown undimmed
+        )
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def _is_current(self, job: Job) -> bool:
-        return self._current.get(job.kind) == job.id
+    def _answered(self, name: str, view: LensView) -> None:
+        if name == FIRST:
+            self._good = self.settings
+        wanted = self.requests.get(name, view.request)
+        if wanted != view.request and wanted.computation() == view.request.computation():
+            view = replace(view, request=wanted)  # type: ignore[type-var]  # other colours were chosen meanwhile
+        self.views[name] = view
+        self.view_ready.emit(name, view)
 
-    def _succeeded(self, job: Job, result: Any) -> None:
-        if job.kind in self._answers and self._is_current(job):
-            self._answers[job.kind](result)
+    def _failed(self, kind: str, sentence: str, details: str) -> None:
+        self.report(sentence, details)
+        if kind in ("backbone", FIRST) and self.settings != self._good:
+            self._go_back()
 
-    def _failed(self, job: Job, sentence: str, details: str) -> None:
-        # The same cause fails all three views; it is told once.
-        if (job.kind not in self._answers or self._is_current(job)) and sentence != self._reported:
+    def report(self, sentence: str, details: str) -> None:
+        """Show that something did not work; the same cause fails all views and is shown once."""
+        if sentence != self._reported:
             self._reported = sentence
             self.failed.emit(sentence, details)
-        if job.kind in ("backbone", "pca") and self._is_current(job) and self.settings != self._good:
-            self._go_back()
 
     def _go_back(self) -> None:
         """Settings that do not work are given up for the last that did, so that the pictures stay true to them."""
@@ -261,40 +289,16 @@ class Studio(QObject):
         self.compute()
         self._reported = reported
 
-    def _finished(self, job: Job) -> None:
-        """A view whose job ended without an answer shows its last good picture again, undimmed."""
-        if job.kind in VIEWS and self._is_current(job):
-            self.stale.emit(job.kind, False)
-
     def _opened(self, image: Image) -> None:
         self._cancel_views()
         self.image = image
-        self.pca = self.similarity = self.cam = None
-        self.chosen_class = None
+        self.views.clear()
+        self.requests = {name: lens.initial(image, self.requests.get(name)) for name, lens in LENSES.items()}
         height, width = image.size_hw
         self.query = width / 2, height / 2
         self.image_changed.emit(image)
         self.query_changed.emit(self.query)
+        for name, request in self.requests.items():
+            self.request_changed.emit(name, request)
         # The window draws the image first; features follow.
         QTimer.singleShot(0, self.compute)
-
-    def _upsampler_answered(self, facts: UpsamplerFacts) -> None:
-        settings = self.settings.with_(**self._wanted_changes, method=facts.method)
-        if settings == self.settings:
-            self.compute()  # the same file, which may have changed
-        else:
-            self.choose(settings)
-        self.upsampler_loaded.emit(facts)
-
-    def _pca_answered(self, view: PCAView) -> None:
-        self._good = self.settings
-        self.pca = view
-        self.pca_ready.emit(view)
-
-    def _similarity_answered(self, view: SimilarityView) -> None:
-        self.similarity = view
-        self.similarity_ready.emit(view)
-
-    def _cam_answered(self, view: CAMView) -> None:
-        self.cam = view
-        self.cam_ready.emit(view)

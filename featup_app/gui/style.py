@@ -21,6 +21,8 @@ ACCENT = "#4ea1ff"
 WARNING = "#e0a93a"
 ERROR = "#ff7b72"
 CANVAS = "#15171b"
+COMPONENTS = ("#ff6b6b", "#5fd37a", "#6aa8ff")
+"""Of what stands for red, green and blue in a view of three components."""
 
 SPACING = 8
 

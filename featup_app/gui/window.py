@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PySide6.QtCore import QByteArray, QMimeData, Qt, QTimer
@@ -26,12 +25,9 @@ from PySide6.QtWidgets import (
 from featup_app.backbones import list_backbones, status
 from featup_app.base.progress import Progress
 from featup_app.engine.exporting import export_image
-from featup_app.engine.jobs import Job
 from featup_app.engine.preferences import Preferences, save_preferences
-from featup_app.engine.views import CAMView, PCAView, SimilarityView, UpsamplerFacts
-from featup_app.features import Point
 from featup_app.gui import style
-from featup_app.gui.actions import COMMANDS, make_actions
+from featup_app.gui.actions import commands, make_actions
 from featup_app.gui.controls import Controls
 from featup_app.gui.dialogs import UPSAMPLER_PATTERN, OtherModelDialog, about_text, keys_text, upsampler_sentence
 from featup_app.gui.engine_bridge import EngineBridge
@@ -43,10 +39,10 @@ from featup_app.gui.status import StatusBar
 from featup_app.gui.studio import FITTED, Studio
 from featup_app.gui.train.training_desk import TrainingDesk
 from featup_app.gui.views.inspector import Inspector
-from featup_app.gui.views.view_grid import ViewGrid
+from featup_app.gui.views.view_grid import IMAGE, ViewGrid
 from featup_app.images import IMAGE_SUFFIXES, Image
-
-_TABS = {"pca": 0, "similarity": 1, "cam": 2, "image": 3}
+from featup_app.lenses import LENSES, LensView
+from featup_app.lenses.look import UpsamplerFacts
 
 
 class MainWindow(QMainWindow):
@@ -59,7 +55,7 @@ class MainWindow(QMainWindow):
     def __init__(self, preferences: Preferences) -> None:
         super().__init__()
         self.preferences = preferences
-        self._exports: set[int] = set()
+        self._exports = 0  # under way
         self.setWindowTitle("FeatUp")
         self.setWindowIcon(style.icon("featup-app"))
         self.setAcceptDrops(True)
@@ -67,7 +63,7 @@ class MainWindow(QMainWindow):
 
         self.engine = EngineBridge(self)
         self.studio = Studio(self.engine, preferences.settings)
-        self.views = ViewGrid()
+        self.grid = ViewGrid()
         self.notice = NoticeBar()
         self.controls = Controls(preferences.settings, list_backbones())
         self.inspector = Inspector()
@@ -102,10 +98,10 @@ class MainWindow(QMainWindow):
             "quit": self.close,
             "compute": self._compute,
             "cancel": self.studio.cancel,
-            "fit": self.views.fit,
-            "zoom_in": lambda: self.views.zoom(1.25),
-            "zoom_out": lambda: self.views.zoom(0.8),
-            **{f"view_{name}": lambda name=name: self.views.toggle_alone(name) for name in self.views.panels},
+            "fit": self.grid.fit,
+            "zoom_in": lambda: self.grid.zoom(1.25),
+            "zoom_out": lambda: self.grid.zoom(0.8),
+            **{f"view_{name}": lambda name=name: self.grid.toggle_alone(name) for name in self.grid.views},
             "train": self.training.open_dialog,
             "keys": lambda: QMessageBox.information(self, "Keys and mouse", keys_text()),
             "about": lambda: QMessageBox.about(self, "About FeatUp", about_text()),
@@ -120,7 +116,7 @@ class MainWindow(QMainWindow):
         holder.setContentsMargins(style.SPACING, style.SPACING, style.SPACING, 0)
         holder.addWidget(self.notice)
         column.addLayout(holder)
-        column.addWidget(self.views, 1)
+        column.addWidget(self.grid, 1)
         self.setCentralWidget(centre)
 
         bar = QToolBar("Settings")
@@ -160,7 +156,7 @@ class MainWindow(QMainWindow):
 
     def _make_menus(self) -> None:
         menus: dict[str, QMenu] = {}
-        for command in COMMANDS:
+        for command in commands():
             menu = menus.get(command.menu)
             if menu is None:
                 menu = menus[command.menu] = self.menuBar().addMenu(command.menu)
@@ -170,14 +166,14 @@ class MainWindow(QMainWindow):
             if command.name == "paste":
                 self.recent_menu.setTitle("Open &recent")
                 menu.addMenu(self.recent_menu)
-            if command.name == "view_cam":
-                menu.addSeparator()
-                menu.addAction(self.inspector_dock.toggleViewAction())
-                menu.addAction(self.training.dock.toggleViewAction())
-                menu.addAction(self.fitting.dock.toggleViewAction())
+
+        view_menu = menus["&View"]
+        view_menu.addSeparator()
+        for dock in (self.inspector_dock, self.training.dock, self.fitting.dock):
+            view_menu.addAction(dock.toggleViewAction())
 
     def _wire(self) -> None:
-        studio, engine, views, inspector = self.studio, self.engine, self.views, self.inspector
+        studio, engine, grid, inspector = self.studio, self.engine, self.grid, self.inspector
         self.controls.chosen.connect(studio.choose)
         self.controls.other_model_asked.connect(self._ask_for_model)
         self.controls.upsampler_asked.connect(self.ask_for_upsampler)
@@ -186,26 +182,21 @@ class MainWindow(QMainWindow):
         studio.backbone_ready.connect(self.controls.show_backbone)
         studio.upsampler_loaded.connect(self._show_loaded_upsampler)
         studio.image_changed.connect(self._show_image)
-        studio.query_changed.connect(views.show_query)
-        studio.query_changed.connect(inspector.similarity.show_query)
-        studio.pca_ready.connect(self._show_pca)
-        studio.similarity_ready.connect(self._show_similarity)
-        studio.cam_ready.connect(self._show_cam)
-        studio.stale.connect(lambda kind, stale: views.panels[kind].set_stale(stale))
+        studio.query_changed.connect(grid.show_query)
+        studio.request_changed.connect(lambda name, request: inspector.lenses[name].show_request(request))
+        studio.view_ready.connect(self._show_view)
+        studio.stale.connect(lambda name, stale: grid.views[name].set_stale(stale))
         studio.failed.connect(lambda sentence, details: self.notice.tell("error", sentence, details=details))
-        views.hovered.connect(self._hover)
-        views.clicked.connect(studio.choose_query)
-        views.moved.connect(studio.move_query)
-        views.picked.connect(lambda name: inspector.setCurrentIndex(_TABS[name]))
-        inspector.pca.chosen.connect(studio.choose_pca)
-        inspector.similarity.query_chosen.connect(studio.choose_query)
-        inspector.similarity.colours_changed.connect(self._recolour)
-        inspector.cam.class_chosen.connect(studio.choose_class)
-        inspector.cam.colours_changed.connect(self._recolour)
+        grid.hovered.connect(lambda point: self.status.show_point(point, studio))
+        grid.clicked.connect(studio.choose_query)
+        grid.moved.connect(studio.move_query)
+        grid.picked.connect(inspector.show_tab)
+        for tab in inspector.lenses.values():
+            tab.asked.connect(studio.ask)
+            tab.query_chosen.connect(studio.choose_query)
         engine.started.connect(lambda job: self._show_busy(True))
         engine.progressed.connect(self.status.show_progress)
-        engine.finished.connect(self._finished)
-        engine.succeeded.connect(self._other_answer)
+        engine.finished.connect(lambda job: self._show_busy(engine.busy))
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -256,8 +247,9 @@ class MainWindow(QMainWindow):
 
     def _show_image(self, image: Image) -> None:
         self.notice.hide()
-        self.views.show_image(image)
-        self.inspector.similarity.show_image(image)
+        self.grid.show_image(image)
+        for tab in self.inspector.lenses.values():
+            tab.show_image(image)
         self.inspector.facts.show_image(image)
         self.setWindowTitle(f"{image.name} – FeatUp")
         if image.path is not None and "resources" not in image.path.parts:
@@ -265,70 +257,23 @@ class MainWindow(QMainWindow):
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
-    def _show_pca(self, view: PCAView) -> None:
-        panel = self.views.panels["pca"]
-        panel.show_lens(view.picture())
-        share = sum(view.explained[number - 1] for number in set(view.numbers))
-        panel.subtitle.setText(f"{100 * share:.0f} % of the variance")
-        self.views.component_bar.show_components(view.numbers, view.explained)
-        self.inspector.pca.show_view(view)
-        self.inspector.facts.show_facts(view.facts)
-        self.controls.show_upsampler(view.facts.upsampler)
-
-    def _show_similarity(self, view: SimilarityView) -> None:
-        tab = self.inspector.similarity
-        limits, colormap = tab.limits(view), tab.colormap.currentText()
-        panel = self.views.panels["similarity"]
-        panel.show_lens(view.picture(colormap, limits))
-        panel.subtitle.setText(f"to x {view.point[0]:.1f}, y {view.point[1]:.1f}")
-        self.views.similarity_bar.show_range(colormap, limits, "cosine")
-
-    def _show_cam(self, view: CAMView) -> None:
-        colormap = self.inspector.cam.colormap.currentText()
-        panel = self.views.panels["cam"]
-        panel.show_lens(view.picture(colormap))
-        panel.subtitle.setText(f"{view.chosen.name}, {100 * view.chosen.probability:.0f} %")
-        self.views.cam_bar.show_range(
-            colormap, view.limits(), f"{view.kind} · {view.facts.backbone_title.split(' (')[0]}"
-        )
-        self.views.cam_bar.setToolTip(view.note or "Evidence for the class; negative evidence has the lowest colour")
-        self.inspector.cam.show_view(view)
-
-    def _recolour(self) -> None:
-        """Other colours for the numbers that are there; a picture that waits for newer ones stays dimmed."""
-        waiting = {name: panel.stale for name, panel in self.views.panels.items()}
-        if self.studio.similarity is not None:
-            self._show_similarity(self.studio.similarity)
-        if self.studio.cam is not None:
-            self._show_cam(self.studio.cam)
-        for name, panel in self.views.panels.items():
-            panel.set_stale(waiting[name])
-
-    def _hover(self, point: Point | None) -> None:
-        self.status.show_point(point, self.studio)
+    def _show_view(self, name: str, view: LensView) -> None:
+        self.grid.views[name].show_view(view)
+        self.inspector.lenses[name].show_view(view)
+        if not LENSES[name].reads_other_features:
+            self.inspector.facts.show_facts(view.facts)
+            self.controls.show_upsampler(view.facts.upsampler)
 
     def _show_busy(self, busy: bool) -> None:
         self.status.show_busy(busy)
         self.cancel_button.setEnabled(busy)
         self.actions_by_name["cancel"].setEnabled(busy)
 
-    def _finished(self, job: Job) -> None:
-        self._exports.discard(job.id)
-        self._show_busy(self.engine.busy)
-
     def _look_up_statuses(self) -> None:
         def look_up(progress: Progress) -> dict[str, str]:
             return {info.name: status(info) for info in list_backbones()}
 
-        self.engine.files("statuses", look_up)
-
-    def _other_answer(self, job: Job, result: Any) -> None:
-        if job.kind == "statuses":
-            self.controls.show_statuses(result)
-        elif job.kind == "export":
-            folder = result[0].parent
-            count = f"{len(result)} files" if len(result) > 1 else result[0].name
-            self.notice.tell("information", f"Saved {count} in {folder}.")
+        self.engine.files("statuses", look_up, self.controls.show_statuses)
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -364,21 +309,30 @@ class MainWindow(QMainWindow):
         if image is None:
             self.notice.tell("warning", "There is nothing to export yet; open a picture first.")
             return
-        dialog = ExportDialog(self, self.studio, self.inspector, self.preferences)
+        dialog = ExportDialog(self, self.studio, self.preferences)
         if dialog.exec():
             options, folder, settings = dialog.options(), dialog.folder(), self.studio.field_settings
-            job = self.engine.compute(
+            self._exports += 1
+            self.engine.compute(
                 "export",
                 lambda session, progress: export_image(session, image, settings, options, folder, progress=progress),
+                self._show_exported,
+                finished=self._export_finished,
                 replace=False,
             )
-            self._exports.add(job.id)
+
+    def _show_exported(self, files: Sequence[Path]) -> None:
+        count = f"{len(files)} files" if len(files) > 1 else files[0].name
+        self.notice.tell("information", f"Saved {count} in {files[0].parent}.")
+
+    def _export_finished(self) -> None:
+        self._exports -= 1
 
     def copy_view(self) -> None:
-        """Put the picture of the view in hand on the clipboard."""
-        name = self.views.focused()
+        """Put the picture of the current view on the clipboard."""
+        name = self.grid.focused()
         pixels = (
-            self.studio.image.pixels if name == "image" and self.studio.image else self.views.panels[name].lens_pixels()
+            self.studio.image.pixels if name == IMAGE and self.studio.image else self.grid.views[name].lens_pixels()
         )
         if pixels is None:
             self.notice.tell("warning", "This view has no picture yet.")
@@ -417,7 +371,6 @@ class MainWindow(QMainWindow):
         }
         save_preferences(self.preferences)
         self.training.close()
-        self.fitting.close()
         self.engine.close()
         super().closeEvent(event)
         QApplication.quit()

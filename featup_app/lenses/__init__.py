@@ -1,39 +1,65 @@
-"""Lenses: from a feature field to numbers and pictures that a person can read. Importing this room imports no torch."""
+"""Lenses: from a feature field to numbers and pictures that a person can read. Importing this room imports no torch.
+
+A new lens is one module like :mod:`~featup_app.lenses.similarity` and one entry in :data:`LENSES`. Its module and the
+function of the same name share a name: write ``from featup_app.lenses.similarity import ...`` for the former.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from featup_app.base.lazily import lazy_names
+from featup_app.lenses.cam import CAMLens, CAMRequest, CAMView, ClassScore, cam, top_classes
 from featup_app.lenses.classes import find_class, search_classes
+from featup_app.lenses.lens import Lens, LensView, Request
+from featup_app.lenses.look import FieldFacts, Look
+from featup_app.lenses.pca import PCALens, PCARequest, PCAView, pca
 from featup_app.lenses.pictures import COLORMAPS, heat_picture, lookup_table, overlay
+from featup_app.lenses.requests import LENSES, find_lens, parse_views, request_from_json
 from featup_app.lenses.score_names import SCORES, ScoreName
+from featup_app.lenses.similarity import SimilarityLens, SimilarityRequest, SimilarityView, similarity
 
 if TYPE_CHECKING:
     from featup_app.lenses.calibration import Calibration, uncertainty_calibration
-    from featup_app.lenses.class_activation import ClassScore, cam, top_classes
-    from featup_app.lenses.cosine import similarity
-    from featup_app.lenses.principal_components import PCABasis, fit_pca, pca
+    from featup_app.lenses.principal_components import PCABasis, fit_pca
     from featup_app.lenses.quality import QualityReference, QualityScores, quality_reference, quality_scores
 
 __all__ = [
+    "CAMLens",
+    "CAMRequest",
+    "CAMView",
     "COLORMAPS",
-    "SCORES",
     "Calibration",
     "ClassScore",
+    "FieldFacts",
+    "LENSES",
+    "Lens",
+    "LensView",
+    "Look",
     "PCABasis",
+    "PCALens",
+    "PCARequest",
+    "PCAView",
     "QualityReference",
     "QualityScores",
+    "Request",
+    "SCORES",
     "ScoreName",
+    "SimilarityLens",
+    "SimilarityRequest",
+    "SimilarityView",
     "cam",
     "find_class",
+    "find_lens",
     "fit_pca",
     "heat_picture",
     "lookup_table",
     "overlay",
+    "parse_views",
     "pca",
     "quality_reference",
     "quality_scores",
+    "request_from_json",
     "search_classes",
     "similarity",
     "top_classes",
@@ -43,13 +69,8 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "ClassScore": "class_activation",
-        "cam": "class_activation",
-        "top_classes": "class_activation",
-        "similarity": "cosine",
         "PCABasis": "principal_components",
         "fit_pca": "principal_components",
-        "pca": "principal_components",
         "QualityReference": "quality",
         "QualityScores": "quality",
         "quality_reference": "quality",

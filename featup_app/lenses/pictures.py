@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COLORMAPS: tuple[str, ...] = ("viridis", "inferno", "magma", "turbo", "grey", "blue-white-red")
 """Names of the colour maps: perceptually even ones first, then the rainbow, grey, and the diverging one for signed values."""
@@ -63,3 +67,13 @@ def overlay(picture: NDArray[np.uint8], image: NDArray[np.uint8], opacity: float
     """Lay a picture over an image of the same size: opacity 0 shows the image alone, 1 the picture alone."""
     blended = image.astype(np.float32) * (1 - opacity) + picture.astype(np.float32) * opacity
     return np.round(blended).astype(np.uint8)
+
+
+def numbers_of(values: Tensor) -> NDArray[np.float32]:
+    """A tensor on any device as a contiguous float32 array."""
+    return np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, as a status bar shows it: +0.52, −1.30."""
+    return f"{value:+.{digits}f}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""PCA colours: three principal components of the features as red, green and blue."""
+"""Principal components of features, and the colours that their values get."""
 
 from __future__ import annotations
 
@@ -124,30 +124,6 @@ def fit_pca(
     low, high = low.masked_fill(flat, 0.0), high.masked_fill(flat, 0.0)
     progress("finding principal components", 1, 1)
     return PCABasis(basis.mean, basis.components, explained, low, high)
-
-
-def pca(
-    field: FeatureField,
-    *,
-    size: Size,
-    basis: PCABasis | None = None,
-    components: Sequence[int] = (1, 2, 3),
-    progress: Progress = silent,
-) -> NDArray[np.uint8]:
-    """PCA colours of a field: (H, W, 3) uint8 RGB.
-
-    Args:
-        basis: from :func:`fit_pca`; fitted on this field if not given.
-        components: the three components, counted from 1, that become red, green and blue. Fields with fewer than three
-            channels repeat the last.
-
-    Raises:
-        LensError: if there is no such component.
-    """
-    basis = basis or fit_pca(field, progress=progress)
-    if field.channels < 3:
-        components = [min(number, field.channels) for number in components]
-    return basis.picture(basis.values(field, components, size=size, progress=progress), components)
 
 
 def _fit_size(field: FeatureField) -> Size:

@@ -30,8 +30,7 @@ class Timed(window.MainWindow):
     def __init__(self, preferences):
         super().__init__(preferences)
         self.studio.image_changed.connect(lambda _: note("image"))
-        for name in ("pca", "cam", "similarity"):
-            getattr(self.studio, name + "_ready").connect(lambda _, name=name: self.drawn(name))
+        self.studio.view_ready.connect(lambda name, view: self.drawn(name))
 
     def paintEvent(self, event):
         super().paintEvent(event)

@@ -9,14 +9,15 @@ import pytest
 
 from featup_app.base.errors import Cancelled, UpsamplerError
 from featup_app.engine import fitting
-from featup_app.engine.exporting import CAMRequest, ExportOptions, PCARequest, export_image
+from featup_app.engine.exporting import ExportOptions, export_image
 from featup_app.engine.fitting import FitPlan, FitRefusal, begin_fit, compare_fits, live_size, next_number, open_fit
 from featup_app.engine.preferences import Preferences, load_preferences, save_preferences
 from featup_app.engine.session import Session
-from featup_app.engine.views import PCAOptions, ViewSettings
+from featup_app.engine.views import ViewSettings
 from featup_app.fields.implicit.fit import ImplicitFit
 from featup_app.fields.implicit.recipe import FIT_RECIPES
 from featup_app.images import load_image, sample_images
+from featup_app.lenses import CAMRequest, PCARequest, SimilarityRequest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -95,14 +96,14 @@ def test_a_step_of_large_views_is_cut_into_pieces_too(session, image, monkeypatc
 
 def test_views_of_a_fit(session, image, fitted):
     settings = SETTINGS.with_(fit=fitted)
-    view = session.pca_view(image, settings)
+    view = session.view(image, settings, PCARequest())
     assert view.facts.method == "implicit"
-    bilinear = session.pca_view(image, settings.with_(method="bilinear"))
+    bilinear = session.view(image, settings.with_(method="bilinear"), PCARequest())
     assert view.explained == bilinear.explained, "one set of colours for all methods"
-    own = session.pca_view(image, settings, PCAOptions(fit="field"))
+    own = session.view(image, settings, PCARequest(fit="field"))
     assert own.explained != view.explained
     assert session.field(image, settings) is session.field(image, settings), "kept until the fit changes"
-    assert session.similarity_view(image, settings, (100, 100)).values.shape == view.values.shape[1:]
+    assert session.view(image, settings, SimilarityRequest((100, 100))).values.shape == view.values.shape[1:]
     with pytest.raises(UpsamplerError, match="other features"):
         session.field(image, settings.with_(input_size="64"))
 
@@ -110,7 +111,7 @@ def test_views_of_a_fit(session, image, fitted):
 def test_classes_are_read_without_another_fit(session, image, fitted, monkeypatch):
     monkeypatch.setattr(ImplicitFit, "run", lambda *args, **options: pytest.fail("a fit that nobody asked for"))
     layer = session.features(image, SETTINGS).layer
-    view = session.cam_view(image, SETTINGS.with_(fit=fitted))
+    view = session.view(image, SETTINGS.with_(fit=fitted), CAMRequest())
     assert view.facts.method == ("implicit" if view.facts.layer == layer else "jbu")
 
 
@@ -170,7 +171,7 @@ def test_what_was_learned(session, fitted):
 
 
 def test_fits_are_compared_with_what_needs_none(session, image, fitted):
-    pictures = compare_fits(session, image, SETTINGS, [fitted, 10**9], PCAOptions())
+    pictures = compare_fits(session, image, SETTINGS, [fitted, 10**9], PCARequest())
     assert [picture.title for picture in pictures] == ["Bilinear", "FeatUp JBU", SMALL.title]
     assert pictures[2].fit == fitted
     assert all(picture.held_out is not None for picture in pictures)
@@ -185,8 +186,8 @@ def test_a_file_gives_the_same_field(session, image, fitted, tmp_path):
     assert report.title == "fit"
     assert report.held_out == pytest.approx(session.fits.report(fitted).held_out)
     settings = SETTINGS.with_(fit=fitted)
-    here = session.pca_view(image, settings)
-    there = session.pca_view(image, settings.with_(fit=number))
+    here = session.view(image, settings, PCARequest())
+    there = session.view(image, settings.with_(fit=number), PCARequest())
     assert (here.pixels == there.pixels).all()
     assert session.fits.learned(number).uncertainty is not None
     with pytest.raises(UpsamplerError, match="cannot go on"):

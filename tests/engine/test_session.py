@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 
@@ -14,9 +15,10 @@ from featup_app.backbones import Backbone
 from featup_app.base.errors import BackboneError, Cancelled, LensError, SizeError
 from featup_app.base.resources import resource
 from featup_app.engine.session import CLASSIFIER, Session
-from featup_app.engine.views import PCAOptions, ViewSettings
+from featup_app.engine.views import ViewSettings
 from featup_app.fields import METHODS
 from featup_app.images import Image, image_from_array, load_image
+from featup_app.lenses import CAMRequest, PCARequest, SimilarityRequest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -79,14 +81,14 @@ def runs(monkeypatch) -> list[str]:
 )
 def test_every_view_has_the_size_that_was_asked_for(session, photo, method, output_size, size):
     settings = DINO.with_(method=method, output_size=output_size)
-    pca = session.pca_view(photo, settings)
+    pca = session.view(photo, settings, PCARequest())
     assert pca.values.shape == (3, *size)
     assert pca.picture().shape == (*size, 3)
     assert pca.picture().dtype == np.uint8
-    similarity = session.similarity_view(photo, settings, (100.5, 70.5))
+    similarity = session.view(photo, settings, SimilarityRequest((100.5, 70.5)))
     assert similarity.values.shape == size
     assert np.abs(similarity.values).max() <= 1
-    cam = session.cam_view(photo, settings)
+    cam = session.view(photo, settings, CAMRequest())
     assert cam.values.shape == size
     for view in (pca, similarity, cam):
         assert view.facts.size == size
@@ -100,18 +102,18 @@ def test_every_view_has_the_size_that_was_asked_for(session, photo, method, outp
 
 
 def test_sizes_in_times_of_the_grid(session, photo):
-    assert session.pca_view(photo, DINO.with_(output_size="3x")).facts.size == (21, 30)
-    assert session.output_size(photo, DINO.with_(output_size="grid")) == (7, 10)
+    assert session.view(photo, DINO.with_(output_size="3x"), PCARequest()).facts.size == (21, 30)
+    assert session.look(photo, DINO.with_(output_size="grid")).size == (7, 10)
 
 
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_the_query_is_one_and_is_where_it_was_set(session, photo, method):
     settings = DINO.with_(method=method)
     for point in ((0.5, 0.5), (204.5, 139.5), (77.3, 101.9)):
-        view = session.similarity_view(photo, settings, point)
+        view = session.view(photo, settings, SimilarityRequest(point))
         row, column = view.facts.geometry.pixel_of(point, view.facts.size)
         assert view.values[row, column] == pytest.approx(1, abs=1e-6)
-        assert view.point == point
+        assert view.request.point == point
 
 
 # -- what is remembered --------------------------------------------------------------------------------------------------
@@ -119,44 +121,46 @@ def test_the_query_is_one_and_is_where_it_was_set(session, photo, method):
 
 def test_a_second_look_runs_no_backbone(fresh, photo, runs):
     session = fresh()
-    session.pca_view(photo, DINO)
+    session.view(photo, DINO, PCARequest())
     assert runs == ["dinov2-s14-imgfocus extract"]
-    first = session.similarity_view(photo, DINO, (50, 50))
-    again = session.similarity_view(photo, DINO, (50, 50))
+    first = session.view(photo, DINO, SimilarityRequest((50, 50)))
+    again = session.view(photo, DINO, SimilarityRequest((50, 50)))
     assert np.array_equal(first.values, again.values)
-    session.similarity_view(photo, DINO, (90, 20))
-    session.pca_view(photo, DINO, PCAOptions(numbers=(4, 5, 6), fit="field"))
-    session.pca_view(photo, DINO.with_(method="bilinear", output_size="image"))
+    session.view(photo, DINO, SimilarityRequest((90, 20)))
+    session.view(photo, DINO, PCARequest(numbers=(4, 5, 6), fit="field"))
+    session.view(photo, DINO.with_(method="bilinear", output_size="image"), PCARequest())
     assert runs == ["dinov2-s14-imgfocus extract"]
-    session.cam_view(photo, DINO)
+    session.view(photo, DINO, CAMRequest())
     assert runs[1:] == [f"{CLASSIFIER} logits", f"{CLASSIFIER} extract"]
-    session.cam_view(photo, DINO, "espresso")
-    session.cam_view(photo, DINO.with_(method="lowres"), 967)
+    session.view(photo, DINO, CAMRequest("espresso"))
+    session.view(photo, DINO.with_(method="lowres"), CAMRequest(967))
     assert len(runs) == 3
-    session.pca_view(photo, DINO.with_(layer="block 3"))
-    session.pca_view(photo, DINO.with_(input_size="112"))
+    session.view(photo, DINO.with_(layer="block 3"), PCARequest())
+    session.view(photo, DINO.with_(input_size="112"), PCARequest())
     assert runs[3:] == ["dinov2-s14-imgfocus extract"] * 2
 
 
 def test_another_image_is_another_result(fresh, photo, runs):
     session = fresh()
     mirrored = image_from_array(photo.pixels[:, ::-1])
-    assert not np.array_equal(session.pca_view(photo, DINO).pixels, session.pca_view(mirrored, DINO).pixels)
+    assert not np.array_equal(
+        session.view(photo, DINO, PCARequest()).pixels, session.view(mirrored, DINO, PCARequest()).pixels
+    )
     assert len(runs) == 2
 
 
 def test_what_is_remembered_is_limited(fresh, photo):
     session = fresh()
     for rows in range(12):
-        session.pca_view(image_from_array(photo.pixels[rows : rows + 20, :40]), LITE.with_(input_size="32"))
-    for remembered in (session._maps, session._fields, session._bases):
+        session.view(image_from_array(photo.pixels[rows : rows + 20, :40]), LITE.with_(input_size="32"), PCARequest())
+    for remembered in (session._maps, session._quick_fields, session._remembered):
         assert len(remembered._items) == remembered._limit
 
 
 def test_colours_fitted_on_the_grid_mean_the_same_for_every_method(fresh, photo):
     session = fresh()
-    views = {method: session.pca_view(photo, DINO.with_(method=method)) for method in ALL_METHODS}
-    assert len(session._bases._items) == 1
+    views = {method: session.view(photo, DINO.with_(method=method), PCARequest()) for method in ALL_METHODS}
+    assert len(session._remembered._items) == 1
     assert len({view.explained for view in views.values()}) == 1
     for channel in range(3):  # one value is one colour, whatever the method
         values = np.concatenate([view.values[channel].ravel() for view in views.values()])
@@ -166,9 +170,9 @@ def test_colours_fitted_on_the_grid_mean_the_same_for_every_method(fresh, photo)
 
 def test_colours_fitted_on_the_field_or_on_all_methods_together(fresh, photo):
     session = fresh()
-    field = {m: session.pca_view(photo, DINO.with_(method=m), PCAOptions(fit="field")) for m in ("lowres", "jbu")}
+    field = {m: session.view(photo, DINO.with_(method=m), PCARequest(fit="field")) for m in ("lowres", "jbu")}
     assert field["lowres"].explained != field["jbu"].explained
-    joint = {m: session.pca_view(photo, DINO.with_(method=m), PCAOptions(fit="joint")) for m in ("lowres", "jbu")}
+    joint = {m: session.view(photo, DINO.with_(method=m), PCARequest(fit="joint")) for m in ("lowres", "jbu")}
     assert joint["lowres"].explained == joint["jbu"].explained
     assert joint["jbu"].explained != field["jbu"].explained
 
@@ -177,7 +181,7 @@ def test_colours_fitted_on_the_field_or_on_all_methods_together(fresh, photo):
 
 
 def test_a_backbone_without_classes_takes_those_of_the_classifier_and_says_so(session, photo):
-    view = session.cam_view(photo, DINO)
+    view = session.view(photo, DINO, CAMRequest())
     assert view.note is not None
     assert "DINOv2" in view.note
     assert view.note.endswith(".")
@@ -191,7 +195,7 @@ def test_a_backbone_without_classes_takes_those_of_the_classifier_and_says_so(se
 
 
 def test_a_backbone_with_classes_explains_its_own_without_a_note(session, photo):
-    view = session.cam_view(photo, LITE)
+    view = session.view(photo, LITE, CAMRequest())
     assert view.note is None
     assert view.facts.backbone == CLASSIFIER
     assert view.facts.size == (75, 110)
@@ -200,7 +204,7 @@ def test_a_backbone_with_classes_explains_its_own_without_a_note(session, photo)
 def test_the_map_of_a_linear_head_averages_to_the_score(session, photo):
     """CAM's defining property, on the grid: the mean of the map plus the bias is the class's score."""
     settings = LITE.with_(method="lowres", output_size="grid")
-    view = session.cam_view(photo, settings, "espresso")
+    view = session.view(photo, settings, CAMRequest("espresso"))
     backbone = session.backbone(settings)
     score = float(backbone.logits(photo, size="128")[view.chosen.index])
     bias = float(backbone.model.get_classifier().bias[view.chosen.index])
@@ -208,26 +212,26 @@ def test_the_map_of_a_linear_head_averages_to_the_score(session, photo):
 
 
 def test_classes_by_name_by_number_and_by_text_of_a_number(session, photo):
-    views = [session.cam_view(photo, LITE, chosen) for chosen in ("espresso", "ESPRESSO ", 967, "967")]
+    views = [session.view(photo, LITE, CAMRequest(chosen)) for chosen in ("espresso", "ESPRESSO ", 967, "967")]
     assert {view.chosen.index for view in views} == {967}
     assert all(np.array_equal(view.values, views[0].values) for view in views)
-    assert session.cam_view(photo, LITE, 0).chosen.index == 0
-    assert not np.array_equal(session.cam_view(photo, LITE, 0).values, views[0].values)
+    assert session.view(photo, LITE, CAMRequest(0)).chosen.index == 0
+    assert not np.array_equal(session.view(photo, LITE, CAMRequest(0)).values, views[0].values)
 
 
 @pytest.mark.parametrize("chosen", [1000, -1, "1000", "no such thing", "dog"])
 def test_unknown_and_unclear_classes_are_refused_in_a_sentence(session, photo, chosen):
     with pytest.raises(LensError, match=re.escape(str(chosen))):
-        session.cam_view(photo, LITE, chosen)
+        session.view(photo, LITE, CAMRequest(chosen))
 
 
 def test_unknown_names_are_refused_in_a_sentence(session, photo):
     with pytest.raises(BackboneError, match="block 12"):
-        session.pca_view(photo, DINO.with_(layer="block 12"))
+        session.view(photo, DINO.with_(layer="block 12"), PCARequest())
     with pytest.raises(SizeError, match="nonsense"):
-        session.pca_view(photo, DINO.with_(output_size="nonsense"))
+        session.view(photo, DINO.with_(output_size="nonsense"), PCARequest())
     with pytest.raises(LensError, match="no principal component 10"):
-        session.pca_view(photo, DINO, PCAOptions(numbers=(1, 2, 10)))
+        session.view(photo, DINO, PCARequest(numbers=(1, 2, 10)))
 
 
 # -- memory --------------------------------------------------------------------------------------------------------------
@@ -237,12 +241,8 @@ def test_unknown_names_are_refused_in_a_sentence(session, photo):
 def test_an_output_beyond_the_memory_budget_names_a_size_that_works(fresh, photo, method):
     session = fresh(memory_budget=40_000_000)
     settings = DINO.with_(method=method, output_size="1400x2050")
-    views = (
-        session.pca_view,
-        lambda *asked: session.similarity_view(*asked, (5, 5)),
-        session.cam_view,
-    )
-    for view in views:
+    for request in (PCARequest(), SimilarityRequest((5, 5)), CAMRequest()):
+        view = functools.partial(session.view, request=request)
         with pytest.raises(SizeError, match=r"1400x2050 .* would work") as refused:
             view(photo, settings)
         height, width = map(int, re.search(r"(\d+)x(\d+) would work", str(refused.value)).groups())
@@ -283,12 +283,12 @@ def values_of(view: object) -> list[np.ndarray]:
 
 
 VIEWS = {
-    "pca": lambda session, photo, progress: session.pca_view(photo, SMALL, progress=progress),
-    "pca of all methods": lambda session, photo, progress: session.pca_view(
-        photo, SMALL, PCAOptions(fit="joint"), progress=progress
+    "pca": lambda session, photo, progress: session.view(photo, SMALL, PCARequest(), progress=progress),
+    "pca of all methods": lambda session, photo, progress: session.view(
+        photo, SMALL, PCARequest(fit="joint"), progress=progress
     ),
-    "similarity": lambda session, photo, progress: session.similarity_view(photo, SMALL, (60, 80), progress),
-    "class activation": lambda session, photo, progress: session.cam_view(photo, SMALL, progress=progress),
+    "similarity": lambda session, photo, progress: session.view(photo, SMALL, SimilarityRequest((60, 80)), progress),
+    "class activation": lambda session, photo, progress: session.view(photo, SMALL, CAMRequest(), progress=progress),
 }
 
 
@@ -352,8 +352,8 @@ def test_a_failure_is_not_remembered(fresh, photo, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Backbone, "extract", lambda *args, **kwargs: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            session.pca_view(photo, DINO)
-    assert session.pca_view(photo, DINO).pixels.std() > 20
+            session.view(photo, DINO, PCARequest())
+    assert session.view(photo, DINO, PCARequest()).pixels.std() > 20
 
 
 def test_two_sessions_give_the_same_bytes_in_whatever_order_they_are_asked(fresh, photo):

@@ -11,15 +11,16 @@ import torch
 
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.resources import resource
-from featup_app.engine.exporting import CAMRequest, ExportOptions, PCARequest, export_image
+from featup_app.engine.exporting import ExportOptions, export_image
 from featup_app.engine.session import CLASSIFIER, Session
-from featup_app.engine.views import PCAOptions, ViewSettings, upsampler_facts
+from featup_app.engine.views import ViewSettings, upsampler_facts
 from featup_app.export import load_export
 from featup_app.fields import JBUStack, upsample, upsampler_files
 from featup_app.fields.carafe import CarafeNetwork
 from featup_app.fields.network import untrained
 from featup_app.fields.resize_conv import ResizeConvNetwork
 from featup_app.images import Image, image_from_array, load_image
+from featup_app.lenses import CAMRequest, PCARequest
 from featup_app.training import load_upsampler, save_upsampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -70,7 +71,7 @@ def write(path: Path, channels: int | None = 384, *, norm: bool = False, seed: i
 
 def test_the_chosen_the_bundled_or_the_classical_weights(session, photo, tmp_path, resources):
     def used(settings: ViewSettings) -> tuple[str, str]:
-        facts = session.pca_view(photo, settings).facts.upsampler
+        facts = session.view(photo, settings, PCARequest()).facts.upsampler
         return facts.kind, facts.title
 
     assert used(DINO) == ("classical", "classical")
@@ -82,18 +83,18 @@ def test_the_chosen_the_bundled_or_the_classical_weights(session, photo, tmp_pat
     path = write(tmp_path / "mine.safetensors", title="Mine")
     assert used(DINO.with_(upsampler=path)) == ("file", "Mine")
     assert used(DINO.with_(upsampler="classical")) == ("classical", "classical")
-    assert session.pca_view(photo, DINO.with_(method="bilinear", upsampler=path)).facts.upsampler is None
+    assert session.view(photo, DINO.with_(method="bilinear", upsampler=path), PCARequest()).facts.upsampler is None
 
 
 def test_views_are_those_of_the_field_with_these_weights(session, photo, tmp_path):
     path = write(tmp_path / "mine.safetensors")
     settings = DINO.with_(upsampler=path)
-    view = session.pca_view(photo, settings, PCAOptions(fit="field"))
+    view = session.view(photo, settings, PCARequest(fit="field"))
     field = upsample(session.features(photo, DINO), photo, "jbu", upsampler=path)
     torch.testing.assert_close(
         session.field(photo, settings).features(size=(40, 56)), field.features(size=(40, 56)), rtol=0, atol=0
     )
-    classical = session.pca_view(photo, DINO.with_(upsampler="classical"), PCAOptions(fit="field"))
+    classical = session.view(photo, DINO.with_(upsampler="classical"), PCARequest(fit="field"))
     assert not np.allclose(view.values, classical.values, atol=1e-2)
 
 
@@ -104,27 +105,29 @@ def test_a_file_that_has_changed_is_read_again_and_an_unchanged_one_is_not(sessi
     assert session.field(photo, settings) is first
     write(path, title="Second", seed=1)
     os.utime(path, ns=(1, 1))
-    assert session.pca_view(photo, settings).facts.upsampler.title == "Second"
+    assert session.view(photo, settings, PCARequest()).facts.upsampler.title == "Second"
     path.unlink()
     with pytest.raises(UpsamplerError, match="There is no file"):
         session.field(photo, settings)
 
 
 def test_classes_of_another_backbone_use_its_own_weights_unless_these_serve_every_backbone(session, photo, tmp_path):
-    own = session.cam_view(photo, DINO.with_(upsampler=write(tmp_path / "mine.safetensors", title="Mine")))
+    own = session.view(photo, DINO.with_(upsampler=write(tmp_path / "mine.safetensors", title="Mine")), CAMRequest())
     assert own.facts.upsampler.kind == "classical"
     assert "has no classes" in own.note
-    every = session.cam_view(photo, DINO.with_(upsampler=write(tmp_path / "all.safetensors", None, title="All")))
+    every = session.view(
+        photo, DINO.with_(upsampler=write(tmp_path / "all.safetensors", None, title="All")), CAMRequest()
+    )
     assert every.facts.upsampler.title == "All"
     assert not np.allclose(own.values, every.values)
-    assert session.cam_view(photo, DINO.with_(upsampler="classical")).facts.upsampler.kind == "classical"
+    assert session.view(photo, DINO.with_(upsampler="classical"), CAMRequest()).facts.upsampler.kind == "classical"
 
 
 def test_classes_are_read_from_features_that_the_head_knows(session, photo, tmp_path):
     """The head reads the backbone's own features of its own layer, so of weights for others only the stages count."""
     channels = session.features(photo, LITE).channels
     path = write(tmp_path / "lite.safetensors", channels, norm=True, title="Lite", backbone=CLASSIFIER)
-    view = session.cam_view(photo, LITE.with_(upsampler=path))
+    view = session.view(photo, LITE.with_(upsampler=path), CAMRequest())
     assert view.facts.upsampler.title == "Lite (stages alone)"
     stages = load_upsampler(path).stages_alone()
     features = session.features(photo, LITE.with_(layer=view.facts.layer))
@@ -138,7 +141,7 @@ def test_components_are_fitted_on_features_that_are_normalised_alike(session, ph
     plain = DINO.with_(upsampler=write(tmp_path / "plain.safetensors"))
 
     def mean(settings: ViewSettings, fit: str, method: str = "jbu") -> torch.Tensor:
-        return session.pca_basis(photo, settings.with_(method=method), PCAOptions(fit=fit), lambda *_: None).mean
+        return session.view(photo, settings.with_(method=method), PCARequest(fit=fit)).basis.mean
 
     own = session.features(photo, DINO).data.mean((1, 2))
     source = session.field(photo, normed).source.data.mean((1, 2))
@@ -196,20 +199,20 @@ def write_carafe(path: Path, channels: int = 384, **facts: object) -> str:
 def test_a_chosen_file_serves_the_method_that_it_is_for_and_the_others_use_theirs(session, photo, tmp_path, resources):
     write(resources / "jbu-universal.safetensors", None, title="All")
     chosen = DINO.with_(method="carafe", upsampler=write_carafe(tmp_path / "mine.safetensors"))
-    carafe = session.pca_view(photo, chosen, PCAOptions()).facts.upsampler
+    carafe = session.view(photo, chosen, PCARequest()).facts.upsampler
     assert (carafe.kind, carafe.title, carafe.method) == ("file", "mine", "carafe")
     assert ("Method", "carafe") in carafe.details
-    joint = session.pca_view(photo, chosen.with_(method="jbu"), PCAOptions()).facts.upsampler
+    joint = session.view(photo, chosen.with_(method="jbu"), PCARequest()).facts.upsampler
     assert (joint.kind, joint.title, joint.method) == ("universal", "All", "jbu")
-    assert session.pca_view(photo, chosen.with_(method="bilinear"), PCAOptions()).facts.upsampler is None
+    assert session.view(photo, chosen.with_(method="bilinear"), PCARequest()).facts.upsampler is None
 
 
 def test_a_method_without_weights_for_the_features_is_untrained_and_says_so(session, photo, resources):
     settings = DINO.with_(method="carafe")
-    assert session.pca_view(photo, settings, PCAOptions()).facts.upsampler.kind == "untrained"
+    assert session.view(photo, settings, PCARequest()).facts.upsampler.kind == "untrained"
     write_carafe(resources / "carafe-dinov2-s14-imgfocus.safetensors", backbone=DINO.backbone, layer="block 10")
     other = DINO.with_(method="carafe", upsampler="classical")  # which concerns joint bilateral upsampling
-    facts = session.pca_view(photo, other.with_(output_size="41x56"), PCAOptions()).facts.upsampler
+    facts = session.view(photo, other.with_(output_size="41x56"), PCARequest()).facts.upsampler
     assert facts.kind == "bundled"
     assert "untrained" in str(session.field(photo, settings.with_(layer="block 5")).settings()["weights"])
 
@@ -223,7 +226,7 @@ def test_a_file_for_another_method_is_refused_unless_any_will_do(session, tmp_pa
 
 def test_classes_are_read_from_untrained_features_where_weights_do_not_fit_the_head(session, photo, tmp_path):
     path = write_carafe(tmp_path / "lite.safetensors", 320, backbone=CLASSIFIER, layer="stage 4")
-    view = session.cam_view(photo, LITE.with_(method="carafe", upsampler=path))
+    view = session.view(photo, LITE.with_(method="carafe", upsampler=path), CAMRequest())
     assert view.facts.upsampler.kind == "untrained"
 
 
@@ -233,7 +236,7 @@ def test_components_follow_a_network_that_normalises_its_features(session, photo
     network = untrained(ResizeConvNetwork, 384)
     save_upsampler(path, network, norm=(2 * ones, 0 * ones), provenance={"method": "resize_conv"})
     settings = DINO.with_(method="resize_conv", upsampler=str(path))
-    basis = session.pca_basis(photo, settings, PCAOptions(fit="grid"))
+    basis = session.view(photo, settings, PCARequest(fit="grid")).basis
     assert not torch.allclose(basis.mean, session.features(photo, DINO).data.mean((1, 2)), atol=1e-2)
     torch.testing.assert_close(
         basis.mean, session.field(photo, settings).source.data.mean((1, 2)), atol=1e-4, rtol=1e-4

@@ -15,10 +15,11 @@ from featup_app.backbones.finer_stride import finer_features
 from featup_app.base.errors import BackboneError, Cancelled, UpsamplerError
 from featup_app.base.resources import resource
 from featup_app.engine.session import Session
-from featup_app.engine.views import PCAOptions, ViewSettings
+from featup_app.engine.views import ViewSettings
 from featup_app.features import FeatureMap, Geometry, Region
 from featup_app.fields import dip, guided_filter, upsample
 from featup_app.images import Image, image_from_array, load_image
+from featup_app.lenses import PCARequest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -383,14 +384,14 @@ def test_making_a_field_can_be_cancelled_and_is_not_repeated(photo, small_prior,
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        session.pca_view(photo, settings, progress=stop)
+        session.view(photo, settings, PCARequest(), progress=stop)
     assert not session._dear_fields._items
-    first = session.pca_view(photo, settings)
+    first = session.view(photo, settings, PCARequest())
     assert first.values.shape == (3, 43, 62)
     (field,) = session._dear_fields._items.values()
     for quick in ("lowres", "bilinear", "jbu", "guided_filter", "sapa"):
-        session.pca_view(photo, settings.with_(method=quick))
+        session.view(photo, settings.with_(method=quick), PCARequest())
     assert session.field(photo, settings) is field
-    joint = session.pca_view(photo, settings, PCAOptions(fit="joint"))
+    joint = session.view(photo, settings, PCARequest(fit="joint"))
     assert len(session._dear_fields._items) == 1, "the other dear methods are not run for joint components"
     assert joint.values.shape == first.values.shape

@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QApplication
 
 from featup_app.engine.preferences import FILE_NAME
 from featup_app.gui import app as gui_app
-from featup_app.gui.views.image_view import Panel
+from featup_app.gui.views.image_view import ImageView
 from featup_app.gui.window import MainWindow
 
 QUICK = {"input_size": "112", "output_size": "4x"}
@@ -30,7 +30,7 @@ class Driver:
     def __init__(self, window: MainWindow, qtbot) -> None:
         self.window = window
         self.studio = window.studio
-        self.panels = window.views.panels
+        self.views = window.grid.views
         self.qtbot = qtbot
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
@@ -41,7 +41,7 @@ class Driver:
 
         def idle() -> bool:
             QApplication.processEvents()
-            return not self.window.engine.busy and not any(panel.stale for panel in self.panels.values())
+            return not self.window.engine.busy and not any(panel.stale for panel in self.views.values())
 
         self.wait_for(lambda: self.studio.image is not None or self.window.notice.isVisible())
         QTest.qWait(20)
@@ -49,19 +49,19 @@ class Driver:
         QTest.qWait(20)
 
     def place(self, panel: str, x: float, y: float) -> QPoint:
-        return self.panels[panel].to_widget((x, y)).toPoint()
+        return self.views[panel].to_widget((x, y)).toPoint()
 
     def click(self, panel: str, x: float, y: float) -> None:
-        QTest.mouseClick(self.panels[panel].canvas, Qt.MouseButton.LeftButton, pos=self.place(panel, x, y))
+        QTest.mouseClick(self.views[panel].canvas, Qt.MouseButton.LeftButton, pos=self.place(panel, x, y))
 
     def hover(self, panel: str, x: float, y: float) -> None:
-        QTest.mouseMove(self.panels[panel].canvas, self.place(panel, x, y) + QPoint(3, 3))
+        QTest.mouseMove(self.views[panel].canvas, self.place(panel, x, y) + QPoint(3, 3))
         QTest.qWait(30)
-        QTest.mouseMove(self.panels[panel].canvas, self.place(panel, x, y))
+        QTest.mouseMove(self.views[panel].canvas, self.place(panel, x, y))
         QTest.qWait(60)
 
     def wheel(self, panel: str, x: float, y: float, steps: int) -> None:
-        canvas, place = self.panels[panel].canvas, self.panels[panel].to_widget((x, y))
+        canvas, place = self.views[panel].canvas, self.views[panel].to_widget((x, y))
         event = QWheelEvent(
             place,
             QPointF(canvas.mapToGlobal(place.toPoint())),
@@ -75,7 +75,7 @@ class Driver:
         QApplication.sendEvent(canvas, event)
 
     def drag(self, panel: str, start: tuple[float, float], by: QPoint) -> None:
-        canvas, place = self.panels[panel].canvas, self.place(panel, *start)
+        canvas, place = self.views[panel].canvas, self.place(panel, *start)
         QTest.mousePress(canvas, Qt.MouseButton.LeftButton, pos=place)
         for step in range(1, 6):
             QTest.mouseMove(canvas, place + by * step / 5)
@@ -84,7 +84,7 @@ class Driver:
 
     def seen(self, panel: str) -> tuple[float, float, float]:
         """Middle (x, y) in image pixels, and screen pixels per image pixel."""
-        shown: Panel = self.panels[panel]
+        shown: ImageView = self.views[panel]
         area = shown.box.viewRect()
         return area.center().x(), area.center().y(), shown.box.width() / area.width()
 

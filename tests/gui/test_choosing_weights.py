@@ -81,7 +81,7 @@ def load(driver) -> None:
 def test_a_loaded_file_is_used_at_once_and_given_back(driver, write, choose):
     window, studio, weights = driver.window, driver.studio, driver.window.controls.weights
     assert weights.currentText() == "built-in (classical)"
-    before = studio.pca.pixels
+    before = studio.views["pca"].pixels
     path = write("cats", **OWN)
     choose(path)
     load(driver)
@@ -91,14 +91,14 @@ def test_a_loaded_file_is_used_at_once_and_given_back(driver, write, choose):
     assert weights.currentText() == "Cats"
     for words in ("Cats", path, "200 photos of cats", DINO, "block 10", "2026-01-02"):
         assert words in weights.toolTip()
-    assert studio.pca.facts.upsampler.title == "Cats"
-    assert studio.cam.facts.upsampler.kind == "classical", "the classifier has its own weights"
-    assert not np.array_equal(studio.pca.pixels, before)
+    assert studio.views["pca"].facts.upsampler.title == "Cats"
+    assert studio.views["cam"].facts.upsampler.kind == "classical", "the classifier has its own weights"
+    assert not np.array_equal(studio.views["pca"].pixels, before)
 
     window.actions_by_name["builtin_upsampler"].trigger()
     driver.wait_until_idle()
     assert weights.currentText() == "built-in (classical)"
-    assert np.array_equal(studio.pca.pixels, before)
+    assert np.array_equal(studio.views["pca"].pixels, before)
 
 
 def test_the_tool_bar_loads_and_chooses_too(driver, write, choose):
@@ -114,7 +114,7 @@ def test_the_tool_bar_loads_and_chooses_too(driver, write, choose):
     assert "“Everything that was ever trained” for every backbone" in driver.window.notice.text.text()
     assert weights.currentText() == "Everything that was eve…"
     assert "Everything that was ever trained" in weights.toolTip()
-    assert studio.cam.facts.upsampler.title == "Everything that was ever trained"
+    assert studio.views["cam"].facts.upsampler.title == "Everything that was ever trained"
     classical = weights.findText("classical")
     weights.setCurrentIndex(classical)
     weights.activated.emit(classical)
@@ -133,7 +133,7 @@ def test_files_that_cannot_be_used_change_nothing(driver, write, choose, tmp_pat
     window, studio = driver.window, driver.studio
     choose(write("cats", **OWN))
     load(driver)
-    good, picture = studio.settings, studio.pca
+    good, picture = studio.settings, studio.views["pca"]
     text, damaged = tmp_path / "notes.txt", tmp_path / "damaged.safetensors"
     text.write_text("hello")
     damaged.write_bytes(Path(good.upsampler).read_bytes()[:5000])
@@ -151,7 +151,7 @@ def test_files_that_cannot_be_used_change_nothing(driver, write, choose, tmp_pat
         assert window.notice.property("severity") == "error"
         assert studio.settings == good
         assert window.controls.weights.currentText() == "Cats"
-        assert studio.pca is picture
+        assert studio.views["pca"] is picture
 
 
 def test_another_backbone_gives_up_the_file_and_says_so(driver, write, choose):
@@ -163,7 +163,7 @@ def test_another_backbone_gives_up_the_file_and_says_so(driver, write, choose):
     assert "“Cats” was trained for the features that were shown before" in window.notice.text.text()
     driver.wait_until_idle()
     assert studio.settings.upsampler is None
-    assert studio.pca.facts.backbone == "tf_efficientnet_lite0"
+    assert studio.views["pca"].facts.backbone == "tf_efficientnet_lite0"
     assert window.controls.weights.currentText() == "built-in (classical)"
 
 
@@ -172,7 +172,7 @@ def test_the_choice_is_remembered_and_a_file_that_has_gone_is_given_up(config, s
     config(input_size="112", output_size="4x", upsampler=path)
     driver = start(sample_images()[0])
     driver.wait_until_idle()
-    assert driver.studio.pca.facts.upsampler.title == "Cats"
+    assert driver.studio.views["pca"].facts.upsampler.title == "Cats"
     assert driver.window.controls.weights.currentText() == "Cats"
     driver.window.close()
     stored = json.loads((tmp_path / "config" / "preferences.json").read_text())
@@ -182,4 +182,4 @@ def test_the_choice_is_remembered_and_a_file_that_has_gone_is_given_up(config, s
     again.wait_until_idle()
     assert "There is no file" in again.window.notice.text.text()
     assert again.studio.settings.upsampler is None
-    assert again.studio.pca is not None
+    assert "pca" in again.studio.views

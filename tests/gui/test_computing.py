@@ -9,8 +9,8 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
-from featup_app.engine.session import Session
 from featup_app.images import sample_images
+from featup_app.lenses import PCALens, SimilarityLens
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def type_into(box, text: str) -> None:
 def test_sizes_typed_by_hand(driver):
     controls, studio = driver.window.controls, driver.studio
     type_into(controls.output, "90x120")
-    driver.wait_for(lambda: studio.pca.facts.size == (90, 120))
+    driver.wait_for(lambda: studio.views["pca"].facts.size == (90, 120))
     type_into(controls.output, "150")
-    driver.wait_for(lambda: studio.pca.facts.size == (150, 226))
+    driver.wait_for(lambda: studio.views["pca"].facts.size == (150, 226))
     type_into(controls.input, "84")
-    driver.wait_for(lambda: studio.pca.facts.geometry.input_hw == (84, 126))
+    driver.wait_for(lambda: studio.views["pca"].facts.geometry.input_hw == (84, 126))
     driver.wait_until_idle()
-    assert studio.similarity.values.shape == (150, 226)
-    assert studio.cam.values.shape == (150, 226)
+    assert studio.views["similarity"].values.shape == (150, 226)
+    assert studio.views["cam"].values.shape == (150, 226)
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_sizes_typed_by_hand(driver):
 )
 def test_a_setting_that_fails_is_told_and_given_up(driver, box, text, part):
     controls, studio = driver.window.controls, driver.studio
-    good, picture = studio.settings, studio.pca
+    good, picture = studio.settings, studio.views["pca"]
     type_into(getattr(controls, box), text)
     driver.wait_for(driver.window.notice.isVisible)
     assert part in driver.window.notice.text.text()
     driver.wait_until_idle()
     assert studio.settings == good
     assert getattr(controls, box).currentText() == {"output": "4x", "input": "112"}[box]
-    assert (studio.pca.pixels == picture.pixels).all()
+    assert (studio.views["pca"].pixels == picture.pixels).all()
     driver.click("pca", 100, 100)
     driver.wait_until_idle()
-    assert studio.similarity.point == pytest.approx((100, 100), abs=1)
+    assert studio.views["similarity"].request.point == pytest.approx((100, 100), abs=1)
 
 
 def test_a_backbone_that_cannot_be_had_offline(driver):
@@ -85,22 +85,22 @@ def test_the_other_bundled_backbone_and_its_layers(driver):
     index = box.findData("tf_efficientnet_lite0")
     box.setCurrentIndex(index)
     box.activated.emit(index)
-    driver.wait_for(lambda: studio.pca.facts.backbone == "tf_efficientnet_lite0")
+    driver.wait_for(lambda: studio.views["pca"].facts.backbone == "tf_efficientnet_lite0")
     driver.wait_until_idle()
-    assert studio.cam.note is None
+    assert studio.views["cam"].note is None
     layers = [controls.layer.itemText(i) for i in range(controls.layer.count())]
     assert any("head" in title for title in layers)
     chosen = next(i for i, title in enumerate(layers) if "stage 2" in title)
     controls.layer.setCurrentIndex(chosen)
     controls.layer.activated.emit(chosen)
-    driver.wait_for(lambda: studio.pca.facts.layer == "stage 2")
+    driver.wait_for(lambda: studio.views["pca"].facts.layer == "stage 2")
 
 
 def test_cancel_keeps_the_picture_and_answers_within_half_a_second(driver, monkeypatch):
-    studio, before = driver.studio, driver.studio.pca
+    studio, before = driver.studio, driver.studio.views["pca"]
     running = threading.Event()
 
-    def endless(self, image, settings, options=None, progress=None):
+    def endless(self, request, looks, progress):
         step = 0
         while True:
             running.set()
@@ -108,12 +108,12 @@ def test_cancel_keeps_the_picture_and_answers_within_half_a_second(driver, monke
             step += 1
             time.sleep(0.01)
 
-    monkeypatch.setattr(Session, "pca_view", endless)
+    monkeypatch.setattr(PCALens, "view", endless)
     QTest.keyClick(driver.window, Qt.Key.Key_F5)
     driver.wait_for(running.is_set)
     QTest.qWait(400)
-    assert driver.panels["pca"].stale, "dimmed while a newer one is computed"
-    assert driver.panels["pca"].has_lens
+    assert driver.views["pca"].stale, "dimmed while a newer one is computed"
+    assert driver.views["pca"].has_lens
     assert driver.window.status.bar.isVisible()
     assert "working" in driver.window.status.stage.text()
     clicked = time.monotonic()
@@ -121,8 +121,8 @@ def test_cancel_keeps_the_picture_and_answers_within_half_a_second(driver, monke
     driver.wait_for(lambda: not driver.window.engine.busy)
     assert time.monotonic() - clicked < 0.5
     QTest.qWait(50)
-    assert studio.pca is before
-    assert not driver.panels["pca"].stale
+    assert studio.views["pca"] is before
+    assert not driver.views["pca"].stale
     assert not driver.window.notice.isVisible(), "cancelling is not an error"
     assert not driver.window.cancel_button.isEnabled()
     assert not driver.window.status.bar.isVisible()
@@ -140,20 +140,20 @@ def test_a_real_long_computation_can_be_cancelled(driver):
     assert time.monotonic() - clicked < 5
     studio.choose(studio.settings.with_(output_size="4x"))
     driver.wait_until_idle()
-    assert studio.similarity.values.shape == studio.pca.values.shape[1:]
+    assert studio.views["similarity"].values.shape == studio.views["pca"].values.shape[1:]
 
 
 def test_an_unexpected_error_is_shown_with_details(driver, monkeypatch):
     def broken(*args, **kwargs):
         raise ZeroDivisionError("something impossible")
 
-    monkeypatch.setattr(Session, "similarity_view", broken)
+    monkeypatch.setattr(SimilarityLens, "view", broken)
     driver.click("pca", 100, 100)
     driver.wait_for(driver.window.notice.isVisible)
     assert "unexpected" in driver.window.notice.text.text()
     assert "ZeroDivisionError" in driver.window.notice.details.toPlainText()
     driver.wait_until_idle()
-    assert driver.panels["similarity"].has_lens
+    assert driver.views["similarity"].has_lens
     monkeypatch.undo()
 
 
@@ -162,7 +162,7 @@ def test_late_answers_are_dropped(driver):
     for x in range(20, 200, 20):
         studio.choose_query((float(x), 50.0))
     driver.wait_until_idle()
-    assert studio.similarity.point == (180.0, 50.0)
+    assert studio.views["similarity"].request.point == (180.0, 50.0)
 
 
 def test_the_window_stays_alive_while_the_engine_works(driver):
@@ -174,6 +174,6 @@ def test_the_window_stays_alive_while_the_engine_works(driver):
         now = time.monotonic()
         gaps.append(now - last[0])
         last[0] = now
-    assert driver.window.engine.busy or studio.similarity.values.shape == (700, 1000)
+    assert driver.window.engine.busy or studio.views["similarity"].values.shape == (700, 1000)
     assert max(gaps) < 2
     studio.cancel()

@@ -11,11 +11,11 @@ import pytest
 from PySide6.QtWidgets import QDialog
 
 from featup_app.base.errors import Cancelled
-from featup_app.engine.session import Session
 from featup_app.export import load_export
 from featup_app.gui import window as window_module
 from featup_app.gui.export_dialog import ExportDialog
 from featup_app.images import sample_images
+from featup_app.lenses import SimilarityLens
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_window_and_command_line_write_the_same_bytes(driver, monkeypatch, tmp_p
         "--output-size",
         "4x",
     ]
-    views = f"pca,similarity@{x!r},{y!r},cam:{driver.studio.cam.chosen.index}"
+    views = f"pca,similarity@{x!r},{y!r},cam:{driver.studio.views['cam'].chosen.index}"
     monkeypatch.setattr("sys.argv", ["featup-app", *arguments, "--views", views])
     with pytest.raises(SystemExit) as stopped:
         run()
@@ -80,17 +80,17 @@ def test_what_is_exported_is_what_is_seen(driver, monkeypatch, tmp_path):
 
     export(driver, monkeypatch, tmp_path, only_half_precision)
     loaded = load_export(next(tmp_path.glob("*.safetensors")))
-    view = driver.studio.similarity
+    view = driver.studio.views["similarity"]
     features = np.asarray(loaded.features, np.float32)
     assert features.shape[1:] == view.values.shape
-    row, column = view.facts.geometry.pixel_of(view.point, view.facts.size)
+    row, column = view.facts.geometry.pixel_of(view.request.point, view.facts.size)
     query = features[:, row, column]
     cosine = np.tensordot(query, features, 1) / np.linalg.norm(features, axis=0) / np.linalg.norm(query)
     assert np.abs(cosine - view.values).max() < 2e-3
     assert json.dumps(dict(loaded.provenance))
     from PIL import Image as Picture
 
-    assert (np.asarray(Picture.open(next(tmp_path.glob("*.pca.png")))) == driver.studio.pca.pixels).all()
+    assert (np.asarray(Picture.open(next(tmp_path.glob("*.pca.png")))) == driver.studio.views["pca"].pixels).all()
 
 
 def test_bfloat16_needs_safetensors_and_the_dialog_says_so(driver, monkeypatch, tmp_path):
@@ -121,7 +121,7 @@ def test_nothing_is_replaced_unasked_and_a_cancelled_export_leaves_nothing(drive
     def cancelled(*args, **kwargs):
         raise Cancelled
 
-    monkeypatch.setattr(Session, "similarity_view", cancelled)
+    monkeypatch.setattr(SimilarityLens, "view", cancelled)
     driver.window.notice.hide()
     folder = tmp_path / "new"
     driver.window.notice.tell("information", "waiting")
@@ -150,7 +150,7 @@ def test_an_export_outlives_another_image_and_asks_before_the_window_closes(driv
     driver.wait_for(lambda: driver.window.notice.isVisible())
     assert "coffee.jpg.npz" in driver.window.notice.text.text()
     driver.wait_until_idle()
-    assert driver.studio.pca.facts.geometry.image_hw == (300, 451)
+    assert driver.studio.views["pca"].facts.geometry.image_hw == (300, 451)
 
 
 def start_export(driver, monkeypatch, folder) -> None:

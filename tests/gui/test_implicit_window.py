@@ -80,24 +80,24 @@ def shown_report(driver):
 
 def test_a_fit_begins_with_the_method_and_is_better_than_bilinear(driver):
     window, studio, panel = driver.window, driver.studio, desk(driver).panel
-    before = studio.pca
+    before = studio.views["pca"]
     assert not desk(driver).dock.isVisible()
     choose_implicit(driver)
     assert desk(driver).dock.isVisible()
     assert desk(driver).running
-    assert driver.panels["pca"].stale, "the former picture is dimmed until there is something to see"
+    assert driver.views["pca"].stale, "the former picture is dimmed until there is something to see"
     assert panel.discard.isVisible()
     assert not panel.pause.isVisible()
     wait_for_end(driver)
     state = shown_report(driver).state
     assert state.finished
     assert state.best < state.bilinear
-    assert studio.pca is not before
-    assert studio.pca.facts.method == "implicit"
-    assert studio.pca.explained == before.explained, "the colours mean the same as before"
-    assert studio.similarity.facts.method == "implicit"
-    assert studio.cam.facts.method == "jbu", "nobody asked for a fit of the classifier's features"
-    assert "FeatUp JBU" in studio.cam.note
+    assert studio.views["pca"] is not before
+    assert studio.views["pca"].facts.method == "implicit"
+    assert studio.views["pca"].explained == before.explained, "the colours mean the same as before"
+    assert studio.views["similarity"].facts.method == "implicit"
+    assert studio.views["cam"].facts.method == "jbu", "nobody asked for a fit of the classifier's features"
+    assert "FeatUp JBU" in studio.views["cam"].note
     assert not window.notice.isVisible()
 
     assert [level.name for level in panel.curve.levels] == ["bilinear", "jbu"]
@@ -125,7 +125,7 @@ def test_compute_repeats_nothing_and_other_settings_make_another_fit(driver):
     second = studio.fit
     assert desk(driver).numbers == (first, second)
     assert "without colour" in panel.fits.item(1).text()
-    picture = studio.pca.pixels
+    picture = studio.views["pca"].pixels
 
     panel.tabs.setCurrentIndex(COMPARE)
     driver.wait_for(lambda: len(panel.comparison.boxes) == 4)
@@ -136,13 +136,13 @@ def test_compute_repeats_nothing_and_other_settings_make_another_fit(driver):
     QTest.mouseClick(panel.fits.viewport(), Qt.MouseButton.LeftButton, pos=panel.fits.visualItemRect(item).center())
     driver.wait_for(lambda: studio.fit == first)
     driver.wait_until_idle()
-    assert not (studio.pca.pixels == picture).all()
+    assert not (studio.views["pca"].pixels == picture).all()
     assert panel.settings.colour.isChecked()
     driver.wait_for(lambda: len(panel.comparison.boxes) == 4)
     click(panel.comparison.boxes[3])
     driver.wait_for(lambda: studio.fit == second)
     driver.wait_until_idle()
-    assert (studio.pca.pixels == picture).all()
+    assert (studio.views["pca"].pixels == picture).all()
     click(panel.forget)
     driver.wait_for(lambda: studio.fit == first)
     driver.wait_until_idle()
@@ -154,7 +154,7 @@ def test_pause_resume_clicks_in_between_stop_and_more_steps(driver):
     panel.settings.views.setValue(MANY)
     choose_implicit(driver)
     wait_for_steps(driver, 1)
-    driver.wait_for(lambda: studio.pca.facts.method == "implicit")
+    driver.wait_for(lambda: studio.views["pca"].facts.method == "implicit")
     click(panel.pause)
     assert panel.pause.text() == "Resume"
     driver.wait_until_idle()
@@ -165,19 +165,19 @@ def test_pause_resume_clicks_in_between_stop_and_more_steps(driver):
     click(panel.pause)
     driver.wait_for(lambda: shown_report(driver).state.step > step)
     driver.click("pca", 100, 100)  # answered between two pieces, while the fit goes on
-    driver.wait_for(lambda: studio.similarity.point == pytest.approx((100, 100), abs=1))
+    driver.wait_for(lambda: studio.views["similarity"].request.point == pytest.approx((100, 100), abs=1))
     assert desk(driver).running
-    assert studio.similarity.facts.method == "implicit"
+    assert studio.views["similarity"].facts.method == "implicit"
     QTest.keyClick(driver.window, Qt.Key.Key_Escape)
     driver.wait_for(lambda: desk(driver).paused)
-    assert driver.panels["pca"].has_lens
+    assert driver.views["pca"].has_lens
     click(panel.stop)
     wait_for_end(driver)
     stopped = shown_report(driver).state
     assert not stopped.finished
     assert stopped.best < stopped.bilinear
     assert "the best state is kept" in panel.headline.text()
-    assert studio.pca.facts.method == "implicit"
+    assert studio.views["pca"].facts.method == "implicit"
     click(panel.more)
     driver.wait_for(lambda: shown_report(driver).state.step > stopped.step)
     assert not panel.discard.isVisible(), "what had been kept is not lost with the continuation"
@@ -187,23 +187,23 @@ def test_pause_resume_clicks_in_between_stop_and_more_steps(driver):
 
 def test_discard_brings_back_what_was_there(driver):
     panel, studio = desk(driver).panel, driver.studio
-    picture = studio.pca.pixels
+    picture = studio.views["pca"].pixels
     panel.settings.views.setValue(MANY)
     choose_implicit(driver)
     click(panel.discard)  # before the first step
     wait_for_end(driver)
     assert studio.settings.method == "jbu"
-    assert (studio.pca.pixels == picture).all()
+    assert (studio.views["pca"].pixels == picture).all()
     assert panel.fits.count() == 0
 
     choose_implicit(driver)
     wait_for_steps(driver, 1)
-    driver.wait_for(lambda: studio.pca.facts.method == "implicit")
+    driver.wait_for(lambda: studio.views["pca"].facts.method == "implicit")
     click(panel.discard)  # after it
     wait_for_end(driver)
     assert studio.settings.method == "jbu"
     assert driver.window.controls.method.currentData() == "jbu"
-    assert (studio.pca.pixels == picture).all()
+    assert (studio.views["pca"].pixels == picture).all()
     assert panel.fits.count() == 0
     assert not driver.window.notice.isVisible()
 
@@ -215,7 +215,7 @@ def test_cancelling_the_preparation_gives_the_fit_up(driver):
     click(driver.window.cancel_button)
     wait_for_end(driver)
     assert studio.settings.method == "jbu"
-    assert not any(panel.stale for panel in driver.panels.values())
+    assert not any(panel.stale for panel in driver.views.values())
 
 
 def test_what_was_learned(driver):
@@ -239,7 +239,7 @@ def test_what_was_learned(driver):
 def test_a_fit_is_saved_opened_and_refused_for_another_image(driver, tmp_path, monkeypatch):
     window, studio = driver.window, driver.studio
     report = fitted(driver)
-    picture, file = studio.pca.pixels, tmp_path / "cat"
+    picture, file = studio.views["pca"].pixels, tmp_path / "cat"
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args: (str(file), ""))
     click(desk(driver).panel.save)
     driver.wait_for(window.notice.isVisible)
@@ -255,7 +255,7 @@ def test_a_fit_is_saved_opened_and_refused_for_another_image(driver, tmp_path, m
     driver.wait_for(lambda: studio.fit is not None)
     driver.wait_until_idle()
     assert studio.settings.method == "implicit"
-    assert (studio.pca.pixels == picture).all()
+    assert (studio.views["pca"].pixels == picture).all()
     assert shown_report(driver).held_out == pytest.approx(report.held_out)
     assert not desk(driver).panel.more.isVisible()
 
@@ -282,7 +282,7 @@ def test_another_image_during_a_fit_and_back(driver):
     driver.wait_for(lambda: studio.image.name == sample_images()[1].name)
     wait_for_end(driver)
     assert studio.fit not in (None, first)
-    assert studio.pca.facts.geometry.image_hw == studio.image.size_hw
+    assert studio.views["pca"].facts.geometry.image_hw == studio.image.size_hw
     assert panel.fits.count() == 1
     panel.settings.seed.setValue(1)
     click(driver.window.compute_button)
@@ -308,7 +308,7 @@ def test_another_image_during_a_fit_and_back(driver):
     assert not desk(driver).running
     studio.choose(studio.settings.with_(method="bilinear"))
     driver.wait_until_idle()
-    assert studio.pca.facts.method == "bilinear"
+    assert studio.views["pca"].facts.method == "bilinear"
 
 
 def test_another_method_meanwhile(driver):
@@ -317,16 +317,16 @@ def test_another_method_meanwhile(driver):
     choose_implicit(driver)
     wait_for_steps(driver, 1)
     studio.choose(studio.settings.with_(method="bilinear"))
-    driver.wait_for(lambda: studio.pca.facts.method == "bilinear")
+    driver.wait_for(lambda: studio.views["pca"].facts.method == "bilinear")
     driver.wait_for(lambda: not desk(driver).running)
     driver.wait_until_idle()
-    assert studio.pca.facts.method == "bilinear"
+    assert studio.views["pca"].facts.method == "bilinear"
     notice = driver.window.notice
     assert "has ended" in notice.text.text()
     click(notice.action)
     driver.wait_for(lambda: studio.settings.method == "implicit")
     driver.wait_until_idle()
-    assert studio.pca.facts.method == "implicit"
+    assert studio.views["pca"].facts.method == "implicit"
 
 
 def test_a_diverging_fit_keeps_its_last_good_state(driver, monkeypatch):
@@ -340,7 +340,7 @@ def test_a_diverging_fit_keeps_its_last_good_state(driver, monkeypatch):
     assert "diverged" in report.state.reason
     assert desk(driver).panel.headline.text() == report.state.reason
     assert report.held_out < report.state.bilinear
-    assert driver.studio.pca.facts.method == "implicit"
+    assert driver.studio.views["pca"].facts.method == "implicit"
 
 
 def test_a_step_that_fails_keeps_what_was_there(driver, monkeypatch):
@@ -354,7 +354,7 @@ def test_a_step_that_fails_keeps_what_was_there(driver, monkeypatch):
     monkeypatch.setattr(fit_module.ImplicitFit, "_one_step", failing)
     fitted(driver, views=MANY)
     assert "unexpected" in driver.window.notice.text.text()
-    assert driver.studio.pca.facts.method == "implicit"
+    assert driver.studio.views["pca"].facts.method == "implicit"
 
 
 def test_a_fit_that_needs_too_much_memory_is_refused_with_a_smaller_one(driver, monkeypatch):

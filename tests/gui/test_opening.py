@@ -42,7 +42,7 @@ def test_command_line_dialog_drop_and_recent(start, photo, monkeypatch):
     drop(driver, cat)
     driver.wait_for(lambda: driver.studio.image.name == cat.name)
     driver.wait_until_idle()
-    assert driver.studio.pca.facts.geometry.image_hw == (300, 451)
+    assert driver.studio.views["pca"].facts.geometry.image_hw == (300, 451)
 
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *args, **kwargs: (str(photo), ""))
     driver.window.actions_by_name["open"].trigger()
@@ -70,7 +70,7 @@ def test_paste_pixels_and_a_copied_file(start, photo):
     driver.wait_until_idle()
     assert driver.studio.image.size_hw == (30, 40)
     assert (driver.studio.image.pixels == (255, 0, 0)).all()
-    assert driver.panels["pca"].has_lens
+    assert driver.views["pca"].has_lens
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(photo))])
     QGuiApplication.clipboard().setMimeData(data)
@@ -85,7 +85,7 @@ def test_paste_pixels_and_a_copied_file(start, photo):
 def test_a_bad_file_is_told_and_loses_nothing(start, photo, tmp_path):
     driver = start(photo)
     driver.wait_until_idle()
-    before = driver.studio.pca
+    before = driver.studio.views["pca"]
     text, cut, empty = tmp_path / "notes.jpg", tmp_path / "cut.jpg", tmp_path / "empty.png"
     text.write_text("these are notes")
     cut.write_bytes(sample_images()[0].read_bytes()[:9000])
@@ -105,10 +105,10 @@ def test_a_bad_file_is_told_and_loses_nothing(start, photo, tmp_path):
         driver.window.notice.hide()
     driver.wait_until_idle()
     assert driver.studio.image.name == photo.name
-    assert driver.studio.pca is before
+    assert driver.studio.views["pca"] is before
     driver.click("pca", 20, 20)
     driver.wait_until_idle()
-    assert driver.studio.similarity.point == pytest.approx((20, 20), abs=1)
+    assert driver.studio.views["similarity"].request.point == pytest.approx((20, 20), abs=1)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (300, 2)])
@@ -121,7 +121,7 @@ def test_extreme_shapes_open(start, config, tmp_path, shape):
     assert not driver.window.notice.isVisible(), driver.window.notice.text.text()
     assert driver.studio.image.size_hw == shape
     for name in ("pca", "similarity", "cam"):
-        assert driver.panels[name].has_lens
+        assert driver.views[name].has_lens
 
 
 def test_a_missing_file_on_the_command_line_leaves_a_living_window(start, tmp_path):
@@ -129,4 +129,4 @@ def test_a_missing_file_on_the_command_line_leaves_a_living_window(start, tmp_pa
     driver.wait_for(driver.window.notice.isVisible)
     assert "nowhere.jpg" in driver.window.notice.text.text()
     drop(driver, sample_images()[0])
-    driver.wait_for(lambda: driver.studio.pca is not None)
+    driver.wait_for(lambda: "pca" in driver.studio.views)

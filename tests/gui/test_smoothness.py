@@ -24,6 +24,7 @@ from featup_app.fields import upsample
 from featup_app.fields.implicit.recipe import FIT_RECIPES
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.images import image_from_array, load_image, sample_images
+from featup_app.lenses import PCARequest, SimilarityRequest
 from featup_app.ops import loading, window_sum
 
 TICK_MS = 5
@@ -154,8 +155,8 @@ def test_ticks_go_on_during_an_implicit_fit(qtbot, bridge):
         while time.perf_counter() - begun < 2 * LONG_SECONDS:
             session.fits.extend(number, 1)
             session.fits.go_on(number)
-            session.pca_view(image, settings)
-            session.similarity_view(image, settings, (100, 100))
+            session.view(image, settings, PCARequest())
+            session.view(image, settings, SimilarityRequest((100, 100)))
 
     check_smooth(qtbot, bridge, work)
 

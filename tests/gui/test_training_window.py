@@ -135,7 +135,7 @@ def test_a_training_runs_to_its_end_and_its_weights_can_be_used_at_once(driver, 
     driver.studio.open(photos / "1.png")  # the window goes on working meanwhile
     driver.wait_for(lambda: studio.image.name == "1.png")
     driver.wait_until_idle()
-    assert studio.pca is not None
+    assert "pca" in studio.views
     driver.wait_for(lambda: not window.training.running)
     driver.wait_for(window.notice.isVisible)
     assert [step for step, _ in panel.curve.points] == [0, 2, 4]
@@ -150,7 +150,7 @@ def test_a_training_runs_to_its_end_and_its_weights_can_be_used_at_once(driver, 
     window.notice.action.click()
     driver.wait_for(lambda: studio.settings.upsampler == str(plan.output))
     driver.wait_until_idle()
-    assert studio.pca.facts.upsampler.kind == "file"
+    assert studio.views["pca"].facts.upsampler.kind == "file"
 
 
 def test_weights_for_another_backbone_bring_that_backbone(driver):
@@ -162,8 +162,8 @@ def test_weights_for_another_backbone_bring_that_backbone(driver):
     driver.wait_for(lambda: driver.studio.settings.upsampler == str(plan.output))
     driver.wait_until_idle()
     assert driver.studio.settings.backbone == SMALL
-    assert driver.studio.pca.facts.channels == 320
-    assert driver.studio.pca.facts.upsampler.kind == "file"
+    assert driver.studio.views["pca"].facts.channels == 320
+    assert driver.studio.views["pca"].facts.upsampler.kind == "file"
 
 
 def test_a_stopped_training_keeps_its_best_state(driver):

@@ -35,7 +35,7 @@ from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.tasks.common import Job, by_method, measure_all, typical_seconds
 from featup_app.images import Image
-from featup_app.lenses.class_activation import cam
+from featup_app.lenses.cam import cam
 
 if TYPE_CHECKING:
     from featup_app.backbones import Backbone

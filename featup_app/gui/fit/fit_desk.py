@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QDockWidget
 
 from featup_app.base.errors import SizeError
 from featup_app.engine.fitting import FitPlan, FitRefusal, FitReport, begin_fit, live_size, next_number, open_fit
-from featup_app.engine.jobs import Job, Progressed
+from featup_app.engine.jobs import Progressed
 from featup_app.engine.views import ViewSettings
 from featup_app.gui.fit.fit_drawing import FitDrawing
 from featup_app.gui.fit.fit_panel import FitPanel
@@ -24,7 +24,7 @@ from featup_app.gui.fit.fit_records import (
     features_key,
     may_lose,
 )
-from featup_app.gui.studio import FITTED
+from featup_app.gui.studio import FIRST, FITTED
 
 if TYPE_CHECKING:
     from featup_app.base.progress import Progress
@@ -57,7 +57,7 @@ class FitDesk(QObject):
         self._records: dict[int, FitRecord] = {}
         self._shown: dict[Hashable, int] = {}
         self._running: int | None = None
-        self._paused = self._continued = self._closed = False
+        self._paused = self._continued = False
         self._job = 0
         self._refreshed = 0.0
         self._seen: _Seen | None = None
@@ -81,13 +81,10 @@ class FitDesk(QObject):
         panel.forget_asked.connect(self._forget_shown)
         panel.tab_opened.connect(lambda _: self._draw_tab())
         studio.fit_wanted.connect(self._wanted)
-        studio.pca_ready.connect(self._saw)
+        studio.view_ready.connect(lambda name, view: self._saw() if name == FIRST else None)
         studio.settings_changed.connect(lambda _: self._features_changed())
         studio.image_changed.connect(lambda _: self._image_changed())
         engine.progressed.connect(self._progressed)
-        engine.succeeded.connect(self._succeeded)
-        engine.failed.connect(lambda job, sentence, details: self._ended_early(job, failed=True))
-        engine.stopped.connect(lambda job: self._ended_early(job, failed=False))
 
     @property
     def running(self) -> bool:
@@ -143,7 +140,15 @@ class FitDesk(QObject):
             self.start(self.panel.settings.plan())
 
     def _ask(self, work: Callable[[Session, Progress], Any]) -> None:
-        self._job = self._engine.compute("fit", work).id
+        def failed(sentence: str, details: str) -> None:
+            self._studio.report(sentence, details)
+            self._ended_early(number, failed=True)
+
+        number = self._running
+        job = self._engine.compute(
+            "fit", work, self._answered, failed=failed, stopped=lambda: self._ended_early(number, failed=False)
+        )
+        self._job = job.id
 
     def _go_on(self) -> None:
         number = self._running
@@ -237,22 +242,12 @@ class FitDesk(QObject):
         if event.job.id == self._job and record is not None and not record.usable:
             self.panel.show_stage(event.words, event.done, event.total)
 
-    def _succeeded(self, job: Job, result: Any) -> None:
-        if self._closed:
-            return
-        if job.kind == "fit save":
-            number, path = result
-            if number in self._records:
-                self._records[number].saved = True
-            self._window.notice.tell("information", f"Saved the fit as {path.name} in {path.parent}.")
-        elif isinstance(result, FitRefusal):
-            self._refused(job, result)
-        elif isinstance(result, FitReport):
-            self._reported(job, result)
+    def _answered(self, answer: FitReport | FitRefusal) -> None:
+        """A piece of the fit under way is done, or it does not fit into memory."""
+        if answer.number == self._running:
+            self._refused(answer) if isinstance(answer, FitRefusal) else self._reported(answer)
 
-    def _refused(self, job: Job, refusal: FitRefusal) -> None:
-        if job.id != self._job or refusal.number != self._running:
-            return
+    def _refused(self, refusal: FitRefusal) -> None:
         self._running = None
         self._remove(refusal.number)
         self._restore()
@@ -260,17 +255,8 @@ class FitDesk(QObject):
         action = ("Fit smaller", lambda: self.start(smaller)) if smaller is not None else None
         self._window.notice.tell("warning", refusal.sentence, action=action)
 
-    def _reported(self, job: Job, report: FitReport) -> None:
-        record = self._records.get(report.number)
-        if record is None:
-            return
-        if job.kind == "fit open":
-            record.report, record.title = report, report.title
-            self._list()
-            self._show(record)
-            return
-        if job.id != self._job or report.number != self._running:
-            return
+    def _reported(self, report: FitReport) -> None:
+        record = self._records[report.number]
         first = not record.usable
         record.report = report
         assert report.state is not None
@@ -311,17 +297,10 @@ class FitDesk(QObject):
             return None  # the views tell of it
         return f"{height}x{width}"
 
-    def _ended_early(self, job: Job, *, failed: bool) -> None:
-        """A piece failed or was cancelled; the studio has told why, if there is something to tell."""
-        if self._closed:
-            return
-        if job.kind == "fit open":
-            for number in [number for number, record in self._records.items() if record.report is None]:
-                if number != self._running:
-                    self._remove(number)
-            return
-        record = self._records.get(self._running or 0)
-        if job.id != self._job or record is None:
+    def _ended_early(self, number: int | None, *, failed: bool) -> None:
+        """A piece failed or was cancelled; the reason has been shown, if there is one."""
+        record = self._records.get(number or 0)
+        if number != self._running or record is None:
             return
         if failed or not record.usable:
             self._end(record)
@@ -431,8 +410,16 @@ class FitDesk(QObject):
         if record is not None and record.usable:
             number = record.number
             self._engine.compute(
-                "fit save", lambda session, progress: (number, session.fits.save(number, path, progress)), replace=False
+                "fit save",
+                lambda session, progress: session.fits.save(number, path, progress),
+                lambda written: self._saved(number, written),
+                replace=False,
             )
+
+    def _saved(self, number: int, path: Path) -> None:
+        if number in self._records:
+            self._records[number].saved = True
+        self._window.notice.tell("information", f"Saved the fit as {path.name} in {path.parent}.")
 
     def ask_to_open(self) -> None:
         """The dialog for opening a fit of this image."""
@@ -453,10 +440,26 @@ class FitDesk(QObject):
         self._records[record.number] = record
         self._make_room()
         number = record.number
+
+        def failed(sentence: str, details: str) -> None:
+            self._studio.report(sentence, details)
+            self._remove(number)
+
         self._engine.compute(
-            "fit open", lambda session, progress: open_fit(session, number, image, settings, path, progress)
+            "fit open",
+            lambda session, progress: open_fit(session, number, image, settings, path, progress),
+            self._opened,
+            failed=failed,
+            stopped=lambda: self._remove(number),
         )
         self._appear()
+
+    def _opened(self, report: FitReport) -> None:
+        record = self._records.get(report.number)
+        if record is not None:
+            record.report, record.title = report, report.title
+            self._list()
+            self._show(record)
 
     # -- keeping and leaving -------------------------------------------------------------------------------------------
 
@@ -488,10 +491,6 @@ class FitDesk(QObject):
             self.dock.show()
             self._window.resizeDocks([self.dock], [_HEIGHT], Qt.Orientation.Vertical)
         self.dock.raise_()
-
-    def close(self) -> None:
-        """The window goes, and with it the fits; the engine ends what is under way."""
-        self._closed = True
 
     def may_close(self) -> bool:
         """Whether the window may close now; asks if work of more than a minute would be lost."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from featup_app.engine.fitting import LearnedPictures, compare_fits
-from featup_app.engine.jobs import Job
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.fit.fit_panel import COMPARE, LEARNED, FitPanel
 from featup_app.gui.fit.fit_records import FitRecord
 from featup_app.gui.studio import Studio
+from featup_app.lenses import PCARequest
 
 _LEARN, _COMPARE = "fit learned", "fit compare"
 _REDRAW_SECONDS = 3.0
@@ -30,7 +29,6 @@ class FitDrawing:
     def __init__(self, panel: FitPanel, studio: Studio, engine: EngineBridge) -> None:
         self._panel, self._studio, self._engine = panel, studio, engine
         self._drawn = 0.0
-        engine.succeeded.connect(self._answered)
 
     def draw(self, record: FitRecord | None, alike: Sequence[FitRecord], *, live: bool = False) -> None:
         """Ask for the pictures of the tab in front.
@@ -52,24 +50,27 @@ class FitDrawing:
             number = record.number
             if panel.learned.fit != number:
                 panel.learned.clear(waiting=True)
-            self._engine.compute(_LEARN, lambda session, progress: session.fits.learned(number, progress))
+            self._engine.compute(
+                _LEARN, lambda session, progress: session.fits.learned(number, progress), self._show_learned
+            )
         elif place == COMPARE:
             self._compare([other.number for other in alike if other.usable])
 
     def _compare(self, numbers: Sequence[int]) -> None:
-        image, settings, options = self._studio.image, self._studio.settings, self._studio.pca_options
-        if image is None or not numbers:
+        panel = self._panel
+        image, settings = self._studio.image, self._studio.settings
+        request = self._studio.requests.get(PCARequest.lens)
+        if image is None or not isinstance(request, PCARequest) or not numbers:
             self._panel.comparison.clear()
             return
         if not self._panel.comparison.boxes:
             self._panel.comparison.clear(waiting=True)
         self._engine.compute(
-            _COMPARE, lambda session, progress: compare_fits(session, image, settings, numbers, options, progress)
+            _COMPARE,
+            lambda session, progress: compare_fits(session, image, settings, numbers, request, progress),
+            lambda pictures: panel.comparison.show_pictures(pictures, self._studio.fit),
         )
 
-    def _answered(self, job: Job, result: Any) -> None:
-        if job.kind == _LEARN and isinstance(result, LearnedPictures):
-            if result.number == self._studio.fit:
-                self._panel.learned.show_pictures(result)
-        elif job.kind == _COMPARE:
-            self._panel.comparison.show_pictures(result, self._studio.fit)
+    def _show_learned(self, pictures: LearnedPictures) -> None:
+        if pictures.number == self._studio.fit:
+            self._panel.learned.show_pictures(pictures)

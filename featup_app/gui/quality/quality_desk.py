@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from PySide6.QtCore import QObject
 
-from featup_app.engine.jobs import Job
 from featup_app.engine.scoring import Scorer, measured_settings
+from featup_app.engine.views import ViewSettings
 from featup_app.fields import METHODS, Method
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.quality.quality_tab import QualityTab
 from featup_app.gui.studio import Studio
+from featup_app.images import Image
 
 _KIND = "quality of "
 
@@ -26,16 +25,13 @@ class QualityDesk(QObject):
         super().__init__(tab)
         self._engine, self._studio, self._tab = engine, studio, tab
         self._scorer = Scorer()
-        self._jobs: dict[int, str] = {}
+        self._waiting: dict[str, object] = {}  # a token for each method that is being measured
         self._belongs_to = measured_settings(studio.settings)
         tab.asked.connect(self.measure)
         tab.stopped.connect(self.stop)
         tab.method_chosen.connect(lambda name: studio.choose(studio.settings.with_(method=name)))
         studio.image_changed.connect(lambda image: self._forget())
         studio.settings_changed.connect(lambda settings: self._settings_changed())
-        engine.succeeded.connect(self._succeeded)
-        engine.failed.connect(self._failed)
-        engine.finished.connect(self._finished)
 
     def measure(self, held_out: bool, all_methods: bool) -> None:
         """Score the quick methods and the chosen one, or all."""
@@ -50,14 +46,35 @@ class QualityDesk(QObject):
             chosen = self._studio.settings.with_(fit=self._studio.fit)  # a fit that is there is not made again
             settings = chosen if method.name == chosen.method else chosen.with_(method=method.name)
 
-            def work(session: Any, progress: Any, settings: Any = settings) -> Any:
-                return self._scorer.score(session, image, settings, held_out=held_out, progress=progress)
+            self._measure(image, settings, held_out)
 
-            self._jobs[self._engine.compute(_KIND + method.name, work).id] = method.name
+    def _measure(self, image: Image, settings: ViewSettings, held_out: bool) -> None:
+        name = settings.method
+        token = self._waiting[name] = object()
+
+        def finished() -> None:
+            if self._waiting.get(name) is token:
+                del self._waiting[name]
+                self._tab.show_failure(name, "Not measured: it was stopped.")
+                self._tab.show_busy(bool(self._waiting))
+
+        def failed(sentence: str, details: str) -> None:
+            if self._waiting.get(name) is token:
+                self._tab.show_failure(name, sentence)
+
+        self._engine.compute(
+            _KIND + name,
+            lambda session, progress: self._scorer.score(
+                session, image, settings, held_out=held_out, progress=progress
+            ),
+            lambda scores: self._tab.show_scores(scores) if self._waiting.get(name) is token else None,
+            failed=failed,
+            finished=finished,
+        )
 
     def stop(self) -> None:
         """Cancel what is under way; the scores that are there stay."""
-        for name in set(self._jobs.values()):
+        for name in list(self._waiting):
             self._engine.cancel(_KIND + name)
 
     def _methods(self, all_methods: bool) -> list[Method]:
@@ -70,19 +87,5 @@ class QualityDesk(QObject):
 
     def _forget(self) -> None:
         self.stop()
-        self._jobs.clear()
+        self._waiting.clear()
         self._tab.clear()
-
-    def _succeeded(self, job: Job, result: Any) -> None:
-        if job.id in self._jobs:
-            self._tab.show_scores(result)
-
-    def _failed(self, job: Job, sentence: str, details: str) -> None:
-        if job.id in self._jobs:
-            self._tab.show_failure(self._jobs[job.id], sentence)
-
-    def _finished(self, job: Job) -> None:
-        name = self._jobs.pop(job.id, None)
-        if name is not None:
-            self._tab.show_failure(name, "Not measured: it was stopped.")
-            self._tab.show_busy(bool(self._jobs))

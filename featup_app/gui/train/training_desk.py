@@ -9,13 +9,12 @@ from PySide6.QtWidgets import QDockWidget, QMessageBox
 
 from featup_app.base.progress import Stage
 from featup_app.base.words import human_duration
-from featup_app.engine.jobs import Job, Lane, Progressed
+from featup_app.engine.jobs import Lane, Progressed
 from featup_app.engine.training import (
     DETAIL_RESTORED,
     TrainingControl,
     TrainingOutcome,
     TrainingPlan,
-    TrainingSurvey,
     Workshop,
 )
 from featup_app.gui.engine_bridge import JobSignals
@@ -53,7 +52,6 @@ class TrainingDesk(JobSignals):
         self._outcome: TrainingOutcome | None = None
         self._close_after = False
         self._dialog: TrainingDialog | None = None
-        self._survey = 0
         self.panel = TrainingPanel()
         self.progress = TrainingProgress()
         self.dock = QDockWidget("Training")
@@ -66,10 +64,6 @@ class TrainingDesk(JobSignals):
         self.panel.use_asked.connect(self.use)
         self.watched.connect(self._show_state)
         self.progressed.connect(self._progressed)
-        self.succeeded.connect(self._succeeded)
-        self.failed.connect(self._failed)
-        self.stopped.connect(self._stopped)
-        self.finished.connect(self._finished)
 
     @property
     def running(self) -> bool:
@@ -102,7 +96,13 @@ class TrainingDesk(JobSignals):
         dialog.open()
 
     def _look(self, plan: TrainingPlan) -> None:
-        self._survey = self._own_lane().submit(_SURVEY, lambda progress: self._workshop.survey(plan, progress)).id
+        self.ask(
+            self._own_lane(),
+            _SURVEY,
+            lambda progress: self._workshop.survey(plan, progress),
+            answer=lambda survey: self._dialog.show_survey(survey) if self._dialog is not None else None,
+            failed=lambda sentence, details: self._dialog.show_problem(sentence) if self._dialog is not None else None,
+        )
 
     def _dialog_closed(self) -> None:
         self._dialog = None
@@ -126,7 +126,16 @@ class TrainingDesk(JobSignals):
         def work(progress: Any) -> TrainingOutcome:
             return self._workshop.train(plan, control, watch=self.watched.emit, progress=progress)
 
-        self._job = self._own_lane().submit(_TRAIN, work).id
+        job = self.ask(
+            self._own_lane(),
+            _TRAIN,
+            work,
+            answer=self._show_outcome,
+            failed=self._show_failure,
+            stopped=self._show_stopped,
+            finished=self._finished,
+        )
+        self._job = job.id
 
     def _own_lane(self) -> Lane:
         if self._lane is None:
@@ -179,30 +188,19 @@ class TrainingDesk(JobSignals):
                 changes["input_size"] = None
         self._window.studio.load_upsampler(str(plan.output), **changes)
 
-    def _succeeded(self, job: Job, result: Any) -> None:
-        if isinstance(result, TrainingSurvey):
-            if job.id == self._survey and self._dialog is not None:
-                self._dialog.show_survey(result)
-        elif isinstance(result, TrainingOutcome):
-            self._outcome = result
-            sentence = outcome_sentence(result)
-            self.panel.show_end(f"{'Stopped' if result.stopped else 'Finished'} at step {result.steps}", result)
-            self._window.notice.tell(
-                "warning" if result.notes else "information", sentence, action=("Use it now", self.use)
-            )
+    def _show_outcome(self, outcome: TrainingOutcome) -> None:
+        self._outcome = outcome
+        self.panel.show_end(f"{'Stopped' if outcome.stopped else 'Finished'} at step {outcome.steps}", outcome)
+        self._window.notice.tell(
+            "warning" if outcome.notes else "information", outcome_sentence(outcome), action=("Use it now", self.use)
+        )
 
-    def _failed(self, job: Job, sentence: str, details: str) -> None:
-        if job.kind == _SURVEY:
-            if job.id == self._survey and self._dialog is not None:
-                self._dialog.show_problem(sentence)
-            return
+    def _show_failure(self, sentence: str, details: str) -> None:
         self._close_after = False  # lest the sentence be gone with the window
         self.panel.show_end("The training failed")
         self._window.notice.tell("error", sentence, details=details)
 
-    def _stopped(self, job: Job) -> None:
-        if job.id != self._job:
-            return
+    def _show_stopped(self) -> None:
         if self._control is not None and self._control.stopped:
             self.panel.show_end("Stopped before there was anything to keep")
             self._window.notice.tell(
@@ -211,9 +209,7 @@ class TrainingDesk(JobSignals):
         else:
             self.panel.show_end("Training discarded")
 
-    def _finished(self, job: Job) -> None:
-        if job.id != self._job:
-            return
+    def _finished(self) -> None:
         self._control = None
         self.progress.hide()
         if self._close_after:
@@ -250,6 +246,7 @@ class TrainingDesk(JobSignals):
 
     def close(self, timeout: float = 5.0) -> None:
         """Give up what runs and end the thread."""
+        self.forget_askers()
         if self._lane is not None:
             self._lane.close(timeout)
 

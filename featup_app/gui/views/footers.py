@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QColor, QLinearGradient, QPainter, QPaintEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStackedWidget, QWidget
 
 from featup_app.gui import style
+from featup_app.lenses.lens import ColorRange, Components, Legend
 from featup_app.lenses.pictures import lookup_table
 
 
@@ -37,7 +38,7 @@ class _Gradient(QWidget):
 class ColorBar(QWidget):
     """Colours of a map from its low to its high value, with a sentence beside it."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self._low, self._high = QLabel("", objectName="muted"), QLabel("", objectName="muted")
         self._gradient = _Gradient()
@@ -51,21 +52,20 @@ class ColorBar(QWidget):
         layout.addWidget(self._high)
         layout.addSpacing(12)
         layout.addWidget(self._text, 1)
-        self.setToolTip(what)
-        self._set_shown(False)
 
-    def show_range(self, colormap: str, limits: tuple[float, float], text: str = "") -> None:
-        """Show the colours of a map, the values of its ends, and a sentence."""
-        self._gradient.set_colormap(colormap)
-        self._low.setText(_number(limits[0]))
-        self._high.setText(_number(limits[1]))
-        self._text.setText(text)
-        self._text.setToolTip(text)
-        self._set_shown(True)
+    @property
+    def numbers(self) -> tuple[str, str]:
+        """The values of both ends as they are shown."""
+        return self._low.text(), self._high.text()
 
-    def _set_shown(self, shown: bool) -> None:
-        for widget in (self._low, self._gradient, self._high):
-            widget.setVisible(shown)
+    def show_range(self, legend: ColorRange) -> None:
+        """Show the colours of a map, the values of its ends, and a few words."""
+        self._gradient.set_colormap(legend.colormap)
+        self._low.setText(_number(legend.limits[0]))
+        self._high.setText(_number(legend.limits[1]))
+        self._text.setText(legend.words)
+        self._text.setToolTip(legend.words)
+        self.setToolTip(legend.tooltip)
 
 
 def _number(value: float) -> str:
@@ -79,7 +79,7 @@ class ComponentBar(QWidget):
         super().__init__()
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(14)
+        layout.setSpacing(6)
         self._labels = [QLabel("", objectName="muted") for _ in range(3)]
         for label in self._labels:
             layout.addWidget(label)
@@ -87,11 +87,32 @@ class ComponentBar(QWidget):
         self.setToolTip("The three principal components that are shown as red, green and blue, and how much of the "
                         "variation in the features each explains")  # fmt: skip
 
-    def show_components(self, numbers: tuple[int, ...], explained: tuple[float, ...]) -> None:
-        """Numbers count from 1; ``explained`` holds the shares of all components."""
-        for label, colour, number in zip(self._labels, ("#ff6b6b", "#5fd37a", "#6aa8ff"), numbers, strict=True):
-            share = explained[number - 1]
+    def show_components(self, legend: Components) -> None:
+        """Show the numbers of the components and their shares."""
+        for label, colour, number in zip(self._labels, style.COMPONENTS, legend.numbers, strict=True):
+            share = legend.explained[number - 1]
             label.setText(
                 f'<span style="color:{colour}">■</span> component {number}'
                 f'<span style="color:{style.MUTED}"> · {100 * share:.1f} %</span>'
             )
+
+
+class LegendBar(QStackedWidget):
+    """The line under a view: the legend of its lens, whatever kind that is, or nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing, self.range, self.components = QWidget(), ColorBar(), ComponentBar()
+        for widget in (self.nothing, self.range, self.components):
+            self.addWidget(widget)
+
+    def show_legend(self, legend: Legend | None) -> None:
+        """Show what the colours of a view mean."""
+        if isinstance(legend, ColorRange):
+            self.range.show_range(legend)
+            self.setCurrentWidget(self.range)
+        elif isinstance(legend, Components):
+            self.components.show_components(legend)
+            self.setCurrentWidget(self.components)
+        else:
+            self.setCurrentWidget(self.nothing)

@@ -11,6 +11,8 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QSlider,
 
 from featup_app.features import Point, Size
 from featup_app.gui import style
+from featup_app.gui.views.footers import LegendBar
+from featup_app.lenses import LensView
 
 DIMMED = 0.3
 """How much of its opacity a picture keeps while a newer one is being computed."""
@@ -23,7 +25,7 @@ _ARROWS = {
 }
 
 
-class Panel(QFrame):
+class ImageView(QFrame):
     """A view of the image. All its coordinates are original image pixels, whatever the size of the picture shown.
 
     Signals:
@@ -32,9 +34,9 @@ class Panel(QFrame):
         clicked(x, y): a click without dragging.
         moved(dx, dy): an arrow key asks to move the query by so many output pixels.
         maximise_asked(): button or double click.
-        picked(): the panel got the attention (focus or click on its header).
+        picked(): the view got the attention (focus or click on its header).
         looked(x, y, scale): the person zoomed or moved this view; its middle in image pixels, screen pixels per image pixel.
-        resized(): the picture's part of the panel has another size.
+        resized(): the picture's part of the view has another size.
     """
 
     hovered = Signal(float, float)
@@ -51,7 +53,7 @@ class Panel(QFrame):
         self.setObjectName("panel")
         self.setAccessibleName(f"{title} view")
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        # All panels are alike whatever their texts say: those are cut before a picture is.
+        # All image views are alike whatever their texts say: those are cut before a picture is.
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
         self.setMinimumSize(240, 180)
         self._image_size: Size = (1, 1)
@@ -141,6 +143,13 @@ class Panel(QFrame):
         self._lens.setImage(pixels, levels=None, autoLevels=False)
         self._lens.setRect(self._rectangle())
         self.set_stale(False)
+
+    def show_view(self, view: LensView) -> None:
+        """Show what a lens found: its picture, a few words about it, and its legend."""
+        self.show_lens(view.picture())
+        self.subtitle.setText(view.subtitle())
+        if isinstance(self.footer, LegendBar):
+            self.footer.show_legend(view.legend())
 
     @property
     def has_lens(self) -> bool:

@@ -1,0 +1,85 @@
+"""Settings of the class activation map: the class, and colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from PySide6.QtCore import QSignalBlocker, QStringListModel, Qt
+from PySide6.QtWidgets import QCompleter, QLabel, QLineEdit, QListWidget, QListWidgetItem
+
+from featup_app.gui.views.lens_tab import LensTab, colormap_box, heading
+from featup_app.lenses import CAMRequest, CAMView, LensView, Request
+
+
+class CAMTab(LensTab):
+    """The most probable classes, a search among all, and the colours."""
+
+    def build(self) -> None:
+        self._names: Sequence[str] = ()
+        self._request = CAMRequest()
+        self.column.addWidget(heading("Most probable classes"))
+        self.top = QListWidget()
+        self.top.setAccessibleName("Most probable classes")
+        self.top.setToolTip("Choose a class to see where its evidence lies")
+        self.top.setFixedHeight(5 * 24 + 8)
+        self.top.itemClicked.connect(self._choose_item)
+        self.top.itemActivated.connect(self._choose_item)
+        self.column.addWidget(self.top)
+        self.column.addWidget(heading("Any class"))
+        self.search = QLineEdit()
+        self.search.setPlaceholderText("Search by name…")
+        self.search.setClearButtonEnabled(True)
+        self.search.setAccessibleName("Search class")
+        self.search.setToolTip("Type a part of the name of one of the classes, choose one, and press Return")
+        self._model = QStringListModel()
+        completer = QCompleter(self._model)
+        completer.setFilterMode(Qt.MatchFlag.MatchContains)
+        completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        completer.setMaxVisibleItems(14)
+        self.search.setCompleter(completer)
+        completer.activated.connect(self._choose_text)
+        self.search.returnPressed.connect(lambda: self._choose_text(self.search.text()))
+        self.column.addWidget(self.search)
+        self.column.addWidget(heading("Colours"))
+        self.colormap = colormap_box()
+        self.colormap.currentTextChanged.connect(lambda name: self._ask(colormap=name))
+        self.column.addWidget(self.colormap)
+        self.note = QLabel("", objectName="muted")
+        self.note.setWordWrap(True)
+        self.column.addWidget(self.note)
+        self.show_request(self._request)
+
+    def show_request(self, request: Request) -> None:
+        assert isinstance(request, CAMRequest)
+        self._request = request
+        with QSignalBlocker(self.colormap):
+            self.colormap.setCurrentText(request.colormap)
+
+    def show_view(self, view: LensView) -> None:
+        assert isinstance(view, CAMView)
+        self.top.clear()
+        for choice in view.top:
+            item = QListWidgetItem(f"{100 * choice.probability:4.1f} %   {choice.name}")
+            item.setData(Qt.ItemDataRole.UserRole, choice.index)
+            item.setToolTip(f"Class {choice.index}")
+            self.top.addItem(item)
+            if choice.index == view.chosen.index:
+                self.top.setCurrentItem(item)
+        if view.class_names is not self._names:
+            self._names = view.class_names
+            self._model.setStringList(list(view.class_names))
+        explained = f"{view.kind} for “{view.chosen.name}”, probability {100 * view.chosen.probability:.1f} %."
+        self.note.setText(f"{explained}\n\n{view.note}" if view.note else explained)
+
+    def _choose_item(self, item: QListWidgetItem) -> None:
+        self.search.clear()
+        self._ask(chosen=item.data(Qt.ItemDataRole.UserRole))
+
+    def _choose_text(self, text: str) -> None:
+        if text.strip():
+            self._ask(chosen=text)
+
+    def _ask(self, **changes: Any) -> None:
+        self.asked.emit(replace(self._request, **changes))

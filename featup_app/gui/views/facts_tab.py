@@ -1,0 +1,114 @@
+"""Where the features come from, in words: eight rows, and everything else under "More"."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QFormLayout, QLabel, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+
+from featup_app.fields import find_method
+from featup_app.images import Image
+from featup_app.lenses.look import FieldFacts
+
+_ROWS = {
+    "Image": "Width and height of the original in pixels, and what its file holds",
+    "Backbone": "The pretrained model",
+    "Layer": "Which of its layers, and how many channels that has",
+    "Input": "What the whole image was resized to for the backbone; nothing is cropped",
+    "Feature grid": "Columns and rows of the coarse map, and the size of a cell in image pixels",
+    "Method": "How the coarse map was brought to the output size",
+    "Weights": "Which weights the method uses",
+    "Output": "Width and height of the upsampled features, and how much their export would take in float32",
+}
+"""The rows that everybody sees, with their tooltips."""
+
+
+class FactsTab(QScrollArea):
+    """A table of eight rows; notes about the image and details of the weights fold out below it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        page = QWidget()
+        self.setWidget(page)
+        column = QVBoxLayout(page)
+        column.setContentsMargins(12, 12, 12, 12)
+        column.setSpacing(10)
+        table = _table()
+        self.rows = {name: _add_row(table, name, tooltip) for name, tooltip in _ROWS.items()}
+        self.more = QToolButton()
+        self.more.setText("More")
+        self.more.setCheckable(True)
+        self.more.setAutoRaise(True)
+        self.more.setToolTip("Notes about the image file, and what is known about the weights")
+        self.more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.details = QWidget()
+        self._details = _table()
+        self.details.setLayout(self._details)
+        column.addLayout(table)
+        column.addWidget(self.more)
+        column.addWidget(self.details)
+        column.addStretch(1)
+        self._notes: tuple[str, ...] = ()
+        self._weights: tuple[tuple[str, str], ...] = ()
+        self.more.toggled.connect(self._fold)
+        self._fold(False)
+        self._show_details()
+
+    def show_image(self, image: Image) -> None:
+        """Another image is open."""
+        height, width = image.size_hw
+        self.rows["Image"].setText(f"{width} × {height}, {image.mode}")
+        self._notes = tuple(image.notes)
+        self._show_details()
+
+    def show_facts(self, facts: FieldFacts) -> None:
+        """Facts about the features that are shown."""
+        geometry = facts.geometry
+        cell = geometry.cell_size_xy
+        gigabytes = facts.channels * facts.size[0] * facts.size[1] * 4 / 1e9
+        texts = {
+            "Backbone": facts.backbone_title,
+            "Layer": f"{facts.layer}, {facts.channels} channels",
+            "Input": f"{geometry.input_hw[1]} × {geometry.input_hw[0]}",
+            "Feature grid": f"{geometry.grid_hw[1]} × {geometry.grid_hw[0]}, cells of {cell[0]:.1f} × {cell[1]:.1f} px",
+            "Method": find_method(facts.method).title,
+            "Weights": "–" if facts.upsampler is None else facts.upsampler.title,
+            "Output": f"{facts.size[1]} × {facts.size[0]}, all channels {gigabytes:.2f} GB",
+        }
+        for name, text in texts.items():
+            self.rows[name].setText(text)
+        self._weights = () if facts.upsampler is None else facts.upsampler.details
+        self._show_details()
+
+    def _show_details(self) -> None:
+        while self._details.rowCount():
+            self._details.removeRow(0)
+        for note in self._notes:
+            _add_row(self._details, "Image", "What was done to the image when it was opened").setText(note)
+        for name, value in self._weights:
+            _add_row(self._details, name, "About the weights").setText(value)
+        self.more.setVisible(bool(self._notes or self._weights))
+
+    def _fold(self, opened: bool) -> None:
+        self.details.setVisible(opened)
+        self.more.setArrowType(Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow)
+
+
+def _table() -> QFormLayout:
+    table = QFormLayout()
+    table.setContentsMargins(0, 0, 0, 0)
+    table.setVerticalSpacing(7)
+    return table
+
+
+def _add_row(table: QFormLayout, name: str, tooltip: str) -> QLabel:
+    title, value = QLabel(name, objectName="muted"), QLabel("–")
+    value.setWordWrap(True)
+    value.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+    value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    for label in (title, value):
+        label.setToolTip(tooltip)
+    table.addRow(title, value)
+    return value

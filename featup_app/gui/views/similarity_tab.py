@@ -1,0 +1,76 @@
+"""Settings of the similarity view: the query pixel, colours and their range."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from PySide6.QtCore import QSignalBlocker
+from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel
+
+from featup_app.gui.views.lens_tab import LensTab, colormap_box, heading
+from featup_app.images import Image
+from featup_app.lenses import Request, SimilarityRequest
+
+_RANGES: dict[str, tuple[str, tuple[float, float] | None]] = {
+    "image": ("Range of this image", None),
+    "fixed": ("Fixed, −1 to 1", (-1.0, 1.0)),
+    "positive": ("Fixed, 0 to 1", (0.0, 1.0)),
+}
+"""Choices of the colour range: title and limits."""
+
+
+class SimilarityTab(LensTab):
+    """The query pixel in numbers, and the colours."""
+
+    def build(self) -> None:
+        self._request: SimilarityRequest | None = None
+        self.column.addWidget(heading("Query pixel"))
+        form = QFormLayout()
+        self.x_box, self.y_box = QDoubleSpinBox(), QDoubleSpinBox()
+        for box, axis in ((self.x_box, "x"), (self.y_box, "y")):
+            box.setDecimals(1)
+            box.setKeyboardTracking(False)
+            box.setSuffix(" px")
+            box.setAccessibleName(f"Query {axis}")
+            box.setToolTip("The pixel that all others are compared with, in pixels of the original image. "
+                           "Click a view or use the arrow keys to move it.")  # fmt: skip
+            box.valueChanged.connect(lambda: self.query_chosen.emit((self.x_box.value(), self.y_box.value())))
+            form.addRow(axis, box)
+        self.column.addLayout(form)
+        self.column.addWidget(heading("Colours"))
+        self.colormap = colormap_box()
+        self.colormap.currentTextChanged.connect(lambda name: self._ask(colormap=name))
+        self.column.addWidget(self.colormap)
+        self.range = QComboBox()
+        self.range.setAccessibleName("Colour range")
+        for name, (title, _) in _RANGES.items():
+            self.range.addItem(title, name)
+        self.range.setToolTip("Fixed ranges make pictures of different images or queries comparable")
+        self.range.currentIndexChanged.connect(lambda: self._ask(limits=_RANGES[self.range.currentData()][1]))
+        self.column.addWidget(self.range)
+        hint = QLabel("1 is the same direction in feature space, 0 unrelated, −1 opposite.", objectName="muted")
+        hint.setWordWrap(True)
+        self.column.addWidget(hint)
+
+    def show_image(self, image: Image) -> None:
+        height, width = image.size_hw
+        for box, limit in ((self.x_box, width), (self.y_box, height)):
+            with QSignalBlocker(box):
+                box.setRange(0, limit)
+
+    def show_request(self, request: Request) -> None:
+        assert isinstance(request, SimilarityRequest)
+        self._request = request
+        for box, value in ((self.x_box, request.point[0]), (self.y_box, request.point[1])):
+            with QSignalBlocker(box):
+                box.setValue(value)
+        with QSignalBlocker(self.colormap):
+            self.colormap.setCurrentText(request.colormap)
+        with QSignalBlocker(self.range):
+            name = next((name for name, (_, limits) in _RANGES.items() if limits == request.limits), "image")
+            self.range.setCurrentIndex(self.range.findData(name))
+
+    def _ask(self, **changes: Any) -> None:
+        if self._request is not None:
+            self.asked.emit(replace(self._request, **changes))
