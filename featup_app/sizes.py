@@ -1,6 +1,6 @@
 """Sizes as a person types them, turned into (height, width).
 
-One grammar for input and output, for the command line and the window (DESIGN section 6):
+One grammar for input and output, for the command line and the window:
 
 * ``"480x640"``: height x width;
 * ``"448"``: the shorter side, the aspect ratio kept;

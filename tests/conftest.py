@@ -1,4 +1,4 @@
-"""For all tests: OpenMP spins briefly, set before torch is loaded by any of them (DECISIONS: "Short spinning")."""
+"""For all tests: OpenMP spins briefly, set before torch is loaded by any of them (decision 0006)."""
 
 import os
 import sys

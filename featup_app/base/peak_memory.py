@@ -1,5 +1,4 @@
-"""How much memory this process holds, and the peak that a call adds to it (DESIGN section 8). Imports torch only to ask
-a CUDA device."""
+"""How much memory this process holds, and the peak that a call adds to it. Imports torch only to ask a CUDA device."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How fast and how well implicit networks are fitted: ours, the published recipe, and what needs no fit.
 
-Every figure of quality is the held-out reprojection error that all methods share (DESIGN section 8), measured while the clock
+Every figure of quality is the held-out reprojection error that all methods share (decision 0032), measured while the clock
 of a fit stands still. Times of fits count the features of the views that are fitted to, not those of the held-out ones.
 ``python -m featup_app.bench.implicit`` reads from its standard input which fit to measure the memory of, and prints
 the figures, both as JSON.

@@ -1,8 +1,8 @@
 """What a method costs: time, peak memory and parameters, measured once on one picture in a process of its own.
 
 The call that is measured makes the method's field (with whatever is fitted for that) and draws sixteen functionals of it at
-sixteen times the grid. Peak memory is what the process holds beyond what it held before the call and beyond the result (DESIGN
-section 8). Backbone and features are there before. ``python -m featup_app.evaluation.costs`` reads what to measure from
+sixteen times the grid. Peak memory is what the process holds beyond what it held before the call and beyond the result.
+Backbone and features are there before. ``python -m featup_app.evaluation.costs`` reads what to measure from
 its standard input and prints the figures, both as JSON.
 """
 

@@ -50,7 +50,7 @@ class GuidedUpsampling(nn.Module):
     """The stages of a :class:`~featup_app.fields.JBUStack`, in the form that is fast with gradients.
 
     The corrections of the stack are left out: the 1x1 convolutions around it, which are trained with it, can do what the
-    last one does, and those of the windows were found to hurt (DECISIONS: "The default training learns where to look").
+    last one does, and those of the windows were found to hurt (decision 0025).
 
     Args:
         stack: whose stages are used and trained. None for the classical weights, in which nothing is learned.

@@ -18,7 +18,7 @@ _NORMS_KEPT = 4
 
 
 class FeatureField(ABC):
-    """Features of one image at any point and any size (DESIGN section 3).
+    """Features of one image at any point and any size (ARCHITECTURE.md shows where it stands).
 
     A field never holds the full map. All outputs cover the whole image; ``size`` is (H, W) and ``region`` a part of it in
     output pixels (default: all of it). Results are float32 on the field's device.

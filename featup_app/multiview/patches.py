@@ -149,7 +149,7 @@ def _add_row_of_patches(total: Tensor, top: int, column_starts: tuple[int, ...],
 
 
 def box_average(features: Tensor, grid_hw: Size) -> Tensor:
-    """The plain average over each cell's own area (DESIGN section 8).
+    """The plain average over each cell's own area (decision 0032).
 
     Args:
         features: (..., C, H, W) floating point.

@@ -1,6 +1,6 @@
 """Held-out reprojection error: does a field explain what the backbone sees in views that no one has fitted?
 
-DESIGN section 8: sixteen seeded views of the image, the field looked up where each view looks, plain box averages over the
+Decision 0032: sixteen seeded views of the image, the field looked up where each view looks, plain box averages over the
 patches' footprints, mean squared error divided by the variance of the view's features over positions. All channels count,
 so the figure does not depend on a choice of components. Views and their features are made once for an image and shared by
 all methods.

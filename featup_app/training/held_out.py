@@ -1,4 +1,4 @@
-"""How well an upsampler explains views that it has never seen: the held-out reprojection error (DESIGN section 8).
+"""How well an upsampler explains views that it has never seen: the held-out reprojection error (decision 0032).
 
 The upsampled map is looked up where a held-out view looks, averaged over each patch (plain box) and compared with what the
 backbone gives for that view: the mean squared error divided by the variance of the view's features over its positions. 1 is no

@@ -78,7 +78,7 @@ class Recipe:
             to one. Left out, a step takes half the time.
         learn_feature_correction: whether the last 1x1 correction of the features is learned. A universal upsampler has
             none. Both corrections lower the error of held-out views by a tenth and more, and both change what the features
-            mean: linear probes fitted on the backbone's features lose a point or more (DECISIONS).
+            mean: linear probes fitted on the backbone's features lose a point or more (decision 0025).
         reference_gradient: gives the window weights only the seven of 49 taps of their gradient that the published
             CUDA operator computes.
         dropout: whether the published dropout acts (a tenth in the kernels, a fifth before the feature correction).

@@ -60,8 +60,8 @@ class Sums:
         views_slope, views_curve: amount^2 curve - 2 amount slope is what a restoration adds to the squared error of views.
         own_slope, own_curve: the same of the identity.
         variance: of the coarse maps over their places.
-        told_error, told_slope, told_curve: error, slope and curve of the views as the yardstick counts them (DESIGN section
-            8), divided by the variance of each view over its places.
+        told_error, told_slope, told_curve: error, slope and curve of the views as the yardstick counts them (decision 0032),
+            divided by the variance of each view over its places.
         told_bilinear: the error of bilinear interpolation of the map as the backbone gives it, counted likewise.
     """
 

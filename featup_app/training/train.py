@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HELD_OUT_VIEWS = 16
 HELD_OUT_PADDING, HELD_OUT_ZOOM = 30, 1.8
-"""The views of the yardstick (DESIGN section 8), whatever the recipe trains on."""
+"""The views of the yardstick (decision 0032), whatever the recipe trains on."""
 
 _HELD_OUT_SEED = 2**20
 """Added to the seed, so that held-out views of an image are never those that are trained on."""

@@ -1,4 +1,4 @@
-"""Preservation (DESIGN section 8): whether upsampled features still mean what the backbone's own features mean.
+"""Preservation: whether upsampled features still mean what the backbone's own features mean.
 
 A probe is fitted on the low-resolution features and applied unchanged to each method's upsampled ones; the figure is what comes
 out, minus the same with bilinear upsampling, which blends meanings but adds none. Zero is bilinear itself. For classes the

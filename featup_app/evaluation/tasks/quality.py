@@ -1,4 +1,4 @@
-"""Held-out reprojection error of each method on each picture (DESIGN section 8); lower is better.
+"""Held-out reprojection error of each method on each picture (decision 0032); lower is better.
 
 Beside it stand scores that need neither labels nor other views (:mod:`featup_app.lenses.quality`): whether features change where
 the image does, whether they average back to the backbone's, and how far they overshoot.

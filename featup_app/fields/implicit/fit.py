@@ -216,7 +216,7 @@ class ImplicitFit:
         )
 
     def measure(self, progress: Progress = silent) -> Reprojection:
-        """The held-out reprojection error of the best state as DESIGN section 8 defines it, for every method alike.
+        """The held-out reprojection error of the best state as decision 0032 defines it, for every method alike.
 
         The errors of the curve are taken at the fitted points instead of at all pixels of the input.
 
