@@ -118,7 +118,10 @@ class FeatureMap:
         backbone: the :class:`~featup_app.backbones.Backbone` that made it; methods that need features of other views of the
             image run it again. None for a map read from a file.
         image: the picture that it was made of.
-        provenance: JSON-able facts for exports: backbone name, weights and their hash, preprocessing, layer.
+        provenance: JSON-able facts for exports: backbone name, weights and their hash, preprocessing, layer. A record only:
+            nothing is decided by it.
+        backbone_name: name of the backbone in the catalogue, by which weights are chosen; that of ``backbone`` if not given,
+            None if neither is known.
     """
 
     data: torch.Tensor
@@ -127,8 +130,11 @@ class FeatureMap:
     image: Image
     backbone: Any = None
     provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    backbone_name: str | None = None
 
     def __post_init__(self) -> None:
+        if self.backbone_name is None:
+            object.__setattr__(self, "backbone_name", getattr(self.backbone, "name", None))
         shape = tuple(self.data.shape)
         if len(shape) != 3 or shape[1:] != self.geometry.grid_hw:
             raise ValueError(

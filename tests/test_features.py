@@ -1,11 +1,15 @@
 """Regions cover outputs exactly, and points survive the way from image to grid and back."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featup_app.features import Geometry, Region
+from featup_app.features import FeatureMap, Geometry, Region
+from featup_app.images import image_from_array
 
 sides = st.integers(1, 60)
 large_sides = st.integers(1, 6000)
@@ -100,3 +104,16 @@ def test_pixel_of_clamps_to_the_nearest_edge():
     assert geometry.pixel_of((-3, 50), (10, 20)) == (5, 0)
     assert geometry.pixel_of((200, 100), (10, 20)) == (9, 19)
     assert geometry.pixel_of((1000, -1000), (10, 20)) == (0, 19)
+
+
+def test_a_feature_map_knows_its_backbone_whatever_its_record_says():
+    image, geometry = image_from_array(np.zeros((4, 4, 3), np.uint8)), Geometry((4, 4), (4, 4), (2, 2))
+    record = {"backbone": "from the record"}
+
+    def name_of(**given):
+        return FeatureMap(torch.zeros(3, 2, 2), geometry, "layer", image, provenance=record, **given).backbone_name
+
+    assert name_of() is None
+    assert name_of(backbone=SimpleNamespace(name="vit")) == "vit"
+    assert name_of(backbone_name="resnet") == "resnet"
+    assert name_of(backbone=SimpleNamespace()) is None

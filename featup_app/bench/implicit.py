@@ -282,7 +282,7 @@ def compare_recipes(
     reached = reached_after(mine.points, theirs.error) if whole else None
     return ImplicitRow(
         photo=features.image.name,
-        backbone=str(features.provenance.get("backbone")),
+        backbone=str(features.backbone_name),
         input_hw=features.geometry.input_hw,
         grid_hw=features.geometry.grid_hw,
         bilinear=Baseline(mine.bilinear, baselines["bilinear"]),

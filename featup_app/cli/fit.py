@@ -237,7 +237,7 @@ def _tell(fitting: ImplicitFit, error: float, output: Path, *, stopped: bool, as
                 "best_step": state.best_step or state.step,
                 "reason": "stopped" if stopped else state.reason,
                 "image": features.image.name,
-                "backbone": features.provenance.get("backbone"),
+                "backbone": features.backbone_name,
                 "layer": features.layer,
                 "input_hw": features.geometry.input_hw,
                 "recipe": fitting.recipe.facts(),

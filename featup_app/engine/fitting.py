@@ -450,8 +450,7 @@ def _refusal(number: int, features: FeatureMap, plan: FitPlan, fit: ImplicitFit,
 
 def _features_key(features: FeatureMap) -> Hashable:
     """The same for the same features, however they were asked for."""
-    facts = features.provenance
-    weights = facts.get("backbone"), facts.get("weights_sha256")
+    weights = features.backbone_name, features.provenance.get("weights_sha256")
     return features.image.sha256, weights, features.layer, features.geometry.input_hw, features.channels
 
 

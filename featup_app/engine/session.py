@@ -160,7 +160,7 @@ class Session:
             chosen = self._loaded_upsampler(settings.upsampler_file)
             if chosen.method == settings.method:
                 return chosen
-        names = features.provenance.get("backbone"), features.layer, features.channels
+        names = features.backbone_name, features.layer, features.channels
         return default_upsampler(*names, method=settings.method)
 
     def _loaded_upsampler(self, path: str) -> Upsampler:

@@ -287,7 +287,7 @@ def make_field(features: FeatureMap, image: Image, options: Mapping[str, Any], p
             raise UpsamplerError(
                 f"The upsampler does not fit: {error}. Train or load one for this backbone."
             ) from error
-    names = features.provenance.get("backbone"), features.layer, features.channels
+    names = features.backbone_name, features.layer, features.channels
     upsampler = options.get("upsampler") if forms else default_upsampler(*names)
     if upsampler is None:
         return JBUField.classical(features, image, **widths)

@@ -115,7 +115,7 @@ def choose_network(kind: type[Network], features: FeatureMap, options: Mapping[s
         raise UpsamplerError(
             f'The option "upsampler" of {kind.method} names trained weights; leave it out, or "trained=False".'
         )
-    names = features.provenance.get("backbone"), features.layer, features.channels
+    names = features.backbone_name, features.layer, features.channels
     device = features.data.device
     if given is None:
         given = default_upsampler(*names, method=kind.method) if trained else None

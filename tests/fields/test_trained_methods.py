@@ -67,9 +67,8 @@ def make_network(name: str, *, channels: int = CHANNELS, seed: int = 0) -> Upsam
 def make_features(*, offset: tuple[float, float] = (0.0, 0.0), backbone: str | None = None) -> FeatureMap:
     pixels = np.random.default_rng(3).integers(0, 256, (*SIXTEEN, 3), dtype=np.uint8)
     geometry = Geometry(SIXTEEN, SIXTEEN, GRID, offset_xy=offset)
-    facts = {} if backbone is None else {"backbone": backbone}
     data = torch.randn(CHANNELS, *GRID, generator=generator(1))
-    return FeatureMap(data, geometry, "block 0", image_from_array(pixels), provenance=facts)
+    return FeatureMap(data, geometry, "block 0", image_from_array(pixels), backbone_name=backbone)
 
 
 def make_field(name: str, features: FeatureMap | None = None) -> FeatureField:

@@ -55,8 +55,7 @@ def make_features(channels: int = CHANNELS, *, backbone: str | None = None, laye
     rng = np.random.default_rng(3)
     image = image_from_array(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
     data = torch.randn(channels, 3, 4, generator=torch.Generator().manual_seed(1))
-    facts = {} if backbone is None else {"backbone": backbone}
-    return FeatureMap(data, Geometry((48, 64), (48, 64), (3, 4)), layer, image, provenance=facts)
+    return FeatureMap(data, Geometry((48, 64), (48, 64), (3, 4)), layer, image, backbone_name=backbone)
 
 
 def published(stack: JBUStack, *, norm: bool = True) -> dict[str, object]:

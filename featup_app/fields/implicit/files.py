@@ -48,7 +48,7 @@ def save_fit(field: ImplicitField, path: Path) -> None:
         "schema": SCHEMA,
         "version": VERSION,
         "image": {"name": field.image.name, "sha256": field.image.sha256, "size_hw": field.image.size_hw},
-        "backbone": field.source.provenance.get("backbone"),
+        "backbone": field.source.backbone_name,
         "weights_sha256": field.source.provenance.get("weights_sha256"),
         "layer": field.source.layer,
         "channels": field.channels,
@@ -134,7 +134,7 @@ def _check_fits(path: Path, facts: dict[str, Any], features: FeatureMap, image: 
         )
     provenance, geometry = features.provenance, features.geometry
     for title, key, wanted in (
-        ("backbone", "backbone", provenance.get("backbone")),
+        ("backbone", "backbone", features.backbone_name),
         ("weights of the backbone", "weights_sha256", provenance.get("weights_sha256")),
         ("layer", "layer", features.layer),
         ("input size", "input_hw", list(geometry.input_hw)),

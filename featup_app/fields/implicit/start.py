@@ -86,7 +86,7 @@ class Start:
 
 def bundled_weights(features: FeatureMap) -> Upsampler | None:
     """The bundled joint bilateral upsampler for these features; None if there is none."""
-    return default_upsampler(features.provenance.get("backbone"), features.layer, features.channels)
+    return default_upsampler(features.backbone_name, features.layer, features.channels)
 
 
 def placeless(recipe: FitRecipe, features: FeatureMap) -> Restoration:
