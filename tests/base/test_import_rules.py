@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "featup_app"
-ROOMS = ("backbones", "engine", "export", "fields", "lenses", "multiview", "ops", "training", "evaluation")
+ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py") if path.parent.name != "gui")
 
 
 def module_exists(name: str) -> bool:

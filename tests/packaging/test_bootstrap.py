@@ -401,8 +401,9 @@ def test_commands_without_a_window_need_no_display(ready):
 def test_test_runs_the_checks_and_pytest_last(ready, capsys):
     root, calls = ready
     assert bootstrap.main(["test"], root) == 0
-    ruff, mypy, contracts, tests = calls.lines
+    ruff, formatting, mypy, contracts, tests = calls.lines
     assert ruff[1:] == ["-m", "ruff", "check", "."]
+    assert formatting[1:] == ["-m", "ruff", "format", "--check", "."]
     assert mypy[1:] == ["-m", "mypy"]
     assert Path(contracts[0]).stem == "lint-imports"
     assert tests[1:] == ["-m", "pytest", "-m", "not slow"]
@@ -412,9 +413,9 @@ def test_test_runs_the_checks_and_pytest_last(ready, capsys):
 
 def test_a_failed_check_is_named_before_pytest_and_fails_the_whole(ready, capsys):
     root, calls = ready
-    calls.codes = [0, 1, 1]
+    calls.codes = [0, 0, 1, 1]
     assert bootstrap.main(["test"], root) == 1
-    assert len(calls.lines) == 4
+    assert len(calls.lines) == 5
     printed = capsys.readouterr().out
     assert "FAILED: mypy, import contracts" in printed
     assert printed.index("FAILED") < printed.index("== pytest ==")
@@ -422,7 +423,7 @@ def test_a_failed_check_is_named_before_pytest_and_fails_the_whole(ready, capsys
 
 def test_failing_tests_give_pytests_own_code(ready):
     root, calls = ready
-    calls.codes = [1, 0, 0, 5]
+    calls.codes = [1, 0, 0, 0, 5]
     assert bootstrap.main(["test"], root) == 5
 
 
