@@ -120,6 +120,8 @@ class FeatureMap:
         image: the picture that it was made of.
         provenance: JSON-able facts for exports: backbone name, weights and their hash, preprocessing, layer. A record only:
             nothing is decided by it.
+        normalised: whether an upsampler has normalised the channels of each cell, so that the values are not those of the
+            backbone.
         backbone_name: name of the backbone in the catalogue, by which weights are chosen; that of ``backbone`` if not given,
             None if neither is known.
     """
@@ -130,6 +132,7 @@ class FeatureMap:
     image: Image
     backbone: Any = None
     provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    normalised: bool = False
     backbone_name: str | None = None
 
     def __post_init__(self) -> None:

@@ -50,9 +50,7 @@ class SessionLooks:
             else self._session.field(self._image, self._settings.with_(method=name), progress)
             for name in quick
         ]
-        own = self._session.features(self._image, self._settings, progress)
-        coarse = getattr(viewed, "source", own)
-        return [field for field in fields if getattr(field, "source", own) is coarse]
+        return [field for field in fields if field.coarse is viewed.coarse]
 
     def alternatives_key(self, progress: Progress = silent) -> Hashable:
         """The weights of all methods; computes no field."""

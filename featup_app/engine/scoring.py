@@ -18,7 +18,6 @@ from featup_app.images import Image
 if TYPE_CHECKING:
     from featup_app.engine.session import Session
     from featup_app.features import FeatureMap
-    from featup_app.fields import FeatureField
     from featup_app.lenses import QualityReference
     from featup_app.multiview.reprojection import HeldOutViews
 
@@ -78,14 +77,12 @@ class Scorer:
         features = session.features(image, settings, progress)
         started = time.perf_counter()
         field = session.field(image, settings, progress)
-        coarse = _coarse(field, features)
-        reference = self._reference_of(coarse, progress)
+        reference = self._reference_of(field.coarse, progress)
         found = quality_scores(field, reference, progress=progress)
         scores = {name: value for name, value in dataclasses.asdict(found).items() if name != "explained"}
         if held_out:
             # The views hold the backbone's own features, which normalised ones cannot be compared with.
-            comparable = coarse is features
-            views = self._views_of(features, progress) if comparable else None
+            views = None if field.coarse.normalised else self._views_of(features, progress)
             scores[HELD_OUT] = math.nan if views is None else reprojection_error(field, views, progress=progress).mean
         title = find_method(settings.method).title
         seconds = time.perf_counter() - started
@@ -104,15 +101,3 @@ class Scorer:
         if self._views is None or self._views[0] is not features:
             self._views = features, held_out_views(features, progress=progress)
         return self._views[1]
-
-
-def _coarse(field: FeatureField, features: FeatureMap) -> FeatureMap:
-    """The coarse map in the space of a field: the backbone's own, unless the field normalises its features first.
-
-    Methods that run the backbone again hold a finer map of the same space; they too are compared with the coarse one.
-    """
-    from featup_app.fields.field import LinearField
-
-    if isinstance(field, LinearField) and field.source.geometry.grid_hw == features.geometry.grid_hw:
-        return field.source
-    return features

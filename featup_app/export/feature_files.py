@@ -13,7 +13,7 @@ from featup_app.export import containers
 from featup_app.export.array_file import TileWriter, as_array
 from featup_app.export.provenance import array_facts, as_json, build_provenance
 from featup_app.export.staging import Staging, explained
-from featup_app.features import FeatureMap, Size
+from featup_app.features import Size
 
 if TYPE_CHECKING:
     from featup_app.fields import FeatureField
@@ -70,6 +70,8 @@ def export_features(
     """
     target = Path(path)
     size = _checked_size(size or field.geometry.image_hw)
+    if provenance is None:
+        provenance = build_provenance(features=field.coarse, field=field, size=size)
     with Staging(overwrite=overwrite) as files:
         stage_features(
             files,
@@ -78,7 +80,7 @@ def export_features(
             size=size,
             format=checked_format(target, format),
             dtype=dtype,
-            provenance=_default_provenance(field, size) if provenance is None else provenance,
+            provenance=provenance,
             memory_budget=memory_budget,
             progress=progress,
         )
@@ -178,15 +180,6 @@ def _checked_size(size: Size) -> Size:
     if min(size) < 1:
         raise ExportError(f"Features of {size[0]}x{size[1]} pixels cannot be written; both sides must be at least 1.")
     return size
-
-
-def _default_provenance(field: FeatureField, size: Size) -> dict[str, Any]:
-    source = getattr(field, "source", None)
-    if not isinstance(source, FeatureMap):
-        raise ExportError(
-            "This field does not say where its features come from; pass provenance=build_provenance(...)."
-        )
-    return build_provenance(features=source, field=field, size=size)
 
 
 def read_json(text: str) -> dict[str, Any]:

@@ -27,13 +27,20 @@ class FeatureField(ABC):
     method: str
     """Registered name of the upsampling method."""
 
+    coarse: FeatureMap
+    """The low-resolution map in the space of this field: that of the backbone's own grid, whatever finer map the field was made
+    of, and normalised where the upsampler normalises its features first."""
+
     channels: int
     """C, the number of feature channels."""
 
     geometry: Geometry
     """How the feature grid lies on the image."""
 
-    def __init__(self) -> None:
+    def __init__(self, coarse: FeatureMap) -> None:
+        self.coarse = coarse
+        self.channels = coarse.channels
+        self.geometry = coarse.geometry
         self._norms: OrderedDict[Size, Tensor] = OrderedDict()
 
     @abstractmethod
@@ -159,12 +166,6 @@ class LinearField(FeatureField):
     Linear maps commute, so a projection is applied to the small map first and only its K channels are upsampled.
     """
 
-    def __init__(self, features: FeatureMap) -> None:
-        super().__init__()
-        self.source = features
-        self.channels = features.channels
-        self.geometry = features.geometry
-
     @abstractmethod
     def _upsample(self, source: Tensor, size: Size, region: Region, progress: Progress) -> Tensor:
         """(K, h, w) map -> new (K, region.height, region.width), the same linear map for every channel."""
@@ -175,7 +176,7 @@ class LinearField(FeatureField):
         A 1x1 map of the channels that ends a method is among that: it commutes with the upsampling and costs next to nothing
         before it.
         """
-        return self.source.data, None
+        return self.coarse.data, None
 
     def project(
         self,

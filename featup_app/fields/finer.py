@@ -42,7 +42,7 @@ class FinerField(FeatureField):
     A projection is applied to the map before anything is interpolated, so that it costs K channels.
 
     Args:
-        features: the ordinary map, for geometry and device.
+        features: the ordinary map, on the grid of the backbone.
         values: (M, rows, columns) float32.
         grid: where its cells lie.
         method: registered name.
@@ -62,10 +62,8 @@ class FinerField(FeatureField):
         weight: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(features)
         self.method = method
-        self.channels = features.channels
-        self.geometry = features.geometry
         self._values, self._grid, self._settings = values, grid, dict(settings)
         self._weight, self._bias = weight, bias
 

@@ -216,7 +216,7 @@ class JBUField(LinearField):
             room = WEIGHTS_BUDGET - sum(other.planes.nbytes for other in self._weights.values())
             if height * width * KERNEL_SIZE**2 * ROUNDED_BYTES <= room:
                 shape = (1, KERNEL_SIZE**2, height, width)
-                planes = torch.empty(shape, dtype=ROUNDED, device=self.source.data.device)
+                planes = torch.empty(shape, dtype=ROUNDED, device=self.coarse.data.device)
                 kept = self._weights[level] = _KeptWeights(planes, torch.zeros(height, dtype=torch.bool))
         if kept is None:
             return self._make_weights(level, span)
@@ -242,7 +242,7 @@ class JBUField(LinearField):
 
     def _corrected(self) -> tuple[Tensor, Tensor | None]:
         if self._corrected_source is None:
-            data, bias = self.source.data, None
+            data, bias = self.coarse.data, None
             if self._restoration is not None:
                 data = self._restoration(data)
             if self._fixup is not None:

@@ -226,7 +226,7 @@ class ReassemblyField(LinearField):
     def _compress(self) -> Tensor:
         """(1, 64, h, w)."""
         if self._compressed is None:
-            self._compressed = self._network.compressor(self.source.data[None])
+            self._compressed = self._network.compressor(self.coarse.data[None])
         return self._compressed
 
     def _keep(self, levels: int, total: int, progress: Progress) -> None:
@@ -234,7 +234,7 @@ class ReassemblyField(LinearField):
         for level in range(len(self._weights) + 1, levels + 1):
             size = self._size_of(level - 1)
             shape = (PHASES, TAPS, *size)
-            made = torch.empty(shape, dtype=ROUNDED, device=self.source.data.device)
+            made = torch.empty(shape, dtype=ROUNDED, device=self.coarse.data.device)
             whole = Span.whole(size)
             rows = max(1, _ROWS_BYTES // (4 * PHASES * TAPS * size[1]))
             for top in range(0, size[0], rows):

@@ -123,12 +123,9 @@ class ResizeConvField(FeatureField):
     def __init__(
         self, features: FeatureMap, image: Image, network: ResizeConvNetwork, settings: dict[str, object]
     ) -> None:
-        super().__init__()
+        super().__init__(features)
         if network.feat_dim != features.channels:
             raise ValueError(f"the upsampler is for {network.feat_dim} channels, the features have {features.channels}")
-        self.source = features
-        self.channels = features.channels
-        self.geometry = features.geometry
         self._network = network
         self._settings = settings
         self._guidance = Guidance(image, features.geometry, features.data.device, normalise=True)
@@ -161,7 +158,7 @@ class ResizeConvField(FeatureField):
         self._check_matrix(matrix)
         region = region or Region.whole(size)
         region.check_inside(size)
-        data = self.source.data
+        data = self.coarse.data
         matrix = matrix.to(data)
         with torch.no_grad():
             decoding, addend = self._network.decoding(matrix)
@@ -176,7 +173,7 @@ class ResizeConvField(FeatureField):
         with torch.no_grad():
             weight, bias = self._network.decoder.weight, self._network.decoder.bias
             assert bias is not None
-            return self._sum(self.source.data, weight[:, :, 0, 0], bias, size, region, progress)
+            return self._sum(self.coarse.data, weight[:, :, 0, 0], bias, size, region, progress)
 
     def _sum(
         self, low: Tensor, decoding: Tensor, addend: Tensor, size: Size, region: Region, progress: Progress
@@ -209,7 +206,7 @@ class ResizeConvField(FeatureField):
     def _made(self, span: Span, decoding: Tensor | None, progress: Progress) -> Tensor:
         """As :meth:`_decoded`, computed now."""
         count = CODE if decoding is None else len(decoding)
-        result = self.source.data.new_empty((count, *span.shape))
+        result = self.coarse.data.new_empty((count, *span.shape))
         blocks = list(span.blocks(_BLOCK))
         for number, block in enumerate(blocks):
             progress("upsampling block by block", number, len(blocks))
@@ -221,7 +218,7 @@ class ResizeConvField(FeatureField):
         """(1, 64, rows, columns) of a level."""
         if level == 0:
             if self._compressed is None:
-                self._compressed = self._network.compressor(self.source.data[None])
+                self._compressed = self._network.compressor(self.coarse.data[None])
             return span.of(self._compressed, Span.whole(self.geometry.grid_hw))
         size, coarse_size = (level_size(self.geometry.grid_hw, number) for number in (level, level - 1))
         wide = span.widened(RADIUS, size)

@@ -115,7 +115,7 @@ class Upsampler:
             return features
         weight, bias = (values.to(features.data) for values in self.norm)
         cells = F.layer_norm(features.data.permute(1, 2, 0), weight.shape, weight, bias, NORM_EPSILON)
-        return replace(features, data=cells.permute(2, 0, 1).contiguous())
+        return replace(features, data=cells.permute(2, 0, 1).contiguous(), normalised=True)
 
     def facts(self) -> dict[str, object]:
         """What an export says about these weights, JSON-able."""

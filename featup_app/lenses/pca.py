@@ -153,13 +153,13 @@ class PCALens(Lens[PCARequest, PCAView]):
         """
         from featup_app.lenses.principal_components import fit_pca
 
-        coarse = getattr(look.field, "source", look.features)
+        coarse = look.field.coarse
         if request.fit == "grid":
-            key = look.map_key if coarse is look.features else look.field_key
+            key = look.field_key if coarse.normalised else look.map_key
             return looks.remember(("pca", "grid", key), lambda: fit_pca(coarse, progress=progress))
         if request.fit == "field":
             return looks.remember(("pca", "field", look.field_key), lambda: fit_pca(look.field, progress=progress))
-        key = looks.alternatives_key(progress), None if coarse is look.features else look.field_key
+        key = looks.alternatives_key(progress), look.field_key if coarse.normalised else None
         return looks.remember(("pca", "joint", key), lambda: fit_pca(looks.alternatives(progress), progress=progress))
 
     def label(self, request: PCARequest, view: PCAView | None = None) -> str:

@@ -144,7 +144,7 @@ def test_components_are_fitted_on_features_that_are_normalised_alike(session, ph
         return session.view(photo, settings.with_(method=method), PCARequest(fit=fit)).basis.mean
 
     own = session.features(photo, DINO).data.mean((1, 2))
-    source = session.field(photo, normed).source.data.mean((1, 2))
+    source = session.field(photo, normed).coarse.data.mean((1, 2))
     assert not torch.allclose(own, source, atol=1e-2)
     torch.testing.assert_close(mean(plain, "grid"), own, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(mean(normed, "grid"), source, atol=1e-4, rtol=1e-4)
@@ -239,5 +239,5 @@ def test_components_follow_a_network_that_normalises_its_features(session, photo
     basis = session.view(photo, settings, PCARequest(fit="grid")).basis
     assert not torch.allclose(basis.mean, session.features(photo, DINO).data.mean((1, 2)), atol=1e-2)
     torch.testing.assert_close(
-        basis.mean, session.field(photo, settings).source.data.mean((1, 2)), atol=1e-4, rtol=1e-4
+        basis.mean, session.field(photo, settings).coarse.data.mean((1, 2)), atol=1e-4, rtol=1e-4
     )

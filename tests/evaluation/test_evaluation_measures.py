@@ -53,7 +53,7 @@ class PerfectField(LinearField):
         raise NotImplementedError
 
     def project(self, matrix, bias=None, *, size, region=None, progress=None):
-        pixels = Averaging().resized(self.source.image, size)
+        pixels = Averaging().resized(self.coarse.image, size)
         return torch.einsum("kc,chw->khw", matrix, torch.cat([pixels, pixels.sum(0, keepdim=True)]))
 
     def bytes_per_pixel(self, channels):

@@ -195,7 +195,7 @@ def test_provenance_says_where_the_features_come_from(tmp_path, field):
     assert facts["native"].keys() == {"backend", "detail"}
     assert facts["image"] == {
         "name": "räuber.png",
-        "sha256": field.source.image.sha256,
+        "sha256": field.coarse.image.sha256,
         "size_hw": [41, 59],
         "mode": "RGB, 8 bit",
         "notes": [],
@@ -224,7 +224,7 @@ def test_time_is_the_only_thing_that_differs(tmp_path, field, monkeypatch):
 
 def test_facts_of_any_kind_become_json(tmp_path, field):
     facts = {
-        **build_provenance(features=field.source, field=field, size=SIZE, seed=7),
+        **build_provenance(features=field.coarse, field=field, size=SIZE, seed=7),
         "odd": {
             "nan": float("nan"),
             "array": np.arange(2),
@@ -409,7 +409,7 @@ def test_formats_types_and_sizes_that_do_not_exist(tmp_path, field):
 
 def test_a_picture_carries_its_provenance(tmp_path, field):
     pixels = np.random.default_rng(0).integers(0, 256, (11, 17, 3), dtype=np.uint8)
-    facts = build_provenance(features=field.source, field=field, size=(11, 17), view={"lens": "pca", "numbers": (1, 2)})
+    facts = build_provenance(features=field.coarse, field=field, size=(11, 17), view={"lens": "pca", "numbers": (1, 2)})
     paths = [write_picture(tmp_path / name, pixels, provenance=facts) for name in ("a.png", "b.png")]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     with pillow.open(paths[0]) as picture:

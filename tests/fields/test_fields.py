@@ -165,11 +165,11 @@ def test_field_of_a_stack_equals_its_forward_at_sixteen_times_the_grid():
     with torch.no_grad():
         for parameter in stack.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2 + 0.1)
-    pixels = torch.from_numpy(field.source.image.pixels.astype(np.float32)).permute(2, 0, 1) / 255
+    pixels = torch.from_numpy(field.coarse.image.pixels.astype(np.float32)).permute(2, 0, 1) / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     guidance = (pixels - mean[:, None, None]) / std[:, None, None]
     with torch.no_grad():
-        expected = stack.eval()(field.source.data[None], guidance[None])[0]
+        expected = stack.eval()(field.coarse.data[None], guidance[None])[0]
     assert relative_error(field.features(size=(64, 96)), expected) < 5e-4  # a field's window weights are in float16
 
 

@@ -89,7 +89,7 @@ def test_a_field_upsamples_the_restored_map_and_projections_are_those_of_all_cha
     sharper = replace(features, data=how(features.data))
     expected = upsample(sharper, method="jbu", upsampler=Upsampler(make_stack(), CHANNELS)).features(size=SIZE)
     torch.testing.assert_close(full, expected, atol=1e-5, rtol=1e-5)
-    assert field.source is features, "components and yardsticks read the backbone's own map"
+    assert field.coarse is features, "components and yardsticks read the backbone's own map"
     probe, bias = draw(3, CHANNELS, seed=4), draw(3, seed=5)
     wanted = torch.einsum("kc,chw->khw", probe, full) + bias[:, None, None]
     torch.testing.assert_close(field.project(probe, bias, size=SIZE), wanted, atol=1e-5, rtol=1e-4)

@@ -325,7 +325,7 @@ def test_the_field_is_the_published_module_on_normalised_features(tmp_path):
     data = features.data.permute(1, 2, 0)
     mean, variance = data.mean(2, keepdim=True), data.var(2, keepdim=True, unbiased=False)
     normalised = ((data - mean) / (variance + 1e-5).sqrt() * weight + bias).permute(2, 0, 1)
-    torch.testing.assert_close(field.source.data, normalised)
+    torch.testing.assert_close(field.coarse.data, normalised)
     expected = upsample(FeatureMap(normalised, features.geometry, "block 1", features.image), method="jbu", stack=stack)
     torch.testing.assert_close(field.features(size=(48, 64)), expected.features(size=(48, 64)), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(features.data, make_features().data, rtol=0, atol=0)

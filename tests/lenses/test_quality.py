@@ -139,8 +139,7 @@ def test_grids_that_look_beside_their_cells_are_compared_where_they_look():
 def test_every_quick_method_is_scored_and_cancelled(method):
     features, _ = scene()
     field = upsample(features, method=method)
-    source = field.source if isinstance(field, LinearField) else features
-    reference = quality_reference(source)
+    reference = quality_reference(field.coarse)
     values = quality_scores(field, reference)
     assert 0 <= values.edge_alignment <= 1
     assert values.preservation_error >= 0

@@ -68,12 +68,10 @@ class ImplicitField(FeatureField):
         *,
         start: Start,
     ) -> None:
-        super().__init__()
+        super().__init__(features)
         self.start, self._base = start, start.field
-        self.source, self.image = features, image
+        self.image = image
         self.network, self.components, self.uncertainty = network, components, uncertainty
-        self.channels = features.channels
-        self.geometry = features.geometry
         self._settings = dict(settings)
         # The network speaks of places in the image, wherever the receptive fields of the coarse cells lie.
         colours_geometry = replace(features.geometry, offset_xy=(0.0, 0.0))
