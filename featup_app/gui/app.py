@@ -49,8 +49,13 @@ def main(image: str | Path | None = None, *, fresh: bool = False) -> int:
     app = make_application(sys.argv[:1])
     window = open_window(Path(image) if image is not None else None, fresh=fresh)
     # Python sees Ctrl+C only when it runs; this wakes it now and then.
-    signal.signal(signal.SIGINT, lambda *_: window.close())
+    before = signal.signal(signal.SIGINT, lambda *_: window.close())
     awake = QTimer(interval=300)
     awake.timeout.connect(lambda: None)
     awake.start()
-    return app.exec()
+    try:
+        return app.exec()
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)  # the handler would keep the window alive
+        if not window.isVisible():
+            window.deleteLater()  # its signals keep it alive; a later event loop of the process deletes it

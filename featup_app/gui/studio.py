@@ -61,7 +61,7 @@ class Studio(QObject):
     failed = Signal(str, str)
 
     def __init__(self, engine: EngineBridge, settings: ViewSettings) -> None:
-        super().__init__()
+        super().__init__(engine)
         self.engine = engine
         self.settings = settings
         self.image: Image | None = None

@@ -283,6 +283,7 @@ class MainWindow(QMainWindow):
 
     def _ask_for_model(self) -> None:
         dialog = OtherModelDialog(self)
+        dialog.finished.connect(dialog.deleteLater)
         if dialog.exec():
             name, path = dialog.answer()
             settings = self.studio.settings.with_(backbone=name, weights_file=path, layer=None, input_size=None)
@@ -310,6 +311,7 @@ class MainWindow(QMainWindow):
             self.notice.tell("warning", "There is nothing to export yet; open a picture first.")
             return
         dialog = ExportDialog(self, self.studio, self.preferences)
+        dialog.finished.connect(dialog.deleteLater)
         if dialog.exec():
             options, folder, settings = dialog.options(), dialog.folder(), self.studio.field_settings
             self._exports += 1

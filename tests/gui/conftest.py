@@ -104,25 +104,38 @@ def config(tmp_path, monkeypatch):
     return write
 
 
-@pytest.fixture
-def start(config, qtbot, qapp, monkeypatch) -> Iterator[Callable[..., Driver]]:
-    """Start the program through ``main()``; only the endless loop of events is left to the test."""
-    opened: list[MainWindow] = []
+class Starter:
+    """Starts the program through ``main()``; only the endless loop of events is left to the test."""
 
-    def run_no_loop(*_: object) -> int:
-        opened.append(next(w for w in QApplication.topLevelWidgets() if isinstance(w, MainWindow) and w.isVisible()))
+    def __init__(self, qtbot) -> None:
+        self._qtbot = qtbot
+        self._opened: list[MainWindow] = []
+
+    def __call__(self, image: object = None, **options: object) -> Driver:
+        assert gui_app.main(image, **options) == 0
+        return Driver(self._opened[-1], self._qtbot)
+
+    def run_no_loop(self, *_: object) -> int:
+        """Stands for ``QApplication.exec``: remembers the window that is shown, and returns at once."""
+        shown = (w for w in QApplication.topLevelWidgets() if isinstance(w, MainWindow) and w.isVisible())
+        self._opened.append(next(shown))
         return 0
 
-    monkeypatch.setattr(gui_app.QApplication, "exec", run_no_loop)
+    def close_all(self) -> None:
+        """Close and delete every window that was started."""
+        for window in self._opened:
+            window.close()
+            window.deleteLater()
+        self._opened.clear()
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 
-    def begin(image: object = None, **options: object) -> Driver:
-        assert gui_app.main(image, **options) == 0
-        return Driver(opened[-1], qtbot)
 
-    yield begin
-    for window in opened:
-        window.close()
-        window.deleteLater()
-    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+@pytest.fixture
+def start(config, qtbot, qapp, monkeypatch) -> Iterator[Starter]:
+    """``start(image, **options)`` opens a window and gives its driver; the window is closed and deleted after the test."""
+    starter = Starter(qtbot)
+    monkeypatch.setattr(gui_app.QApplication, "exec", starter.run_no_loop)
+    yield starter
+    starter.close_all()
     alive = [thread.name for thread in threading.enumerate() if thread.name.startswith("featup-")]
     assert not alive, f"threads left alive: {alive}"

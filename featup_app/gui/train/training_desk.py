@@ -233,6 +233,7 @@ class TrainingDesk(JobSignals):
     def _ask_before_close(self) -> str:
         """ "keep", "discard" or "stay"."""
         box = QMessageBox(self._window)
+        box.finished.connect(box.deleteLater)
         box.setWindowTitle("Training")
         box.setIcon(QMessageBox.Icon.Question)
         box.setText("An upsampler is being trained. Stop the training and keep its best state?")
