@@ -85,5 +85,4 @@ class StatusBar(QStatusBar):
         state = native_status()
         self.backend.setText(state.backend)
         self.backend.setToolTip(state.detail)
-        used = process_bytes()
-        self.memory.setText("" if used is None else human_bytes(used))
+        self.memory.setText(human_bytes(process_bytes()))
