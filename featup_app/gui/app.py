@@ -11,7 +11,7 @@ from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication
 
 from featup_app.engine.preferences import Preferences, load_preferences
-from featup_app.gui.binding_repair import keep_true_alive
+from featup_app.gui.binding_repair import keep_constants_alive
 from featup_app.gui.style import apply_style
 from featup_app.gui.window import MainWindow
 from featup_app.images import sample_images
@@ -19,7 +19,7 @@ from featup_app.images import sample_images
 
 def make_application(arguments: list[str]) -> QApplication:
     """The one application object of the process, styled."""
-    keep_true_alive()
+    keep_constants_alive()
     existing = QApplication.instance()
     app = existing if isinstance(existing, QApplication) else QApplication(arguments)
     app.setApplicationName("featup-app")

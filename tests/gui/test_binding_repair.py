@@ -1,4 +1,4 @@
-"""Signals without end: a defect of PySide6 6.12.0 would abort older Pythons after some thousand of them."""
+"""Signals and calls without end: a defect of PySide6 6.12.0 would abort older Pythons after some thousand of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ bell.rung.connect(heard.append)
 for number in range(200_000):
     bell.rung.emit(number)
 assert len(heard) == 200_000
+for number in range(400_000):
+    bell.setObjectName("")
 print("alive")
 """
 
 
-def test_the_program_outlives_many_signals():
+def test_the_program_outlives_many_signals_and_calls():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout == "alive\n", done.stderr
     assert done.returncode == 0, done.stderr
