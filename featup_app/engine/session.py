@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from featup_app.backbones import Backbone, load_backbone
 from featup_app.base.errors import UpsamplerError
+from featup_app.base.peak_memory import release_free_memory
 from featup_app.base.progress import Progress, silent
 from featup_app.engine import memory
 from featup_app.engine.fitting import Fits
@@ -107,6 +108,7 @@ class Session:
 
         def extract() -> FeatureMap:
             progress("extracting features", 0, 0)
+            release_free_memory()  # that other pictures and sizes left
             return backbone.extract(image, size=settings.input_size, layer=settings.layer, progress=progress)
 
         return self._maps.get(_map_key(image, settings), extract)
