@@ -22,7 +22,7 @@ from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
 from featup_app.fields.window_kernels import BilateralKernel, WindowKernel, strips
 from featup_app.images import Image
 from featup_app.ops.doubling import KERNEL_SIZE, RADIUS, Place, coarse_span, guided_double
-from featup_app.ops.native import empty_map
+from featup_app.ops.layout import empty_map
 from featup_app.ops.resampling import reflect_indices
 from featup_app.ops.rounding import ROUNDED, ROUNDED_BYTES, round_weights
 

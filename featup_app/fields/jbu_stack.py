@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from featup_app.fields.window_kernels import LearnedKernel, strips
 from featup_app.ops.doubling import RADIUS, Place, guided_double
-from featup_app.ops.native import empty_map
+from featup_app.ops.layout import empty_map
 
 FIXUP_WEIGHT = 0.1
 

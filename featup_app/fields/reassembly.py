@@ -27,7 +27,7 @@ from featup_app.fields.guidance import Guidance
 from featup_app.fields.network import STAGES, UpsamplerNetwork
 from featup_app.images import Image
 from featup_app.ops import window_sum
-from featup_app.ops.native import empty_map, in_layout
+from featup_app.ops.layout import empty_map, in_layout
 from featup_app.ops.rounding import ROUNDED, ROUNDED_BYTES, round_weights
 
 WINDOW = 5

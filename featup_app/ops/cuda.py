@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featup_app.ops import loading
-from featup_app.ops.loading import Place, SharedLibrary
+from featup_app.ops import c_interface, loading
+from featup_app.ops.c_interface import Place
+from featup_app.ops.loading import SharedLibrary
 
 if TYPE_CHECKING:
     import torch
@@ -322,7 +323,7 @@ def _prepare(native: ctypes.CDLL) -> None:
             pointer,
         ],
     }
-    loading.declare(native, {f"featup_cuda_{name}": arguments for name, arguments in signatures.items()})
+    c_interface.declare(native, {f"featup_cuda_{name}": arguments for name, arguments in signatures.items()})
 
 
 _library = SharedLibrary(
@@ -367,8 +368,8 @@ def _call(name: str, leader: Tensor, *arguments: Any) -> None:
         raise RuntimeError(cuda_status())
     with torch.cuda.device(leader.device):
         stream = torch.cuda.current_stream().cuda_stream
-        message = getattr(native, f"featup_cuda_{name}")(*arguments, _dtypes()[leader.dtype], stream)
-    loading.check(message)
+        message = getattr(native, f"featup_cuda_{name}")(*arguments, c_interface.dtype_codes()[leader.dtype], stream)
+    c_interface.check(message)
 
 
 def _alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -377,12 +378,6 @@ def _alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
     both = torch.promote_types(first.dtype, second.dtype)
     return first.to(both), second.to(both)
-
-
-def _dtypes() -> dict[torch.dtype, int]:
-    import torch
-
-    return {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
 
 def _sum_dtype(tensor: Tensor) -> torch.dtype:
@@ -404,7 +399,7 @@ def _grown(like: Tensor, channels: int, kernel_size: int) -> tuple[int, int, int
 def _check(name: str, tensor: Tensor, shape: tuple[int, ...] | None = None, *, like: Tensor | None = None) -> None:
     if tensor.device.type != _DEVICE_TYPE:
         raise RuntimeError(f"{name} is on {tensor.device}; expected a CUDA device")
-    if tensor.dtype not in _dtypes():
+    if tensor.dtype not in c_interface.dtype_codes():
         raise RuntimeError(f"{name} has dtype {tensor.dtype}; expected float32, float64, float16 or bfloat16")
     if tensor.dim() != 4:
         raise RuntimeError(f"{name} has shape {tuple(tensor.shape)}; expected four dimensions")

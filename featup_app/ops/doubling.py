@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featup_app.ops import cuda, loading, native
+from featup_app.ops import c_interface, cuda
+from featup_app.ops.calls import call, handles, threads_for
+from featup_app.ops.layout import at_least_float32, empty_map, has_layout, in_layout
 from featup_app.ops.operators import window_sum
 from featup_app.ops.resampling import bicubic_double, reflect_indices
 
@@ -64,7 +66,7 @@ def guided_double(source: Tensor, weights: Tensor, *, place: Place | None = None
     if out is not None and (out.shape != _result_shape(source, weights) or out.dtype != source.dtype):
         expected = f"{_result_shape(source, weights)} and {source.dtype}"
         raise RuntimeError(f"out has shape {tuple(out.shape)} and dtype {out.dtype}; expected {expected}")
-    if not differentiated and native.handles(source, weights):
+    if not differentiated and handles(source, weights):
         if source.device.type == "cpu":
             return _fused(source, weights, place, out)
         coarse, source_origin, origin = place
@@ -119,9 +121,9 @@ def _in_steps(source: Tensor, weights: Tensor, place: Place) -> Tensor:
 
 
 def _fused(source: Tensor, weights: Tensor, place: Place, out: Tensor | None) -> Tensor:
-    full = native.in_layout(native.full(source))
-    direct = out is not None and out.dtype == full.dtype and native.has_layout(out)
-    result = out if out is not None and direct else native.empty_map(full, *weights.shape[2:])
+    full = in_layout(at_least_float32(source))
+    direct = out is not None and out.dtype == full.dtype and has_layout(out)
+    result = out if out is not None and direct else empty_map(full, *weights.shape[2:])
     weights = weights if weights.stride(3) == 1 or weights.shape[3] == 1 else weights.contiguous()
     guided_double_into(full, weights, result, [*place.coarse_hw, *place.source_origin, *place.origin])
     if direct:
@@ -132,15 +134,8 @@ def _fused(source: Tensor, weights: Tensor, place: Place, out: Tensor | None) ->
 @torch.library.custom_op("featup::guided_double_into", mutates_args=("result",), device_types="cpu")
 def guided_double_into(source: Tensor, weights: Tensor, result: Tensor, place: Sequence[int]) -> None:
     """:func:`guided_double` of float32 or float64 in the layouts that the library takes; ``place`` as six numbers."""
-    threads = native.threads_for(source.shape[1] * weights.numel())
-    native.call(
-        "featup_guided_double",
-        native.view(source),
-        native.view(weights),
-        native.view(result),
-        loading.Place(*place),
-        threads,
-    )
+    threads = threads_for(source.shape[1] * weights.numel())
+    call("featup_guided_double", source, weights, result, c_interface.Place(*place), threads)
 
 
 @guided_double_into.register_fake

@@ -11,9 +11,11 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from featup_app.ops.c_interface import Place, TensorDescriptor, check, declare
 
 ABI_VERSION = 2
 _FOLDER = Path(__file__).resolve().parent
@@ -86,37 +88,6 @@ class SharedLibrary:
         return native
 
 
-def declare(native: ctypes.CDLL, signatures: Mapping[str, Sequence[Any]]) -> None:
-    """Tell ctypes the arguments of functions that return a message or NULL.
-
-    Raises:
-        AttributeError: if the library has not all of them.
-    """
-    for name, arguments in signatures.items():
-        function = getattr(native, name)
-        function.argtypes = list(arguments)
-        function.restype = ctypes.c_char_p
-
-
-class Place(ctypes.Structure):
-    """``featup_place`` of native/include/featup_native.h."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_int64) for name in ("coarse_rows", "coarse_columns", "source_top", "source_left", "top", "left")
-    )
-
-
-class TensorView(ctypes.Structure):
-    """``featup_tensor`` of native/include/featup_native.h."""
-
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("size", ctypes.c_int64 * 4),
-        ("stride", ctypes.c_int64 * 4),
-        ("dtype", ctypes.c_int32),
-    )
-
-
 def wish() -> str:
     """What FEATUP_NATIVE asks for.
 
@@ -159,16 +130,6 @@ def instruction_set(native: ctypes.CDLL) -> str:
     return bytes(native.featup_instruction_set()).decode()
 
 
-def check(message: bytes | None) -> None:
-    """Raise what a function of the library returned.
-
-    Raises:
-        RuntimeError: with that message.
-    """
-    if message is not None:
-        raise RuntimeError(message.decode())
-
-
 def _path() -> Path:
     import torch  # noqa: F401  # first, so that the library finds torch's OpenMP loaded and both share its threads
 
@@ -176,7 +137,7 @@ def _path() -> Path:
 
 
 def _prepare(native: ctypes.CDLL) -> None:
-    tensor, whole, real = ctypes.POINTER(TensorView), ctypes.c_int32, ctypes.c_double
+    tensor, whole, real = ctypes.POINTER(TensorDescriptor), ctypes.c_int32, ctypes.c_double
     reals, wholes = ctypes.POINTER(ctypes.c_double), ctypes.POINTER(ctypes.c_int64)
     signatures: dict[str, list[Any]] = {
         "featup_instruction_set": [],
@@ -196,8 +157,7 @@ def _prepare(native: ctypes.CDLL) -> None:
     chosen = os.environ.get("FEATUP_INSTRUCTION_SET")
     if chosen:
         message = native.featup_use_instruction_set(chosen.encode())
-        if message is not None:
-            raise RuntimeError(f"FEATUP_INSTRUCTION_SET: {message.decode()}")
+        check(None if message is None else b"FEATUP_INSTRUCTION_SET: " + message)
 
 
 _library = SharedLibrary("compiled library", "C++ compiler", "featup_", ABI_VERSION, _path, _prepare)

@@ -11,7 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-from featup_app.ops import native, reference
+from featup_app.ops import native_operators, reference
+from featup_app.ops.calls import handles
+from featup_app.ops.layout import at_least_float32
 
 
 def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
@@ -74,8 +76,8 @@ def window_dot(padded: Tensor, centre: Tensor, kernel_size: int) -> Tensor:
     if centre.dtype != padded.dtype:
         raise RuntimeError(f"centre has dtype {centre.dtype}; padded has {padded.dtype}")
     _check_alike("centre", centre, "padded", padded)
-    if native.handles(padded, centre):
-        result: Tensor = native.window_dot(native.full(padded), native.full(centre), kernel_size)
+    if handles(padded, centre):
+        result: Tensor = native_operators.window_dot(at_least_float32(padded), at_least_float32(centre), kernel_size)
         return result.to(padded.dtype)
     return reference.window_dot(padded, centre, kernel_size)
 
@@ -164,23 +166,25 @@ def bilateral_weights(guidance: Tensor, sigma_spatial: float, sigma_range: float
     """
     _check_window("guidance", guidance, kernel_size)
     wants_gradient = torch.is_grad_enabled() and guidance.requires_grad
-    if not wants_gradient and native.handles(guidance):
-        weights: Tensor = native.bilateral_weights(native.full(guidance), sigma_spatial, sigma_range, kernel_size)
+    if not wants_gradient and handles(guidance):
+        weights: Tensor = native_operators.bilateral_weights(
+            at_least_float32(guidance), sigma_spatial, sigma_range, kernel_size
+        )
         return weights.to(guidance.dtype)
     return reference.bilateral_weights(guidance, sigma_spatial, sigma_range, kernel_size)
 
 
 def _window_sum(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
-    if native.handles(padded, weights):
-        result: Tensor = native.window_sum(padded, weights, kernel_size)
+    if handles(padded, weights):
+        result: Tensor = native_operators.window_sum(padded, weights, kernel_size)
         return result
     return reference.window_sum(padded, weights, kernel_size)
 
 
 def _range_weights(keys: Tensor, temperature: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
-    if native.handles(keys):
-        result: Tensor = native.range_weights(
-            native.full(keys), native.full(temperature), native.full(bias), kernel_size
+    if handles(keys):
+        result: Tensor = native_operators.range_weights(
+            at_least_float32(keys), at_least_float32(temperature), at_least_float32(bias), kernel_size
         )
         return result.to(keys.dtype)
     return reference.range_weights(keys, temperature, bias, kernel_size)

@@ -6,7 +6,7 @@ import ctypes
 
 import torch
 
-from featup_app.ops import native
+from featup_app.ops.calls import call
 
 
 def multiply_add(rounds: int) -> float:
@@ -22,5 +22,5 @@ def multiply_add(rounds: int) -> float:
         RuntimeError: if the compiled operators are switched off or cannot be had, or ``rounds`` is below 0.
     """
     operations = ctypes.c_double()
-    native.call("featup_multiply_add", rounds, torch.get_num_threads(), ctypes.byref(operations))
+    call("featup_multiply_add", rounds, torch.get_num_threads(), ctypes.byref(operations))
     return operations.value

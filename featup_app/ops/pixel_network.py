@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featup_app.ops import native
+from featup_app.ops.calls import call, handles, threads_for
+from featup_app.ops.layout import with_adjacent_columns
 
 
 def pixel_network(
@@ -33,7 +34,7 @@ def pixel_network(
     differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*inputs, *parameters))
     plain = all(tensor.device.type == "cpu" and tensor.dtype == first.dtype for tensor in (*inputs, *parameters))
     compiled = not differentiated and plain and len(parameters) == 4 and first.dtype in (torch.float32, torch.float64)
-    if compiled and native.handles(*inputs):
+    if compiled and handles(*inputs):
         extra = first[:, :0] if second is None else second
         flat = [parameter.detach().flatten() for parameter in parameters]
         result: Tensor = pixel_network_planes(first, extra, *flat, 1.0 if skip else 0.0, scale)
@@ -58,15 +59,14 @@ def pixel_network_planes(
     hidden, outputs = len(bias1), len(bias2)
     batch, _, height, width = first.shape
     result = first.new_empty((batch, outputs, height, width))
-    maps = [tensor if tensor.stride(3) == 1 else tensor.contiguous() for tensor in (first, second)]
+    maps = [with_adjacent_columns(tensor) for tensor in (first, second)]
     shapes = ((hidden, -1), (1, hidden), (outputs, hidden), (1, outputs))
     tables = [
         tensor.contiguous().view(1, 1, *shape)
         for tensor, shape in zip((weights1, bias1, weights2, bias2), shapes, strict=True)
     ]
-    threads = native.threads_for(weights1.numel() * batch * height * width)
-    views = [native.view(tensor) for tensor in (*maps, *tables, result)]
-    native.call("featup_pixel_network", *views, skip, scale, threads)
+    threads = threads_for(weights1.numel() * batch * height * width)
+    call("featup_pixel_network", *maps, *tables, result, skip, scale, threads)
     return result
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featup_app.ops import native
+from featup_app.ops.calls import call, handles, threads_for
+from featup_app.ops.layout import empty_map, in_layout
 
 CUBIC_A = -0.75
 """The sharpness of the cubic kernel, as in torch's bicubic interpolation, which the published stack uses."""
@@ -47,10 +48,10 @@ def bilinear(source: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     (low_rows, row_shares), (low_columns, column_shares) = (
         _linear_taps(positions, length) for positions, length in ((rows, source.shape[1]), (columns, source.shape[2]))
     )
-    compiled = source.device.type == "cpu" and source.dtype in (torch.float32, torch.float64) and native.handles(source)
+    compiled = source.device.type == "cpu" and source.dtype in (torch.float32, torch.float64) and handles(source)
     if compiled and not (torch.is_grad_enabled() and source.requires_grad):
-        result = native.empty_map(source[None], len(rows), len(columns))
-        bilinear_into(native.in_layout(source[None]), result, low_rows, row_shares, low_columns, column_shares)
+        result = empty_map(source[None], len(rows), len(columns))
+        bilinear_into(in_layout(source[None]), result, low_rows, row_shares, low_columns, column_shares)
         return result[0]
     part = _linear_along(source, low_rows, row_shares, 1)
     return _linear_along(part, low_columns, column_shares, 2)
@@ -83,16 +84,8 @@ def bilinear_into(
         return ctypes.cast(tensor.data_ptr(), ctypes.POINTER(ctypes.c_double))
 
     kept = [tensor.contiguous() for tensor in (rows, row_shares, columns, column_shares)]
-    native.call(
-        "featup_bilinear",
-        native.view(source),
-        native.view(result),
-        whole(kept[0]),
-        real(kept[1]),
-        whole(kept[2]),
-        real(kept[3]),
-        native.threads_for(4 * result.numel()),
-    )
+    lines = (whole(kept[0]), real(kept[1]), whole(kept[2]), real(kept[3]))
+    call("featup_bilinear", source, result, *lines, threads_for(4 * result.numel()))
 
 
 @bilinear_into.register_fake

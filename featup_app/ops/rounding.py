@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from featup_app.ops import native
+from featup_app.ops.calls import call, handles, threads_for
+from featup_app.ops.layout import with_adjacent_columns
 
 ROUNDED = torch.float16
 ROUNDED_BYTES = 2
@@ -28,7 +29,7 @@ def round_weights(weights: Tensor) -> Tensor:
         raise RuntimeError(
             f"weights has shape {tuple(weights.shape)} and dtype {weights.dtype}; expected four dimensions in float32"
         )
-    if weights.device.type == "cpu" and native.handles(weights):
+    if weights.device.type == "cpu" and handles(weights):
         rounded: Tensor = round_weights_compiled(weights)
         return rounded
     result = torch.empty(weights.shape, dtype=ROUNDED, device=weights.device)
@@ -43,9 +44,8 @@ def round_weights(weights: Tensor) -> Tensor:
 @torch.library.custom_op("featup::round_weights", mutates_args=(), device_types="cpu")
 def round_weights_compiled(weights: Tensor) -> Tensor:
     """See :func:`round_weights`."""
-    source = weights if weights.stride(3) == 1 else weights.contiguous()
     result = torch.empty(weights.shape, dtype=ROUNDED)
-    native.call("featup_round_weights", native.view(source), native.view(result), native.threads_for(weights.numel()))
+    call("featup_round_weights", with_adjacent_columns(weights), result, threads_for(weights.numel()))
     return result
 
 

@@ -7,7 +7,7 @@
 
 namespace featup {
 
-// Up to so many channels are summed in planes. As in featup_app/ops/native.py.
+// Up to so many channels are summed in planes. As in FEW_CHANNELS in featup_app/ops/layout.py.
 constexpr int64_t kFewChannels = 8;
 
 // A window sum, forward or spread (its gradient to the padded input).

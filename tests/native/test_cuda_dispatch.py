@@ -16,16 +16,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from featup_app import ops
-from featup_app.ops import cuda, native, reference
+from featup_app.ops import cuda, loading, native_operators, operators, reference
 from featup_app.ops.status import native_status
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
 KERNELS = {
-    "window_sum": native._window_sum_cuda,
-    "window_spread": native._window_spread_cuda,
-    "window_dot": native._window_dot_cuda,
-    "range_weights": native._range_weights_cuda,
-    "bilateral_weights": native._bilateral_weights_cuda,
+    "window_sum": native_operators._window_sum_cuda,
+    "window_spread": native_operators._window_spread_cuda,
+    "window_dot": native_operators._window_dot_cuda,
+    "range_weights": native_operators._range_weights_cuda,
+    "bilateral_weights": native_operators._bilateral_weights_cuda,
 }
 NO_LIBRARY = "this installation was made without a CUDA compiler, so it has no CUDA library"
 
@@ -38,9 +38,9 @@ def absent(unloaded, monkeypatch, tmp_path) -> None:
 @pytest.fixture
 def exchanged(emulated, monkeypatch) -> None:
     """The operators of CPU tensors run the kernels that are registered for CUDA."""
-    monkeypatch.setattr(native, "handles", lambda *tensors: True)
+    monkeypatch.setattr(operators, "handles", lambda *tensors: True)
     for name, kernel in KERNELS.items():
-        monkeypatch.setitem(getattr(native, name)._backend_fns, "cpu", kernel)
+        monkeypatch.setitem(getattr(native_operators, name)._backend_fns, "cpu", kernel)
 
 
 class Recorder(TorchDispatchMode):
@@ -90,9 +90,9 @@ def test_results_on_cuda_are_expected_contiguous_whatever_the_layout_of_the_inpu
         padded = torch.empty(2, 12, 8, 9, device="cuda").to(memory_format=torch.channels_last)
         weights, gradient = torch.empty(2, 9, 6, 7, device="cuda"), padded[..., 1:-1, 1:-1]
         for result, shape in (
-            (native.window_sum(padded, weights, 3), gradient.shape),
-            (native.window_spread(gradient, weights, 3), padded.shape),
-            (native.window_dot(padded, gradient, 3), weights.shape),
+            (native_operators.window_sum(padded, weights, 3), gradient.shape),
+            (native_operators.window_spread(gradient, weights, 3), padded.shape),
+            (native_operators.window_dot(padded, gradient, 3), weights.shape),
         ):
             assert result.shape == shape
             assert result.is_contiguous()
@@ -132,7 +132,7 @@ def test_required_but_absent_is_an_error_for_cuda_tensors_alone(absent, monkeypa
     assert str(caught.value) == f"FEATUP_NATIVE=require, but the CUDA operators cannot be used on cuda:0: {NO_LIBRARY}"
     assert not cuda.available()
     assert cuda.cuda_status() == f"The CUDA operators are not used: {NO_LIBRARY}."
-    if native.loading.loaded() is not None:
+    if loading.loaded() is not None:
         assert ops.window_sum(torch.ones(1, 1, 3, 3), torch.ones(1, 9, 1, 1)).item() == 9
 
 
@@ -218,12 +218,12 @@ def test_torch_accepts_the_operators(exchanged):
     padded, weights, gradient = random(1, 2, 5, 6), random(1, 9, 3, 4, seed=1), random(1, 2, 3, 4, seed=2)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     leaves = [tensor.requires_grad_() for tensor in (padded, weights, gradient)]
-    torch.library.opcheck(native.window_sum, (*leaves[:2], 3), test_utils=checks)
-    torch.library.opcheck(native.window_spread, (leaves[2], leaves[1], 3), test_utils=checks)
-    torch.library.opcheck(native.window_dot, (leaves[0], leaves[2], 3), test_utils=checks)
+    torch.library.opcheck(native_operators.window_sum, (*leaves[:2], 3), test_utils=checks)
+    torch.library.opcheck(native_operators.window_spread, (leaves[2], leaves[1], 3), test_utils=checks)
+    torch.library.opcheck(native_operators.window_dot, (leaves[0], leaves[2], 3), test_utils=checks)
     temperature, bias = torch.tensor(0.5).double().requires_grad_(), random(9, seed=4).requires_grad_()
-    torch.library.opcheck(native.range_weights, (leaves[0], temperature, bias, 3), test_utils=checks)
-    torch.library.opcheck(native.bilateral_weights, (padded.detach(), 0.7, 0.2, 3), test_utils=checks)
+    torch.library.opcheck(native_operators.range_weights, (leaves[0], temperature, bias, 3), test_utils=checks)
+    torch.library.opcheck(native_operators.bilateral_weights, (padded.detach(), 0.7, 0.2, 3), test_utils=checks)
 
 
 def test_info_tells_of_cuda(absent, capsys):

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featup_app import ops
-from featup_app.ops import loading, native, reference
+from featup_app.ops import c_interface, loading, native_operators, reference
 from featup_app.ops.status import native_status
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -100,14 +100,14 @@ def window_operators_agree(case):
     expected = reference.window_sum(*exact, kernel_size)
     close(ops.window_sum(padded, weights), expected, dtype)
     to_padded, to_weights = torch.autograd.grad(expected, exact, gradient.double())
-    close(native.window_spread(gradient, weights, kernel_size), to_padded, dtype)
-    close(native.window_dot(padded, gradient, kernel_size), to_weights, dtype)
+    close(native_operators.window_spread(gradient, weights, kernel_size), to_padded, dtype)
+    close(native_operators.window_dot(padded, gradient, kernel_size), to_weights, dtype)
 
     bias = random(kernel_size**2, seed=case["seed"] + 3).to(padded)
     if channels and dtype in (torch.float32, torch.float64):
         temperature = torch.tensor(0.6, dtype=dtype)
         expected = reference.range_weights(padded.double(), temperature.double(), bias.double(), kernel_size)
-        close(native.range_weights(padded, temperature, bias, kernel_size), expected, dtype)
+        close(native_operators.range_weights(padded, temperature, bias, kernel_size), expected, dtype)
         expected = reference.bilateral_weights(padded.double(), 0.7, 1.3, kernel_size)
         close(ops.bilateral_weights(padded, 0.7, 1.3, kernel_size), expected, dtype)
 
@@ -140,7 +140,7 @@ def test_storage_types_are_converted_exactly(dtype):
     """A window of one tap with the weight 1 gives back every number there is."""
     numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     padded = numbers.view(1, 16, 64, 64)
-    found = native.window_sum(padded, torch.ones(1, 1, 64, 64, dtype=dtype), 1)
+    found = native_operators.window_sum(padded, torch.ones(1, 1, 64, 64, dtype=dtype), 1)
     known = ~padded.isnan()
     assert torch.equal(found[known], padded[known])
     assert bool(found[~known].isnan().all())
@@ -169,20 +169,20 @@ def operands(channels: int, layout: str = "plain", kernel_size: int = 3):
 @pytest.mark.parametrize("layout", ["plain", "channels last"])
 def test_torch_accepts_the_operators(channels, layout):
     padded, weights, gradient = (tensor.requires_grad_() for tensor in operands(channels, layout))
-    torch.library.opcheck(native.window_sum, (padded, weights, 3))
-    torch.library.opcheck(native.window_spread, (gradient, weights, 3))
-    torch.library.opcheck(native.window_dot, (padded, gradient, 3))
+    torch.library.opcheck(native_operators.window_sum, (padded, weights, 3))
+    torch.library.opcheck(native_operators.window_spread, (gradient, weights, 3))
+    torch.library.opcheck(native_operators.window_dot, (padded, gradient, 3))
     temperature, bias = torch.tensor(0.5).double().requires_grad_(), random(9, seed=4).requires_grad_()
-    torch.library.opcheck(native.range_weights, (padded, temperature, bias, 3))
-    torch.library.opcheck(native.bilateral_weights, (padded.detach(), 0.7, 0.2, 3))
+    torch.library.opcheck(native_operators.range_weights, (padded, temperature, bias, 3))
+    torch.library.opcheck(native_operators.bilateral_weights, (padded.detach(), 0.7, 0.2, 3))
 
 
 @pytest.mark.parametrize("channels", [2, 9])
 def test_gradients_equal_finite_differences(channels):
     padded, weights, gradient = (tensor[:1].detach().requires_grad_() for tensor in operands(channels))
     assert torch.autograd.gradcheck(ops.window_sum, (padded, weights))
-    assert torch.autograd.gradcheck(lambda g, w: native.window_spread(g, w, 3), (gradient, weights))
-    assert torch.autograd.gradcheck(lambda x, g: native.window_dot(x, g, 3), (padded, gradient))
+    assert torch.autograd.gradcheck(lambda g, w: native_operators.window_spread(g, w, 3), (gradient, weights))
+    assert torch.autograd.gradcheck(lambda x, g: native_operators.window_dot(x, g, 3), (padded, gradient))
     temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     sigma = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda k, t, s: ops.jbu_weights(k, t, s, 3), (padded, temperature, sigma))
@@ -205,10 +205,10 @@ def test_the_number_of_threads_does_not_change_the_result():
             torch.set_num_threads(threads)
             results.append(
                 (
-                    native.window_sum(padded, weights, 7),
-                    native.window_sum(padded[:, :3], weights, 7),
-                    native.window_spread(gradient, weights, 7),
-                    native.window_dot(padded, gradient, 7),
+                    native_operators.window_sum(padded, weights, 7),
+                    native_operators.window_sum(padded[:, :3], weights, 7),
+                    native_operators.window_spread(gradient, weights, 7),
+                    native_operators.window_dot(padded, gradient, 7),
                     ops.jbu_weights(padded[:, :4], 0.3, 0.5, 7),
                 )
             )
@@ -253,7 +253,7 @@ def test_wrong_types_and_devices_are_named(padded, weights, named):
 
 def test_the_library_checks_what_it_is_given():
     library, tensor = loading.library(), torch.zeros(1, 9, 4, 4)
-    view = native.view(tensor)
+    view = c_interface.describe(tensor)
 
     def message(*arguments) -> str:
         text = library.featup_window_sum(*arguments)
@@ -269,7 +269,7 @@ def test_the_library_checks_what_it_is_given():
         ({"dtype": 9}, "padded has number format 9"),
         ({"stride": (ctypes.c_int64 * 4)(1, -1, 1, 1)}, "padded has size 9 and stride -1 in dimension 1"),
     ):
-        broken = loading.TensorView.from_buffer_copy(view._obj)
+        broken = c_interface.TensorDescriptor.from_buffer_copy(view._obj)
         for name, value in change.items():
             setattr(broken, name, value)
         assert message(ctypes.byref(broken), view, view, 3, 1).startswith(expected)
@@ -288,7 +288,7 @@ def test_other_threads_run_while_a_kernel_does():
     thread = threading.Thread(target=tick)
     thread.start()
     begin = time.perf_counter()
-    native.window_sum(padded, weights, 7)
+    native_operators.window_sum(padded, weights, 7)
     end = time.perf_counter()
     done.set()
     thread.join()

@@ -10,90 +10,17 @@ The three window operators are each other's gradients, so that derivatives of an
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from featup_app.ops import cuda, loading
-from featup_app.ops.loading import TensorView
+from featup_app.ops import cuda
+from featup_app.ops.calls import call, threads_for
+from featup_app.ops.layout import FEW_CHANNELS, at_least_float32, empty_in_layout_of, with_adjacent_columns
 
-FEW_CHANNELS = 8
-"""Up to so many channels are summed in planes. As in native/cpu/kernels.hpp."""
-
-_HALVES = (torch.float16, torch.bfloat16)
 _SPREAD_PLANES = 64
 """Up to so many channels are spread in planes. As kSpreadPlanes in native/cpu/variant.hpp."""
-
-_DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
-_WORTH_A_THREAD = 2**18
-"""Multiplications below which waking other threads takes longer than the work."""
-
-
-def handles(*tensors: Tensor) -> bool:
-    """Whether the library of the tensors' device is there and takes such tensors, which are all on one device.
-
-    Raises:
-        RuntimeError: if FEATUP_NATIVE=require and there is no library, or none that the CUDA device can use.
-    """
-    if any(tensor.layout != torch.strided or tensor.dtype not in _DTYPES for tensor in tensors):
-        return False
-    device = tensors[0].device
-    if device.type == "cuda":
-        return cuda.takes(device)
-    return device.type == "cpu" and loading.library() is not None
-
-
-def call(function: str, *arguments: Any) -> None:
-    native = loading.library()
-    if native is None:
-        raise RuntimeError("the compiled operators are switched off")
-    loading.check(getattr(native, function)(*arguments))
-
-
-def view(tensor: Tensor) -> Any:
-    view = TensorView()
-    view.data = tensor.data_ptr()
-    view.size[:] = tensor.shape
-    view.stride[:] = tensor.stride()
-    if tensor.shape[-1] == 1:  # a single column is next to none, whatever its stride says, and torch leaves it as it is
-        view.stride[-1] = 1
-    view.dtype = _DTYPES[tensor.dtype]
-    return ctypes.byref(view)
-
-
-def threads_for(multiplications: int) -> int:
-    return torch.get_num_threads() if multiplications > _WORTH_A_THREAD else 1
-
-
-def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Memory for a result: contiguous on CUDA, else in the layout of an input, where few channels always come in planes."""
-    last = like.device.type != "cuda" and like.shape[1] > FEW_CHANNELS and like.stride(1) == 1
-    layout = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=layout)
-
-
-def full(tensor: Tensor) -> Tensor:
-    """At least float32."""
-    return tensor.float() if tensor.dtype in _HALVES else tensor
-
-
-def empty_map(source: Tensor, height: int, width: int) -> Tensor:
-    """Memory for (B, C, height, width) made of ``source``: many channels next to each other (channels last), few as planes."""
-    layout = torch.channels_last if source.shape[1] > FEW_CHANNELS else torch.contiguous_format
-    shape = (source.shape[0], source.shape[1], height, width)
-    return torch.empty(shape, dtype=source.dtype, device=source.device, memory_format=layout)
-
-
-def has_layout(tensor: Tensor) -> bool:
-    """Whether a (B, C, H, W) map lies as :func:`empty_map` would have it, but for gaps."""
-    return tensor.stride(1 if tensor.shape[1] > FEW_CHANNELS else 3) == 1
-
-
-def in_layout(tensor: Tensor) -> Tensor:
-    """The map itself if it has that layout, or a copy that does."""
-    return tensor if has_layout(tensor) else empty_map(tensor, *tensor.shape[2:]).copy_(tensor)
 
 
 def _sum_shape(padded: Tensor, kernel_size: int) -> tuple[int, int, int, int]:
@@ -104,15 +31,14 @@ def _sum_shape(padded: Tensor, kernel_size: int) -> tuple[int, int, int, int]:
 @torch.library.custom_op("featup::window_sum", mutates_args=(), device_types="cpu")
 def window_sum(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
     """See ``featup_app.ops.window_sum``."""
-    result = _empty(padded, _sum_shape(padded, kernel_size))
+    result = empty_in_layout_of(padded, _sum_shape(padded, kernel_size))
     target, source = result, padded
     if padded.shape[1] <= FEW_CHANNELS:
         # Next to the weights of their pixels, few channels are small: bring them into the form that is fastest.
-        source = full(padded)
-        source = source if source.stride(3) == 1 else source.contiguous()
+        source = with_adjacent_columns(at_least_float32(padded))
         target = result if result.dtype == source.dtype else result.to(source.dtype)
     threads = threads_for(padded.shape[1] * weights.numel())
-    call("featup_window_sum", view(source), view(weights), view(target), kernel_size, threads)
+    call("featup_window_sum", source, weights, target, kernel_size, threads)
     return result if target is result else result.copy_(target)
 
 
@@ -123,16 +49,16 @@ def _window_sum_cuda(padded: Tensor, weights: Tensor, kernel_size: int) -> Tenso
 
 @window_sum.register_fake
 def _(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
-    return _empty(padded, _sum_shape(padded, kernel_size))
+    return empty_in_layout_of(padded, _sum_shape(padded, kernel_size))
 
 
 @torch.library.custom_op("featup::window_spread", mutates_args=(), device_types="cpu")
 def window_spread(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
     """(B, C, H, W) and (B, k * k, H, W) -> (B, C, H + k - 1, W + k - 1)."""
     gradient = _for_spread(gradient)
-    result = _empty(gradient, _sum_shape(gradient, 2 - kernel_size))
+    result = empty_in_layout_of(gradient, _sum_shape(gradient, 2 - kernel_size))
     threads = threads_for(gradient.shape[1] * weights.numel())
-    call("featup_window_spread", view(gradient), view(weights), view(result), kernel_size, threads)
+    call("featup_window_spread", gradient, weights, result, kernel_size, threads)
     return result
 
 
@@ -143,13 +69,13 @@ def _window_spread_cuda(gradient: Tensor, weights: Tensor, kernel_size: int) -> 
 
 def _for_spread(gradient: Tensor) -> Tensor:
     few = gradient.device.type == "cpu" and gradient.shape[1] <= _SPREAD_PLANES
-    return gradient.contiguous() if few and gradient.stride(3) != 1 else gradient
+    return with_adjacent_columns(gradient) if few else gradient
 
 
 @window_spread.register_fake
 def _(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
     gradient = _for_spread(gradient)
-    return _empty(gradient, _sum_shape(gradient, 2 - kernel_size))
+    return empty_in_layout_of(gradient, _sum_shape(gradient, 2 - kernel_size))
 
 
 @torch.library.custom_op("featup::window_dot", mutates_args=(), device_types="cpu")
@@ -158,7 +84,7 @@ def window_dot(padded: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
     batch, _, height, width = gradient.shape
     result = padded.new_empty((batch, kernel_size**2, height, width))
     threads = threads_for(gradient.numel() * kernel_size**2)
-    call("featup_window_dot", view(padded), view(gradient), view(result), kernel_size, threads)
+    call("featup_window_dot", padded, gradient, result, kernel_size, threads)
     return result
 
 
@@ -208,11 +134,11 @@ window_dot.register_autograd(_dot_backward, setup_context=_keep)
 def range_weights(keys: Tensor, temperature: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
     """Softmax over the taps of temperature * products of keys + bias; float32 or float64."""
     batch, _, height, width = _sum_shape(keys, kernel_size)
-    source = keys if keys.stride(3) == 1 else keys.contiguous()
+    source = with_adjacent_columns(keys)
     result = keys.new_empty((batch, kernel_size**2, height, width))
     taps = (ctypes.c_double * kernel_size**2)(*bias.tolist())
     threads = threads_for(result.numel() * max(1, keys.shape[1]))
-    call("featup_range_softmax", view(source), float(temperature), taps, view(result), kernel_size, threads)
+    call("featup_range_softmax", source, float(temperature), taps, result, kernel_size, threads)
     return result
 
 
@@ -257,21 +183,14 @@ range_weights.register_autograd(_range_backward, setup_context=_keep_weights)
 def bilateral_weights(guidance: Tensor, sigma_spatial: float, sigma_range: float, kernel_size: int) -> Tensor:
     """See ``featup_app.ops.bilateral_weights``; not differentiable."""
     batch, _, height, width = _sum_shape(guidance, kernel_size)
-    source = guidance if guidance.stride(3) == 1 else guidance.contiguous()
+    source = with_adjacent_columns(guidance)
     result = guidance.new_empty((batch, kernel_size**2, height, width))
     radius = kernel_size // 2
     line = [(tap - radius) / max(radius, 1) for tap in range(kernel_size)]
     bias = [-(y * y + x * x) / (2 * sigma_spatial**2) for y in line for x in line]
     taps, scale = (ctypes.c_double * len(bias))(*bias), -0.5 / sigma_range**2
-    call(
-        "featup_bilateral_weights",
-        view(source),
-        scale,
-        taps,
-        view(result),
-        kernel_size,
-        threads_for(3 * result.numel()),
-    )
+    threads = threads_for(3 * result.numel())
+    call("featup_bilateral_weights", source, scale, taps, result, kernel_size, threads)
     return result
 
 
