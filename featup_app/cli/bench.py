@@ -80,15 +80,19 @@ def bench(
                 photos, quick=quick, ablate=ablations, paper_steps=paper_steps, as_json=as_json, progress=progress
             )
         return
+    if photos is not None or ablations or quick:
+        option = "--photos" if photos is not None else "--ablations" if ablations else "--quick"
+        raise FeatUpError(f'The option {option} belongs to "{bench_implicit.SUBJECT}"; leave it out with "{subject}".')
+    _bench_operators(subject, repeats, naive=naive, device=device, as_json=as_json)
+
+
+def _bench_operators(subject: str, repeats: int, *, naive: bool, device: str, as_json: bool) -> None:
     from featup_app.bench.operators import SUBJECTS, measure_machine
     from featup_app.ops import native_status
 
     if subject not in SUBJECTS:
         known = ", ".join([*SUBJECTS, bench_implicit.SUBJECT])
         raise FeatUpError(f'There is nothing to measure called "{subject}"; choose one of: {known}.')
-    if photos is not None or ablations or quick:
-        option = "--photos" if photos is not None else "--ablations" if ablations else "--quick"
-        raise FeatUpError(f'The option {option} belongs to "{bench_implicit.SUBJECT}"; leave it out with "{subject}".')
     status = native_status()
     backend, problem = status.backend, None if status.backend.startswith("native") else status.detail
     if device != "cpu":

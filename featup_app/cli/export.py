@@ -7,87 +7,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from featup_app.base.errors import FeatUpError, UpsamplerError
 from featup_app.base.progress import Progress, part_of
-from featup_app.cli.options import UpsamplerChoice
-from featup_app.cli.terminal import complain, progress_bar, say, say_json
+from featup_app.cli import export_options as options
+from featup_app.cli.options import AsJSON, BackboneName, Device, Images, InputSize, LayerName, UpsamplerChoice
+from featup_app.cli.terminal import BAD_INPUT, CANCELLED, complain, progress_bar, say, say_json
 from featup_app.engine.exporting import ExportOptions, export_image, unique_stems
 from featup_app.engine.views import CLASSICAL, ViewSettings
 from featup_app.fields import METHODS, find_method
 from featup_app.lenses import parse_views
-from featup_app.lenses.requests import usage
 
-BAD_INPUT = 2
 _DEFAULT = ViewSettings()
 _OPTIONS = ExportOptions()
 
 
 def export(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="The images.")],
-    folder: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the files; made if there is none.")
-    ] = Path(),
-    backbone: Annotated[
-        str, typer.Option("--backbone", metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
-    ] = _DEFAULT.backbone,
-    layer: Annotated[
-        str | None,
-        typer.Option("--layer", metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".'),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            "--size",
-            metavar="SIZE",
-            help="Size that the image is resized to for the backbone: 448 (shorter side), 448x602 (height x width) "
-            "or image.",
-        ),
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            "--method",
-            metavar="NAME",
-            help=f"Upsampling method, one of: {', '.join(method.name for method in METHODS)}.",
-        ),
-    ] = _DEFAULT.method,
+    images: Images,
+    folder: options.Folder = Path(),
+    backbone: BackboneName = _DEFAULT.backbone,
+    layer: LayerName = None,
+    size: InputSize = None,
+    method: options.Method = _DEFAULT.method,
     upsampler: UpsamplerChoice = None,
-    output_size: Annotated[
-        str,
-        typer.Option(
-            "--output-size",
-            metavar="SIZE",
-            help="Size of the features: 16x (times the feature grid), image (that of the image), 1024 (shorter side), "
-            "480x640 (height x width) or grid.",
-        ),
-    ] = _DEFAULT.output_size,
-    format: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="Features as npz, npy or safetensors.")
-    ] = _OPTIONS.format,
-    dtype: Annotated[
-        str, typer.Option("--dtype", metavar="TYPE", help="Values as float32, float16 or (safetensors only) bfloat16.")
-    ] = _OPTIONS.dtype,
-    views: Annotated[
-        str,
-        typer.Option(
-            "--views",
-            metavar="VIEWS",
-            help=f"Pictures to write as PNG, separated by commas: {usage()}.",
-        ),
-    ] = "",
-    features: Annotated[
-        bool, typer.Option("--features/--no-features", help="Whether the features are written.")
-    ] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
-    device: Annotated[
-        str | None,
-        typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:1; CUDA if there is one."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    output_size: options.OutputSize = _DEFAULT.output_size,
+    format: options.Format = _OPTIONS.format,
+    dtype: options.DType = _OPTIONS.dtype,
+    views: options.Views = "",
+    features: options.Features = True,
+    overwrite: options.Overwrite = False,
+    device: Device = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Write the upsampled features of images, and pictures of them, to files.
 
@@ -104,17 +57,17 @@ def export(
         upsampler=upsampler,
     )
     _check_upsampler(method, upsampler)
-    options = ExportOptions(format, dtype, features, parse_views(views), overwrite)
-    options.check()
+    wanted = ExportOptions(format, dtype, features, parse_views(views), overwrite)
+    wanted.check()
     results: list[dict[str, Any]] = []
     try:
         with _stopped_by_signals():
-            _export_all(images, settings, options, folder, device, as_json, results)
+            _export_all(images, settings, wanted, folder, device, as_json, results)
     except KeyboardInterrupt:
         done = sum(result["error"] is None for result in results)
         kept = f"the files of {done} of {len(images)} images were written before" if done else "nothing was written"
         complain(f"Cancelled; {kept}.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(CANCELLED) from None
     if as_json:
         say_json({"exports": results})
     if any(result["error"] for result in results):

@@ -14,8 +14,8 @@ import typer
 from featup_app.base.errors import Cancelled, FeatUpError, UpsamplerError
 from featup_app.base.progress import Progress, Stage
 from featup_app.base.words import human_bytes
-from featup_app.cli.stopping import CANCELLED, stopped_by_signals
-from featup_app.cli.terminal import complain, progress_bar, say
+from featup_app.cli.stopping import stopped_by_signals
+from featup_app.cli.terminal import CANCELLED, complain, progress_bar, say
 from featup_app.engine.views import ViewSettings
 from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe, find_fit_recipe
 

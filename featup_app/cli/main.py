@@ -18,11 +18,9 @@ from featup_app.cli.evaluate import evaluate
 from featup_app.cli.export import export
 from featup_app.cli.fit import fit
 from featup_app.cli.info import backbones, info
-from featup_app.cli.terminal import complain, say
+from featup_app.cli.terminal import BAD_INPUT, DEFECT, complain, say
 from featup_app.cli.train import train
 
-BAD_INPUT = 2
-DEFECT = 1
 WINDOW = "open"
 """The command that is meant when none is named."""
 

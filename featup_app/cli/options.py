@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,3 +16,25 @@ UpsamplerChoice = Annotated[
         "FeatUp checkpoint (nothing in it is executed), or classical for the untrained filter; the bundled weights if not given.",
     ),
 ]
+
+BackboneName = Annotated[
+    str, typer.Option("--backbone", metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
+]
+LayerName = Annotated[
+    str | None,
+    typer.Option("--layer", metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".'),
+]
+InputSize = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        metavar="SIZE",
+        help="Size that the image is resized to for the backbone: 448 (shorter side), 448x602 (height x width) or image.",
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:1; CUDA if there is one."),
+]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="The images.")]

@@ -9,9 +9,6 @@ from types import FrameType
 
 from featup_app.base.errors import Cancelled
 
-CANCELLED = 130
-"""Exit code when nothing came of it."""
-
 
 @contextmanager
 def stopped_by_signals(*, alone: bool = True) -> Iterator[Callable[[], None]]:

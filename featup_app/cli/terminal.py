@@ -10,6 +10,15 @@ from typing import Any
 
 from featup_app.base.progress import Progress, Stage, silent
 
+DEFECT = 1
+"""Exit code after a defect of the program."""
+
+BAD_INPUT = 2
+"""Exit code when what was asked for cannot be done."""
+
+CANCELLED = 130
+"""Exit code when the person stopped it."""
+
 
 def say(text: str) -> None:
     """A line of results."""

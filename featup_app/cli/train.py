@@ -6,14 +6,16 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from featup_app.base.errors import Cancelled, FeatUpError
 from featup_app.base.progress import Progress, Stage, silent
-from featup_app.cli.stopping import CANCELLED, stopped_by_signals
-from featup_app.cli.terminal import complain, progress_bar, say, say_json
+from featup_app.cli import train_options as options
+from featup_app.cli.options import LayerName
+from featup_app.cli.stopping import stopped_by_signals
+from featup_app.cli.terminal import CANCELLED, complain, progress_bar, say, say_json
 from featup_app.training.distributed import Processes, is_first, join_processes
 
 if TYPE_CHECKING:
@@ -23,79 +25,26 @@ _MEGABYTE = 10**6
 
 
 def train(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images, or folders of images.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Weights to write, .safetensors.")],
-    backbone: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--backbone",
-            metavar="NAME",
-            help="Pretrained model to train for; given several times, one universal upsampler learns from all of them.",
-        ),
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            "--method", metavar="NAME", help="Upsampling method: jbu, carafe, sapa or resize_conv (one backbone only)."
-        ),
-    ] = "jbu",
-    layer: Annotated[
-        str | None,
-        typer.Option("--layer", metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".'),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", help="Steps to train; 2000 if nothing is said.")
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option("--minutes", metavar="M", help="Minutes to train, without preparation.")
-    ] = None,
-    size: Annotated[
-        int, typer.Option("--size", metavar="PIXELS", help="Shorter side of what the backbone sees.")
-    ] = 224,
-    crops: Annotated[
-        int, typer.Option("--crops", metavar="N", min=0, help="Random crops of each image beside the whole.")
-    ] = 0,
-    views: Annotated[
-        int, typer.Option("--views", metavar="N", min=1, help="Jittered views kept of each picture.")
-    ] = 10,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything that is drawn at random.")] = 0,
-    recipe: Annotated[
-        str, typer.Option("--recipe", metavar="NAME", help="Settings of the training: default or paper.")
-    ] = "default",
-    restoration: Annotated[
-        float | None,
-        typer.Option(
-            "--restoration",
-            metavar="WEIGHT",
-            help="How much keeping the coarse features counts when their detail is restored (jbu, one backbone): larger is "
-            "sharper, 0 for no restoration; if nothing is said, as much as leaves held-out views explained better than by "
-            "bilinear interpolation.",
-        ),
-    ] = None,
-    validation: Annotated[
-        Path | None,
-        typer.Option("--val", metavar="FOLDER", help="Images to measure on; a tenth of the others if not given."),
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option("--resume", metavar="FILE", help="Go on from the .training.pt file of an interrupted training."),
-    ] = None,
-    cache_budget: Annotated[
-        int, typer.Option("--cache-budget", metavar="MB", min=1, help="Megabytes of disk for cached features.")
-    ] = 4000,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache", metavar="FOLDER", help="Where features are cached; a folder of the system if not given."
-        ),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="TEXT", help="What the images are, for people who use the weights.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", metavar="DEVICE", help="Where the backbone computes: cpu, cuda or cuda:1.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    images: options.Images,
+    output: options.Output,
+    backbone: options.Backbones = None,
+    method: options.Method = "jbu",
+    layer: LayerName = None,
+    steps: options.Steps = None,
+    minutes: options.Minutes = None,
+    size: options.Size = 224,
+    crops: options.Crops = 0,
+    views: options.Views = 10,
+    seed: options.Seed = 0,
+    recipe: options.Recipe = "default",
+    restoration: options.Restoration = None,
+    validation: options.Validation = None,
+    resume: options.Resume = None,
+    cache_budget: options.CacheBudget = 4000,
+    cache: options.Cache = None,
+    data: options.Data = None,
+    device: options.Device = None,
+    as_json: options.ReportAsJSON = False,
 ) -> None:
     """Train an upsampler for a backbone from images without labels.
 

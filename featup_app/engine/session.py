@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from featup_app.backbones import Backbone, load_backbone
+from featup_app.backbones.catalogue import CLASSIFIER
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.peak_memory import release_free_memory
 from featup_app.base.progress import Progress, silent
@@ -28,9 +29,6 @@ from featup_app.sizes import resolve_output_size
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-CLASSIFIER = "tf_efficientnet_lite0"
-"""The bundled backbone with a head, which explains classes when the chosen one has none."""
 
 _Value = TypeVar("_Value")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
+from featup_app.backbones.catalogue import CLASSIFIER, DEFAULT_BACKBONE
 from featup_app.base.errors import Cancelled, FeatUpError, ImageError, SizeError, UpsamplerError
 from featup_app.base.progress import Progress, Stage, silent
 from featup_app.features import Size
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from featup_app.images import Image
     from featup_app.training import TrainingResult, TrainingState
 
-UNIVERSAL = ("dinov2-s14-imgfocus", "tf_efficientnet_lite0")
+UNIVERSAL = (DEFAULT_BACKBONE, CLASSIFIER)
 """The bundled backbones, which a universal upsampler learns from."""
 
 DETAIL_RESTORED = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from featup_app.backbones.catalogue import DEFAULT_BACKBONE
 from featup_app.lenses.look import UpsamplerFacts
 
 CLASSICAL = "classical"
@@ -30,7 +31,7 @@ class ViewSettings:
         fit_latest: show the latest state of that fit, instead of its best one.
     """
 
-    backbone: str = "dinov2-s14-imgfocus"
+    backbone: str = DEFAULT_BACKBONE
     layer: str | None = None
     input_size: str | None = None
     method: str = "jbu"

@@ -352,7 +352,7 @@ def test_a_defect_shows_everything_known_about_it(command, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("for the test")
 
-    monkeypatch.setattr("featup_app.engine.session.Session.output_size", broken)
+    monkeypatch.setattr("featup_app.engine.session.Session.look", broken)
     code, out, err = command("export", CAT, "-o", "unused", *SMALL)
     assert (code, out) == (1, "")
     assert "Traceback" in err

@@ -344,16 +344,15 @@ def measure_with_probes(
                 probes_for(*needed, progress)
             return mine
 
-    def split_of(item: Item) -> Split:
-        return next(split for split in splits if not split.names or item.name in split.names)
-
     def measure(item: Item, wanted: Sequence[Job], told: Progress) -> Iterator[tuple[Job, Values]]:
         frame = kit.load(item)
         for method, own in by_method(wanted):
             start = time.perf_counter()
             field = makers[id(method)].field(frame.features, told)
             for job in own:
-                values = kit.score(recipes[job.protocol], field, probes_for(job, split_of(item), told), frame, told)
+                values = kit.score(
+                    recipes[job.protocol], field, probes_for(job, _split_of(item, splits), told), frame, told
+                )
                 yield job, {**values, "seconds": time.perf_counter() - start}
                 start = time.perf_counter()
 
@@ -362,11 +361,19 @@ def measure_with_probes(
         (job, split)
         for job in jobs
         for split in splits
-        if any(records.find(job.key, prints[item.name]) is None for item in plan.data.items if split_of(item) is split)
+        if any(
+            records.find(job.key, prints[item.name]) is None
+            for item in plan.data.items
+            if _split_of(item, splits) is split
+        )
     ]
     until_done(needed, prepare, progress)
     found, measured = measure_all(plan.data, jobs, records, measure, progress)
     return Probed(methods, found, {**failures, **measured}, facts)
+
+
+def _split_of(item: Item, splits: Sequence[Split]) -> Split:
+    return next(split for split in splits if not split.names or item.name in split.names)
 
 
 def _print_of(item: Item) -> str:

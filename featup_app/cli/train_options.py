@@ -1,0 +1,64 @@
+"""The options of ``featup-app train`` that no other command has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images, or folders of images.")]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Weights to write, .safetensors.")]
+Backbones = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backbone",
+        metavar="NAME",
+        help="Pretrained model to train for; given several times, one universal upsampler learns from all of them.",
+    ),
+]
+Method = Annotated[
+    str,
+    typer.Option(
+        "--method", metavar="NAME", help="Upsampling method: jbu, carafe, sapa or resize_conv (one backbone only)."
+    ),
+]
+Steps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Steps to train; 2000 if nothing is said.")]
+Minutes = Annotated[float | None, typer.Option("--minutes", metavar="M", help="Minutes to train, without preparation.")]
+Size = Annotated[int, typer.Option("--size", metavar="PIXELS", help="Shorter side of what the backbone sees.")]
+Crops = Annotated[int, typer.Option("--crops", metavar="N", min=0, help="Random crops of each image beside the whole.")]
+Views = Annotated[int, typer.Option("--views", metavar="N", min=1, help="Jittered views kept of each picture.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything that is drawn at random.")]
+Recipe = Annotated[str, typer.Option("--recipe", metavar="NAME", help="Settings of the training: default or paper.")]
+Restoration = Annotated[
+    float | None,
+    typer.Option(
+        "--restoration",
+        metavar="WEIGHT",
+        help="How much keeping the coarse features counts when their detail is restored (jbu, one backbone): larger is "
+        "sharper, 0 for no restoration; if nothing is said, as much as leaves held-out views explained better than by "
+        "bilinear interpolation.",
+    ),
+]
+Validation = Annotated[
+    Path | None,
+    typer.Option("--val", metavar="FOLDER", help="Images to measure on; a tenth of the others if not given."),
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option("--resume", metavar="FILE", help="Go on from the .training.pt file of an interrupted training."),
+]
+CacheBudget = Annotated[
+    int, typer.Option("--cache-budget", metavar="MB", min=1, help="Megabytes of disk for cached features.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="FOLDER", help="Where features are cached; a folder of the system if not given."),
+]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="TEXT", help="What the images are, for people who use the weights.")
+]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="DEVICE", help="Where the backbone computes: cpu, cuda or cuda:1.")
+]
+ReportAsJSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]

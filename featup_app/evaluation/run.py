@@ -1,0 +1,364 @@
+"""An evaluation from the folders to the report: the command, the window and Python call :func:`run_evaluation`.
+
+    from featup_app.evaluation.run import EvaluationRequest, run_evaluation
+
+    result = run_evaluation(EvaluationRequest(output=Path("REPORT"), data=(Path("photos"),), methods="bilinear,jbu"))
+    print(result.reports[0].rows)
+
+Importing this module imports no torch. Run as a program, it helps another process with its evaluation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featup_app.backbones.catalogue import CLASSIFIER, DEFAULT_BACKBONE
+from featup_app.base.errors import EvaluationError, FeatUpError
+from featup_app.base.progress import Progress, silent
+from featup_app.evaluation.datasets import Dataset
+from featup_app.evaluation.helpers import Helpers, threads_each
+from featup_app.evaluation.html_report import write_html
+from featup_app.evaluation.layouts import AUTO
+from featup_app.evaluation.methods import MethodChoice, parse_methods
+from featup_app.evaluation.plan import CROSSINGS, FOLDS, REPEATS
+from featup_app.evaluation.report import Report, write_report
+from featup_app.evaluation.sources import Sources, parse_depth_unit, parse_limits
+from featup_app.evaluation.summary import Summary, summarise, write_summary
+from featup_app.evaluation.tasks import ALL, TASKS, Task, find_task
+
+if TYPE_CHECKING:
+    from featup_app.evaluation.plan import Plan
+    from featup_app.evaluation.records import Records
+    from featup_app.evaluation.samples import Sample
+
+_SHARED_PROBE = ("ridge",)
+"""Protocol of the task preserve among others, if none is chosen: the probe that segmentation and depth use by themselves."""
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What to evaluate, as a person writes it.
+
+    Attributes:
+        output: folder for the report. A run that was stopped goes on from what it holds.
+        data: folders of pictures to measure on; each task uses the first that has what it needs.
+        task: name of a task, or ``all`` for every task that data and backbone allow.
+        methods: separated by commas, as in ``evaluation.methods.parse_methods``.
+        train: folders of pictures to fit probes on.
+        cross: how depths without ``train`` are crossed: auto, frames or scenes.
+        layout: how the folders are laid out; ``auto`` recognises it.
+        depth_unit: readings of depth files for one metre, as in ``evaluation.sources.parse_depth_unit``.
+        protocols: ways of measuring; the task's default if empty.
+        probe: kind of probe; the task's default if empty.
+        backbone: whose features are upsampled.
+        cam_backbone: backbone with classes for the task cam; ``backbone`` or the bundled classifier if None.
+        layer, size: of the backbone; its defaults if None.
+        upsampler: weights of the methods that use some, as in ``ViewSettings``.
+        folds: parts of the training pictures, left out in turn.
+        repeats, steps: trainings end to end, and the length of each.
+        limit: at most so many pictures, as in ``evaluation.sources.parse_limits``.
+        seed: of views, samples and bootstrap.
+        fresh: measure again what an earlier run has measured.
+        device: torch device; CUDA if there is one, else the CPU.
+        costs: whether time, memory and parameters of each method are measured too.
+        pictures: how many images the HTML page shows as each method sees them.
+        workers: processes that share the work, each with its part of the processor's cores.
+    """
+
+    output: Path
+    data: tuple[Path, ...]
+    task: str = "quality"
+    methods: str = "lowres,bilinear,jbu"
+    train: tuple[Path, ...] = ()
+    cross: str = CROSSINGS[0]
+    layout: str = AUTO
+    depth_unit: str | None = None
+    protocols: tuple[str, ...] = ()
+    probe: str = ""
+    backbone: str = DEFAULT_BACKBONE
+    cam_backbone: str | None = None
+    layer: str | None = None
+    size: str | None = None
+    upsampler: str | None = None
+    folds: int = FOLDS
+    repeats: int = REPEATS
+    steps: int | None = None
+    limit: str | None = None
+    seed: int = 0
+    fresh: bool = False
+    device: str | None = None
+    costs: bool = True
+    pictures: int = 2
+    workers: int = 1
+
+    def as_json(self) -> str:
+        """The request as text; :meth:`from_json` is the reverse."""
+        values = dataclasses.asdict(self)
+        for name in ("data", "train"):
+            values[name] = [str(path) for path in values[name]]
+        return json.dumps({**values, "output": str(self.output)})
+
+    @staticmethod
+    def from_json(text: str) -> EvaluationRequest:
+        """The request that a text stands for."""
+        values = json.loads(text)
+        for name in ("data", "train"):
+            values[name] = tuple(Path(path) for path in values[name])
+        return EvaluationRequest(
+            **{**values, "output": Path(values["output"]), "protocols": tuple(values["protocols"])}
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        reports: one for each task that could be measured.
+        summary: all tasks in one table; None unless all were asked for.
+        passed_over: (task, reason) of those that could not be measured.
+        notes: sentences about what went wrong without changing a result.
+        files: that were written.
+    """
+
+    reports: tuple[Report, ...]
+    summary: Summary | None
+    passed_over: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One task with its pictures and settings."""
+
+    task: Task
+    data: Dataset
+    train: Dataset | None
+    protocols: tuple[str, ...]
+    probe: str
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A request that was understood."""
+
+    request: EvaluationRequest
+    tasks: tuple[Task, ...]
+    methods: tuple[MethodChoice, ...]
+    entries: tuple[_Entry, ...]
+    passed_over: list[tuple[str, FeatUpError]]
+
+    def pass_over(self, task: Task, reason: FeatUpError) -> None:
+        """Go on without a task. Raises the first reason if no task is left."""
+        self.passed_over.append((task.name, reason))
+        self.check()
+
+    def check(self) -> None:
+        """Raises the first reason if every task was passed over."""
+        if len(self.passed_over) == len(self.tasks):
+            raise self.passed_over[0][1]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Reports, each with the plan that it came from, and the plan that all of them share."""
+
+    plan: Plan
+    reports: list[Report]
+    plans: list[Plan]
+
+
+def run_evaluation(request: EvaluationRequest, *, progress: Progress = silent) -> EvaluationResult:
+    """Compare upsampling methods on pictures, and write the report.
+
+    The result of every picture is kept at once in the output folder: a run that was stopped goes on when the same request is
+    made again, and several processes with the same request share the work. Pictures that fail are listed and passed over.
+
+    Raises:
+        EvaluationError: if the request cannot be met, or none of its tasks.
+        FeatUpError: what keeps the only task from being measured.
+    """
+    work = _understand(request)
+    progress("starting", 0, 0)
+    work.check()
+    helpers = _helpers(request)
+    with helpers:
+        measured = _measure(work, progress)
+        complaint = helpers.complaint()
+    samples = _measure_extras(request, measured, progress)
+    notes = () if complaint is None else (
+        f"A helping process ended early, which cost time but no results; it said: {complaint}",
+    )  # fmt: skip
+    return _write(work, measured.reports, samples, notes)
+
+
+def _understand(request: EvaluationRequest) -> _Work:
+    """The tasks, methods and pictures of a request. Raises EvaluationError, UpsamplerError."""
+    tasks = tuple(TASKS) if request.task == ALL else (find_task(request.task),)
+    if request.train and not any(task.trains for task in tasks):
+        raise EvaluationError(f"The task {request.task} fits nothing; leave out --train, or choose another task.")
+    methods = parse_methods(request.methods, upsampler=request.upsampler)
+    units = None if request.depth_unit is None else parse_depth_unit(request.depth_unit)
+    limits = None if request.limit is None else parse_limits(request.limit)
+    sources = Sources(request.data, request.train, request.layout, units, limits)
+    chosen = [_protocols_and_probe(task, tasks, request.protocols, request.probe) for task in tasks]
+    entries: list[_Entry] = []
+    passed_over: list[tuple[str, FeatUpError]] = []
+    for task, (protocols, probe) in zip(tasks, chosen, strict=True):
+        try:
+            entries.append(_Entry(task, *sources.open(task), protocols, probe))
+        except EvaluationError as error:
+            passed_over.append((task.name, error))
+    return _Work(request, tasks, tuple(methods), tuple(entries), passed_over)
+
+
+def _protocols_and_probe(
+    task: Task, tasks: Sequence[Task], protocols: tuple[str, ...], probe: str
+) -> tuple[tuple[str, ...], str]:
+    """The protocols and the probe of one task. Of several tasks each uses those that it has.
+
+    Raises:
+        EvaluationError: if none of several tasks has what is asked for.
+    """
+    if len(tasks) == 1:
+        return protocols, probe
+    every = {name for entry in tasks for name in entry.protocols}
+    if unknown := [name for name in protocols if name not in every]:
+        raise EvaluationError(f'No task has a protocol "{unknown[0]}"; there are: {", ".join(sorted(every))}.')
+    kinds = {name for entry in tasks for name in entry.probes}
+    if probe and probe not in kinds:
+        raise EvaluationError(f'No task has a probe "{probe}"; there are: {", ".join(sorted(kinds))}.')
+    own = tuple(name for name in protocols if name in task.protocols)
+    if not own and task.default == ():
+        own = _SHARED_PROBE  # the other tasks have measured with this one: nothing is fitted to a picture a second time
+    return own, probe if probe in task.probes else ""
+
+
+def _measure(work: _Work, progress: Progress) -> _Measured:
+    """The reports of all tasks, as far as they can be measured."""
+    from featup_app.backbones import load_backbone
+    from featup_app.evaluation.plan import Plan
+    from featup_app.evaluation.records import Records
+
+    request = work.request
+    plan = Plan(
+        backbone=load_backbone(request.backbone, device=request.device),
+        methods=work.methods,
+        data=work.entries[0].data,
+        size=request.size,
+        layer=request.layer,
+        seed=request.seed,
+        folds=request.folds,
+        cross=request.cross,
+        repeats=request.repeats,
+        steps=request.steps,
+    )
+    measured = _Measured(plan, [], [])
+    with Records(request.output, fresh=request.fresh) as records:
+        for entry in work.entries:
+            try:
+                report, own = _measure_task(entry, plan, request, records, progress)
+            except FeatUpError as error:
+                work.pass_over(entry.task, error)
+            else:
+                measured.reports.append(report)
+                measured.plans.append(own)
+    return measured
+
+
+def _measure_task(
+    entry: _Entry, plan: Plan, request: EvaluationRequest, records: Records, progress: Progress
+) -> tuple[Report, Plan]:
+    own = dataclasses.replace(plan, data=entry.data, train=entry.train, protocols=entry.protocols, probe=entry.probe)
+    left_out: tuple[tuple[str, str], ...] = ()
+    if entry.task.needs_head:
+        own, left_out = _for_classes(own, request.cam_backbone)
+    report = entry.task.evaluate(own, records, request.output, progress=progress)
+    return dataclasses.replace(report, failures=(*report.failures, *left_out)), own
+
+
+def _for_classes(plan: Plan, name: str | None) -> tuple[Plan, tuple[tuple[str, str], ...]]:
+    """The plan with a backbone that tells classes apart, and the methods that have no weights for that one, with the reason."""
+    from featup_app.backbones import load_backbone
+
+    if (name is None and plan.backbone.has_head) or name == plan.backbone.name:
+        return plan, ()
+    backbone = load_backbone(name or CLASSIFIER, device=str(plan.backbone.device))
+    layer = backbone.layers[-1]
+    usable, left_out = [], []
+    for choice in plan.methods:
+        try:
+            choice.prepare(backbone.name, layer.name, layer.channels, for_head=True)
+            usable.append(choice)
+        except FeatUpError as error:
+            left_out.append((choice.label, str(error)))
+    if not usable:
+        raise EvaluationError(f"No method can be measured with {backbone.name}; the first says: {left_out[0][1]}")
+    return dataclasses.replace(plan, backbone=backbone, methods=tuple(usable), layer=None, size=None), tuple(left_out)
+
+
+def _measure_extras(request: EvaluationRequest, measured: _Measured, progress: Progress) -> tuple[Sample, ...]:
+    """Add the costs to the reports; sample pictures for the HTML page."""
+    from featup_app.evaluation.costs import Cost, measure_costs, with_costs
+    from featup_app.evaluation.records import EXTRAS_FILE, Records
+    from featup_app.evaluation.samples import sample_pictures
+
+    plan = measured.plan
+    with Records(request.output, fresh=request.fresh, name=EXTRAS_FILE) as extras:
+        if request.costs:
+            known: dict[str, Mapping[str, Cost]] = {}
+            for own in (plan, *(own for own in measured.plans if own.backbone is not plan.backbone)):
+                known[own.backbone.name] = measure_costs(own, extras, progress=progress)
+            pairs = list(zip(measured.reports, measured.plans, strict=True))
+            measured.reports[:] = [with_costs(report, known[own.backbone.name]) for report, own in pairs]
+        if not request.pictures:
+            return ()
+        return sample_pictures(plan, extras, count=request.pictures, progress=progress)
+
+
+def _write(work: _Work, reports: list[Report], samples: tuple[Sample, ...], notes: tuple[str, ...]) -> EvaluationResult:
+    """Write the files of the reports, of all tasks in folders of their own."""
+    output, of_all = work.request.output, work.request.task == ALL
+    files = [path for report in reports for path in write_report(report, output / report.task if of_all else output)]
+    reasons = tuple((name, str(why)) for name, why in work.passed_over)
+    summary = None
+    if of_all:
+        labels = [choice.label for choice in work.methods]
+        summary = summarise(labels, [task.name for task in work.tasks], reports, dict(reasons))
+        files += write_summary(summary, output)
+    files.append(write_html(reports, output, summary=summary, samples=samples, passed_over=list(reasons)))
+    return EvaluationResult(tuple(reports), summary, reasons, notes, tuple(files))
+
+
+def _helpers(request: EvaluationRequest) -> Helpers:
+    """Processes that work on the same request, and write no report."""
+    threads = threads_each(request.workers)
+    if request.workers > 1:
+        import torch
+
+        torch.set_num_threads(threads)
+    command = [sys.executable, "-m", "featup_app.evaluation.run", request.as_json()]
+    return Helpers(command, count=request.workers - 1, threads=threads)
+
+
+def _help(text: str) -> None:
+    """Measure what no other process has claimed, until nothing is left."""
+    request: Any = EvaluationRequest.from_json(text)
+    work = _understand(dataclasses.replace(request, workers=1, fresh=False))
+    with contextlib.suppress(KeyboardInterrupt):
+        _measure(work, silent)
+
+
+if __name__ == "__main__":
+    try:
+        _help(sys.argv[1])
+    except FeatUpError as error:
+        sys.exit(f"featup-app: {error}")
