@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPlainTextEdit, QPushButton, QToolButton, QVBoxLayout
@@ -14,6 +15,14 @@ _ICONS = {
     "warning": ("warning", style.WARNING),
     "information": ("information", style.ACCENT),
 }
+Action = tuple[str, Callable[[], object]]
+"""Title of a button, and what it does."""
+
+
+class Notify(Protocol):
+    """Shows a message to the person; as :meth:`NoticeBar.show_message`."""
+
+    def __call__(self, severity: str, sentence: str, *, details: str = "", action: Action | None = None) -> None: ...
 
 
 class NoticeBar(QFrame):
@@ -58,14 +67,7 @@ class NoticeBar(QFrame):
         self.action.clicked.connect(self._act)
         self.hide()
 
-    def tell(
-        self,
-        severity: str,
-        sentence: str,
-        *,
-        details: str = "",
-        action: tuple[str, Callable[[], object]] | None = None,
-    ) -> None:
+    def show_message(self, severity: str, sentence: str, *, details: str = "", action: Action | None = None) -> None:
         """Show a message.
 
         Args:

@@ -68,8 +68,8 @@ class MainWindow(QMainWindow):
         self.controls = Controls(preferences.settings, list_backbones())
         self.inspector = Inspector()
         self.status = StatusBar()
-        self.training = TrainingDesk(self)
-        self.fitting = FitDesk(self)
+        self.training = TrainingDesk(self.studio, self.notice.show_message, self)
+        self.fitting = FitDesk(self.engine, self.studio, self.notice.show_message, self)
         self.quality = QualityDesk(self.engine, self.studio, self.inspector.quality)
         self.actions_by_name = make_actions(self, self._handlers())
         self.compute_button = QPushButton(style.icon("compute", "white"), "Compute")
@@ -177,7 +177,7 @@ class MainWindow(QMainWindow):
         self.controls.chosen.connect(studio.choose)
         self.controls.other_model_asked.connect(self._ask_for_model)
         self.controls.upsampler_asked.connect(self.ask_for_upsampler)
-        self.controls.upsampler_dropped.connect(lambda sentence: self.notice.tell("information", sentence))
+        self.controls.upsampler_dropped.connect(lambda sentence: self.notice.show_message("information", sentence))
         studio.settings_changed.connect(self.controls.show_settings)
         studio.backbone_ready.connect(self.controls.show_backbone)
         studio.upsampler_loaded.connect(self._show_loaded_upsampler)
@@ -186,7 +186,7 @@ class MainWindow(QMainWindow):
         studio.request_changed.connect(lambda name, request: inspector.lenses[name].show_request(request))
         studio.view_ready.connect(self._show_view)
         studio.stale.connect(lambda name, stale: grid.views[name].set_stale(stale))
-        studio.failed.connect(lambda sentence, details: self.notice.tell("error", sentence, details=details))
+        studio.failed.connect(lambda sentence, details: self.notice.show_message("error", sentence, details=details))
         grid.hovered.connect(lambda point: self.status.show_point(point, studio))
         grid.clicked.connect(studio.choose_query)
         grid.moved.connect(studio.move_query)
@@ -211,7 +211,7 @@ class MainWindow(QMainWindow):
     def paste(self) -> None:
         """Open what is on the clipboard: a picture, or a copied file."""
         if not self._take(QGuiApplication.clipboard().mimeData()):
-            self.notice.tell("warning", "There is no picture on the clipboard; copy one first.")
+            self.notice.show_message("warning", "There is no picture on the clipboard; copy one first.")
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if event.mimeData().hasUrls() or event.mimeData().hasImage():
@@ -228,7 +228,7 @@ class MainWindow(QMainWindow):
         if files:
             self.studio.open(files[0])
             if len(files) > 1:
-                self.notice.tell(
+                self.notice.show_message(
                     "information", f"Opened the first of {len(files)} files; the window shows one at a time."
                 )
             return True
@@ -299,7 +299,7 @@ class MainWindow(QMainWindow):
 
     def _show_loaded_upsampler(self, facts: UpsamplerFacts) -> None:
         self.controls.show_upsampler(facts)
-        self.notice.tell("information", upsampler_sentence(facts))
+        self.notice.show_message("information", upsampler_sentence(facts))
 
     def _use_builtin_upsampler(self) -> None:
         self.studio.choose(self.studio.settings.with_(method="jbu", upsampler=None))
@@ -308,7 +308,7 @@ class MainWindow(QMainWindow):
         """The export dialog; the export itself runs on the engine's thread."""
         image = self.studio.image
         if image is None:
-            self.notice.tell("warning", "There is nothing to export yet; open a picture first.")
+            self.notice.show_message("warning", "There is nothing to export yet; open a picture first.")
             return
         dialog = ExportDialog(self, self.studio, self.preferences)
         dialog.finished.connect(dialog.deleteLater)
@@ -325,7 +325,7 @@ class MainWindow(QMainWindow):
 
     def _show_exported(self, files: Sequence[Path]) -> None:
         count = f"{len(files)} files" if len(files) > 1 else files[0].name
-        self.notice.tell("information", f"Saved {count} in {files[0].parent}.")
+        self.notice.show_message("information", f"Saved {count} in {files[0].parent}.")
 
     def _export_finished(self) -> None:
         self._exports -= 1
@@ -337,7 +337,7 @@ class MainWindow(QMainWindow):
             self.studio.image.pixels if name == IMAGE and self.studio.image else self.grid.views[name].lens_pixels()
         )
         if pixels is None:
-            self.notice.tell("warning", "This view has no picture yet.")
+            self.notice.show_message("warning", "This view has no picture yet.")
             return
         height, width, _ = pixels.shape
         image = QImage(np.ascontiguousarray(pixels).tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)

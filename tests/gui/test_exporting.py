@@ -124,7 +124,7 @@ def test_nothing_is_replaced_unasked_and_a_cancelled_export_leaves_nothing(drive
     monkeypatch.setattr(SimilarityLens, "view", cancelled)
     driver.window.notice.hide()
     folder = tmp_path / "new"
-    driver.window.notice.tell("information", "waiting")
+    driver.window.notice.show_message("information", "waiting")
     start_export(driver, monkeypatch, folder)
     driver.wait_until_idle()
     assert not folder.exists()

@@ -7,13 +7,15 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QObject, Qt
-from PySide6.QtWidgets import QDockWidget
+from PySide6.QtCore import QObject
+from PySide6.QtWidgets import QWidget
 
 from featup_app.base.errors import SizeError
 from featup_app.engine.fitting import FitPlan, FitRefusal, FitReport, begin_fit, live_size, next_number, open_fit
 from featup_app.engine.jobs import Progressed
 from featup_app.engine.views import ViewSettings
+from featup_app.gui.bottom_dock import BottomDock
+from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.fit.fit_drawing import FitDrawing
 from featup_app.gui.fit.fit_panel import FitPanel
 from featup_app.gui.fit.fit_records import (
@@ -24,12 +26,12 @@ from featup_app.gui.fit.fit_records import (
     features_key,
     may_lose,
 )
-from featup_app.gui.studio import FIRST, FITTED
+from featup_app.gui.notices import Notify
+from featup_app.gui.studio import FIRST, FITTED, Studio
 
 if TYPE_CHECKING:
     from featup_app.base.progress import Progress
     from featup_app.engine.session import Session
-    from featup_app.gui.window import MainWindow
 
 FITS_KEPT = 8
 """Fits in memory, of all images; beyond that the oldest go."""
@@ -48,12 +50,15 @@ class FitDesk(QObject):
     """Runs one fit at a time on the engine's thread, in pieces between which views are answered.
 
     Args:
-        window: gets the panel and the messages.
+        engine: fits.
+        studio: names the image and the settings, and shows a fit.
+        notify: shows messages.
+        window: the parent of the dialogs.
     """
 
-    def __init__(self, window: MainWindow) -> None:
+    def __init__(self, engine: EngineBridge, studio: Studio, notify: Notify, window: QWidget) -> None:
         super().__init__(window)
-        self._window, self._studio, self._engine = window, window.studio, window.engine
+        self._engine, self._studio, self._notify, self._window = engine, studio, notify, window
         self._records: dict[int, FitRecord] = {}
         self._shown: dict[Hashable, int] = {}
         self._running: int | None = None
@@ -64,11 +69,9 @@ class FitDesk(QObject):
         self._back_to: _Seen | None = None
         self.panel = FitPanel()
         self._drawing = FitDrawing(self.panel, self._studio, self._engine)
-        self.dock = QDockWidget("Fit")
-        self.dock.setObjectName("fit")
-        self.dock.setWidget(self.panel)
+        self.dock = BottomDock("fit", "Fit", self.panel, height=_HEIGHT)
 
-        panel, studio, engine = self.panel, self._studio, self._engine
+        panel = self.panel
         panel.pause_toggled.connect(self._pause)
         panel.stop_asked.connect(self.stop)
         panel.discard_asked.connect(self.discard)
@@ -115,7 +118,7 @@ class FitDesk(QObject):
         """Begin to fit the image that is open; a fit that is under way is stopped and kept."""
         image, studio = self._studio.image, self._studio
         if image is None:
-            self._window.notice.tell("warning", "There is nothing to fit yet; open a picture first.")
+            self._notify("warning", "There is nothing to fit yet; open a picture first.")
             return
         self._settle()
         settings = studio.settings.with_(method=FITTED)
@@ -129,7 +132,7 @@ class FitDesk(QObject):
         self.panel.begin(plan.title)
         self.panel.settings.show_plan(plan)
         self._list()
-        self._appear()
+        self.dock.appear()
         number = record.number
         self._ask(lambda session, progress: begin_fit(session, number, image, settings, plan, progress))
 
@@ -212,9 +215,7 @@ class FitDesk(QObject):
             self._studio.refresh(classes=True)
             self._draw_tab()
         else:
-            self._window.notice.tell(
-                "information", record.ended_sentence(), action=("Show it", lambda: self.choose(record.number))
-            )
+            self._notify("information", record.ended_sentence(), action=("Show it", lambda: self.choose(record.number)))
 
     def _restore(self) -> None:
         """See again what was seen before a fit: another fit, or another method."""
@@ -253,7 +254,7 @@ class FitDesk(QObject):
         self._restore()
         smaller = refusal.smaller
         action = ("Fit smaller", lambda: self.start(smaller)) if smaller is not None else None
-        self._window.notice.tell("warning", refusal.sentence, action=action)
+        self._notify("warning", refusal.sentence, action=action)
 
     def _reported(self, report: FitReport) -> None:
         record = self._records[report.number]
@@ -398,7 +399,7 @@ class FitDesk(QObject):
         """The dialog for saving the fit that is shown."""
         record = self._shown_record()
         if record is None or not record.usable:
-            self._window.notice.tell("warning", "There is no fit to save yet; choose the method FeatUp implicit first.")
+            self._notify("warning", "There is no fit to save yet; choose the method FeatUp implicit first.")
             return
         path = ask_where_to_save(self._window, record.image)
         if path is not None:
@@ -419,13 +420,13 @@ class FitDesk(QObject):
     def _saved(self, number: int, path: Path) -> None:
         if number in self._records:
             self._records[number].saved = True
-        self._window.notice.tell("information", f"Saved the fit as {path.name} in {path.parent}.")
+        self._notify("information", f"Saved the fit as {path.name} in {path.parent}.")
 
     def ask_to_open(self) -> None:
         """The dialog for opening a fit of this image."""
         image = self._studio.image
         if image is None:
-            self._window.notice.tell("warning", "Open the picture of the fit first.")
+            self._notify("warning", "Open the picture of the fit first.")
             return
         path = ask_which_to_open(self._window, image)
         if path is not None:
@@ -452,7 +453,7 @@ class FitDesk(QObject):
             failed=failed,
             stopped=lambda: self._remove(number),
         )
-        self._appear()
+        self.dock.appear()
 
     def _opened(self, report: FitReport) -> None:
         record = self._records.get(report.number)
@@ -485,12 +486,6 @@ class FitDesk(QObject):
             if oldest is None:
                 return
             self._remove(oldest)
-
-    def _appear(self) -> None:
-        if not self.dock.isVisible():
-            self.dock.show()
-            self._window.resizeDocks([self.dock], [_HEIGHT], Qt.Orientation.Vertical)
-        self.dock.raise_()
 
     def may_close(self) -> bool:
         """Whether the window may close now; asks if work of more than a minute would be lost."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtWidgets import QDockWidget, QMessageBox
+from PySide6.QtWidgets import QMessageBox, QWidget
 
 from featup_app.base.progress import Stage
 from featup_app.base.words import human_duration
@@ -17,13 +17,13 @@ from featup_app.engine.training import (
     TrainingPlan,
     Workshop,
 )
+from featup_app.gui.bottom_dock import BottomDock
 from featup_app.gui.engine_bridge import JobSignals
 from featup_app.gui.figures import percent_below
+from featup_app.gui.notices import Notify
+from featup_app.gui.studio import Studio
 from featup_app.gui.train.training_dialog import TrainingDialog
 from featup_app.gui.train.training_panel import TrainingPanel, TrainingProgress
-
-if TYPE_CHECKING:
-    from featup_app.gui.window import MainWindow
 
 _SURVEY, _TRAIN = "survey", "train"
 _HEIGHT = 260
@@ -37,14 +37,19 @@ class TrainingDesk(JobSignals):
     engine, so that views are computed while it trains.
 
     Args:
-        window: gets the panel, the progress and the messages.
+        studio: names the image and the settings that are offered, and shows trained weights.
+        notify: shows messages.
+        window: the parent of the dialogs; it is closed after a training that was stopped for that.
+
+    Signals:
+        state_changed(TrainingState): the training has got further.
     """
 
-    watched = Signal(object)
+    state_changed = Signal(object)
 
-    def __init__(self, window: MainWindow) -> None:
+    def __init__(self, studio: Studio, notify: Notify, window: QWidget) -> None:
         super().__init__(window)
-        self._window = window
+        self._studio, self._notify, self._window = studio, notify, window
         self._lane: Lane | None = None
         self._workshop = Workshop()
         self._control: TrainingControl | None = None
@@ -54,15 +59,13 @@ class TrainingDesk(JobSignals):
         self._dialog: TrainingDialog | None = None
         self.panel = TrainingPanel()
         self.progress = TrainingProgress()
-        self.dock = QDockWidget("Training")
-        self.dock.setObjectName("training")
-        self.dock.setWidget(self.panel)
+        self.dock = BottomDock("training", "Training", self.panel, height=_HEIGHT)
 
         self.panel.pause_toggled.connect(self._pause)
         self.panel.stop_asked.connect(self._stop)
         self.panel.discard_asked.connect(self._ask_to_discard)
         self.panel.use_asked.connect(self.use)
-        self.watched.connect(self._show_state)
+        self.state_changed.connect(self._show_state)
         self.progressed.connect(self._progressed)
 
     @property
@@ -80,14 +83,13 @@ class TrainingDesk(JobSignals):
     def open_dialog(self) -> None:
         """Ask for a plan; while a training runs, show it instead."""
         if self.running:
-            self.dock.show()
-            self.dock.raise_()
-            self._window.notice.tell("information", "A training is under way; stop it before you start another.")
+            self.dock.appear()
+            self._notify("information", "A training is under way; stop it before you start another.")
             return
-        image = self._window.studio.image
+        image = self._studio.image
         own = image is not None and image.path is not None and "resources" not in image.path.parts
         folder = str(image.path.parent) if own else ""
-        dialog = TrainingDialog(self._window, self._window.studio.settings, folder)
+        dialog = TrainingDialog(self._window, self._studio.settings, folder)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.survey_asked.connect(self._look)
         dialog.accepted.connect(lambda: self.start(dialog.plan()))
@@ -118,13 +120,10 @@ class TrainingDesk(JobSignals):
         names = " and ".join(plan.backbones)
         self.panel.begin(f"universal, {names}" if len(plan.backbones) > 1 else names)
         self.progress.show_share("Training: preparing", 0, 0)
-        if not self.dock.isVisible():
-            self.dock.show()
-            self._window.resizeDocks([self.dock], [_HEIGHT], Qt.Orientation.Vertical)
-        self.dock.raise_()
+        self.dock.appear()
 
         def work(progress: Any) -> TrainingOutcome:
-            return self._workshop.train(plan, control, watch=self.watched.emit, progress=progress)
+            return self._workshop.train(plan, control, watch=self.state_changed.emit, progress=progress)
 
         job = self.ask(
             self._own_lane(),
@@ -180,30 +179,30 @@ class TrainingDesk(JobSignals):
         """Show views with the weights that were trained last, of the backbone that they were trained for."""
         if self._outcome is None:
             return
-        plan, settings = self._outcome.plan, self._window.studio.settings
+        plan, settings = self._outcome.plan, self._studio.settings
         changes: dict[str, str | None] = {}
         if len(plan.backbones) == 1:
             changes = {"backbone": plan.backbones[0], "layer": plan.layer, "weights_file": plan.weights_file}
             if settings.backbone != plan.backbones[0]:
                 changes["input_size"] = None
-        self._window.studio.load_upsampler(str(plan.output), **changes)
+        self._studio.load_upsampler(str(plan.output), **changes)
 
     def _show_outcome(self, outcome: TrainingOutcome) -> None:
         self._outcome = outcome
         self.panel.show_end(f"{'Stopped' if outcome.stopped else 'Finished'} at step {outcome.steps}", outcome)
-        self._window.notice.tell(
+        self._notify(
             "warning" if outcome.notes else "information", outcome_sentence(outcome), action=("Use it now", self.use)
         )
 
     def _show_failure(self, sentence: str, details: str) -> None:
         self._close_after = False  # lest the sentence be gone with the window
         self.panel.show_end("The training failed")
-        self._window.notice.tell("error", sentence, details=details)
+        self._notify("error", sentence, details=details)
 
     def _show_stopped(self) -> None:
         if self._control is not None and self._control.stopped:
             self.panel.show_end("Stopped before there was anything to keep")
-            self._window.notice.tell(
+            self._notify(
                 "information", "The training was stopped before its first measurement, so there was nothing to keep."
             )
         else:

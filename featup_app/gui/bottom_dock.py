@@ -1,0 +1,32 @@
+"""The docked panels below the image views, which appear when they have something to show."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QDockWidget, QMainWindow, QWidget
+
+
+class BottomDock(QDockWidget):
+    """A docked panel that is hidden until a desk needs it.
+
+    Args:
+        name: the name under which the window saves the state of the dock.
+        title: the title that is shown.
+        panel: the contents.
+        height: pixels that the panel gets when it appears; the image views stay the largest part of the window.
+    """
+
+    def __init__(self, name: str, title: str, panel: QWidget, *, height: int) -> None:
+        super().__init__(title)
+        self._height = height
+        self.setObjectName(name)
+        self.setWidget(panel)
+
+    def appear(self) -> None:
+        """Show the panel in front of the other docked panels."""
+        if not self.isVisible():
+            self.show()
+            window = self.parent()
+            if isinstance(window, QMainWindow):
+                window.resizeDocks([self], [self._height], Qt.Orientation.Vertical)
+        self.raise_()
