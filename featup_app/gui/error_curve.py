@@ -12,11 +12,6 @@ from PySide6.QtGui import QColor
 
 from featup_app.gui import style
 
-LEARNED = style.ACCENT
-BILINEAR = "#ff8f70"
-OTHER = "#c9a7ff"
-LOSS = "#7d8796"
-
 _MOST_POINTS = 4000
 _ROOM = 0.08
 """Of the range of errors, kept free above and below."""
@@ -58,7 +53,7 @@ class ErrorCurve(pg.PlotWidget):
         for side, text in (("left", "held-out error"), ("bottom", "step"), ("right", "loss")):
             axis = plot.getAxis(side)
             axis.setPen(pg.mkPen(style.BORDER))
-            axis.setTextPen(pg.mkPen(style.MUTED if side != "right" else LOSS))
+            axis.setTextPen(pg.mkPen(style.MUTED if side != "right" else style.CURVE_LOSS))
             axis.enableAutoSIPrefix(False)
             axis.setLabel(text)
             axis.setStyle(showValues=False)  # there is nothing to read off an empty curve
@@ -67,13 +62,13 @@ class ErrorCurve(pg.PlotWidget):
         self._points: list[tuple[int, float]] = []
         self._losses: list[tuple[int, float]] = []
         self._levels: tuple[Level, ...] = ()
-        self._line = plot.plot([], [], pen=pg.mkPen(LEARNED, width=2.5))
-        self._dots = pg.ScatterPlotItem(size=6, brush=pg.mkBrush(LEARNED), pen=None)
+        self._line = plot.plot([], [], pen=pg.mkPen(style.CURVE_LEARNED, width=2.5))
+        self._dots = pg.ScatterPlotItem(size=6, brush=pg.mkBrush(style.CURVE_LEARNED), pen=None)
         plot.addItem(self._dots)
         self._baselines: dict[str, pg.InfiniteLine] = {}
         self._loss_box = pg.ViewBox(enableMenu=False)
         self._loss_box.setMouseEnabled(False, False)
-        self._loss_line = pg.PlotCurveItem(pen=pg.mkPen(LOSS, width=1))
+        self._loss_line = pg.PlotCurveItem(pen=pg.mkPen(style.CURVE_LOSS, width=1))
         self._loss_box.addItem(self._loss_line)
         plot.scene().addItem(self._loss_box)
         plot.getAxis("right").linkToView(self._loss_box)

@@ -17,12 +17,25 @@ RAISED = "#323741"
 BORDER = "#3d434f"
 TEXT = "#e6e8ec"
 MUTED = "#a3abb8"
+DISABLED = "#6a7280"
 ACCENT = "#4ea1ff"
+ON_ACCENT = "#000000"
+CHECKED = "#2b4a6d"
+PRIMARY = "#2f6fb5"
+ON_PRIMARY = "#ffffff"
 WARNING = "#e0a93a"
 ERROR = "#ff7b72"
 CANVAS = "#15171b"
+ERROR_SURFACE, WARNING_SURFACE, INFORMATION_SURFACE = "#3a2a2a", "#38301f", "#22303f"
+
 COMPONENTS = ("#ff6b6b", "#5fd37a", "#6aa8ff")
-"""Of what stands for red, green and blue in a view of three components."""
+"""The components that are shown as red, green and blue."""
+
+CURVE_LEARNED, CURVE_BILINEAR, CURVE_CLASSICAL, CURVE_LOSS = ACCENT, "#ff8f70", "#c9a7ff", "#7d8796"
+"""Held-out errors of what is learned, of bilinear interpolation and of the other baseline; and the loss."""
+
+CROSSHAIR, QUERY_RING, QUERY_SHADOW = "#ffffff90", "#ffffff", "#000000b0"
+"""Marks on a picture; the last two digits are the opacity (pyqtgraph's order)."""
 
 SPACING = 8
 
@@ -43,7 +56,7 @@ QTabBar::tab:selected {{ color: {TEXT}; border-bottom: 2px solid {ACCENT}; }}
 QTabBar::tab:hover {{ color: {TEXT}; }}
 QComboBox, QLineEdit, QSpinBox, QDoubleSpinBox {{
     background: {RAISED}; border: 1px solid {BORDER}; border-radius: 4px; padding: 3px 6px; min-height: 20px;
-    selection-background-color: {ACCENT}; selection-color: black;
+    selection-background-color: {ACCENT}; selection-color: {ON_ACCENT};
 }}
 QComboBox:focus, QLineEdit:focus, QSpinBox:focus, QDoubleSpinBox:focus {{ border-color: {ACCENT}; }}
 QComboBox::drop-down {{ border: 0; width: 20px; }}
@@ -58,17 +71,17 @@ QGroupBox {{ border: 1px solid {BORDER}; border-radius: 5px; margin-top: 9px; pa
 QGroupBox::title {{ subcontrol-origin: margin; left: 10px; padding: 0 4px; color: {MUTED}; }}
 QTabBar {{ qproperty-drawBase: 0; }}
 QComboBox QAbstractItemView {{ background: {RAISED}; border: 1px solid {BORDER}; selection-background-color: {ACCENT};
-    selection-color: black; }}
+    selection-color: {ON_ACCENT}; }}
 QPushButton, QToolButton {{ background: {RAISED}; border: 1px solid {BORDER}; border-radius: 4px; padding: 4px 10px; }}
 QToolButton {{ padding: 4px 8px; }}
 QPushButton:hover, QToolButton:hover {{ border-color: {MUTED}; }}
 QPushButton:focus, QToolButton:focus {{ border-color: {ACCENT}; }}
 QPushButton:pressed, QToolButton:pressed {{ background: {BORDER}; }}
-QPushButton:checked, QToolButton:checked {{ background: #2b4a6d; border-color: {ACCENT}; }}
-QPushButton:disabled, QToolButton:disabled {{ color: #6a7280; border-color: {RAISED}; }}
-QPushButton[primary="true"] {{ background: #2f6fb5; border-color: #2f6fb5; color: white; }}
+QPushButton:checked, QToolButton:checked {{ background: {CHECKED}; border-color: {ACCENT}; }}
+QPushButton:disabled, QToolButton:disabled {{ color: {DISABLED}; border-color: {RAISED}; }}
+QPushButton[primary="true"] {{ background: {PRIMARY}; border-color: {PRIMARY}; color: {ON_PRIMARY}; }}
 QPushButton[primary="true"]:hover {{ border-color: {ACCENT}; }}
-QPushButton[primary="true"]:disabled {{ background: {RAISED}; color: #6a7280; border-color: {RAISED}; }}
+QPushButton[primary="true"]:disabled {{ background: {RAISED}; color: {DISABLED}; border-color: {RAISED}; }}
 QProgressBar {{ background: {RAISED}; border: 0; border-radius: 3px; max-height: 6px; }}
 QProgressBar::chunk {{ background: {ACCENT}; border-radius: 3px; }}
 QSlider::groove:horizontal {{ height: 4px; background: {BORDER}; border-radius: 2px; }}
@@ -77,15 +90,15 @@ QSlider::handle:horizontal {{ width: 12px; margin: -4px 0; border-radius: 6px; b
 QSlider::handle:horizontal:focus {{ background: {ACCENT}; }}
 QTableWidget, QListWidget, QPlainTextEdit {{ background: {SURFACE}; border: 1px solid {BORDER}; border-radius: 4px; }}
 QMenu {{ background: {RAISED}; border: 1px solid {BORDER}; }}
-QMenu::item:selected {{ background: {ACCENT}; color: black; }}
-QFrame#panel {{ background: {SURFACE}; border: 1px solid {BORDER}; border-radius: 5px; }}
-QFrame#panel[focused="true"] {{ border-color: {ACCENT}; }}
-QLabel#panelTitle {{ font-weight: 600; }}
+QMenu::item:selected {{ background: {ACCENT}; color: {ON_ACCENT}; }}
+QFrame#imageView {{ background: {SURFACE}; border: 1px solid {BORDER}; border-radius: 5px; }}
+QFrame#imageView[focused="true"] {{ border-color: {ACCENT}; }}
+QLabel#title {{ font-weight: 600; }}
 QLabel#muted {{ color: {MUTED}; }}
 QLabel#heading {{ font-weight: 600; padding-top: 4px; }}
-QFrame#notice {{ background: #3a2a2a; border: 1px solid {ERROR}; border-radius: 5px; }}
-QFrame#notice[severity="information"] {{ background: #22303f; border-color: {ACCENT}; }}
-QFrame#notice[severity="warning"] {{ background: #38301f; border-color: {WARNING}; }}
+QFrame#notice {{ background: {ERROR_SURFACE}; border: 1px solid {ERROR}; border-radius: 5px; }}
+QFrame#notice[severity="information"] {{ background: {INFORMATION_SURFACE}; border-color: {ACCENT}; }}
+QFrame#notice[severity="warning"] {{ background: {WARNING_SURFACE}; border-color: {WARNING}; }}
 """
 
 
@@ -105,12 +118,12 @@ def apply_style(app: QApplication) -> None:
         (QPalette.ColorRole.ToolTipText, TEXT),
         (QPalette.ColorRole.PlaceholderText, MUTED),
         (QPalette.ColorRole.Highlight, ACCENT),
-        (QPalette.ColorRole.HighlightedText, "#000000"),
+        (QPalette.ColorRole.HighlightedText, ON_ACCENT),
         (QPalette.ColorRole.Link, ACCENT),
     ):
         palette.setColor(role, QColor(colour))
     for role in (QPalette.ColorRole.Text, QPalette.ColorRole.ButtonText, QPalette.ColorRole.WindowText):
-        palette.setColor(QPalette.ColorGroup.Disabled, role, QColor("#6a7280"))
+        palette.setColor(QPalette.ColorGroup.Disabled, role, QColor(DISABLED))
     app.setPalette(palette)
     sheet = _SHEET
     for name in ("chevron-down", "chevron-up", "check"):

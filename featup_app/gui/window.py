@@ -72,7 +72,7 @@ class MainWindow(QMainWindow):
         self.fitting = FitDesk(self.engine, self.studio, self.notice.show_message, self)
         self.quality = QualityDesk(self.engine, self.studio, self.inspector.quality)
         self.actions_by_name = make_actions(self, self._handlers())
-        self.compute_button = QPushButton(style.icon("compute", "white"), "Compute")
+        self.compute_button = QPushButton(style.icon("compute", style.ON_PRIMARY), "Compute")
         self.cancel_button = QPushButton(style.icon("cancel"), "Cancel")
         self.export_button = QPushButton(style.icon("export"), "Export…")
 

@@ -23,7 +23,7 @@ from PySide6.QtWidgets import (
 from featup_app.base.words import human_duration
 from featup_app.engine.fitting import FitReport
 from featup_app.gui import style
-from featup_app.gui.error_curve import BILINEAR, OTHER, ErrorCurve, Level
+from featup_app.gui.error_curve import ErrorCurve, Level
 from featup_app.gui.figures import UNKNOWN, Figures, percent_below
 from featup_app.gui.fit.fit_pictures import FitComparison, LearnedView
 from featup_app.gui.fit.fit_settings import FitSettings
@@ -97,7 +97,7 @@ class FitPanel(QWidget):
         self.tabs.currentChanged.connect(self.tab_opened)
         self.settings.new_asked.connect(self.new_asked)
 
-        self.headline = QLabel(IDLE, objectName="panelTitle")
+        self.headline = QLabel(IDLE, objectName="title")
         self.headline.setWordWrap(True)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
@@ -149,7 +149,7 @@ class FitPanel(QWidget):
         facts[1].addStretch(1)
         facts[1].addLayout(_row(self.pause, self.stop, self.discard, self.more))
         listed = _column_of(270)
-        heading = QLabel("Fits of this image", objectName="panelTitle")
+        heading = QLabel("Fits of this image", objectName="title")
         heading.setToolTip(_FITS_TIP)
         listed[1].addWidget(heading)
         listed[1].addWidget(self.fits, 1)
@@ -217,7 +217,10 @@ class FitPanel(QWidget):
 
     def _show_state(self, state: FitState) -> None:
         self.curve.show_levels(
-            [Level("bilinear", "bilinear", state.bilinear, BILINEAR), Level("jbu", "FeatUp JBU", state.jbu, OTHER)]
+            [
+                Level("bilinear", "bilinear", state.bilinear, style.CURVE_BILINEAR),
+                Level("jbu", "FeatUp JBU", state.jbu, style.CURVE_CLASSICAL),
+            ]
         )
         points = [(point.step, point.held_out, point.loss) for point in state.points]
         self.curve.show_points(points, planned=state.steps)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from featup_app.gui.error_curve import BILINEAR, OTHER, ErrorCurve, Level
+from featup_app.gui import style
+from featup_app.gui.error_curve import ErrorCurve, Level
 
 
 class TrainingCurve(ErrorCurve):
@@ -20,7 +21,7 @@ class TrainingCurve(ErrorCurve):
         if not self.levels:
             self.show_levels(
                 [
-                    Level("bilinear", "bilinear", bilinear, BILINEAR),
-                    Level("classical", "classical filter", classical, OTHER),
+                    Level("bilinear", "bilinear", bilinear, style.CURVE_BILINEAR),
+                    Level("classical", "classical filter", classical, style.CURVE_CLASSICAL),
                 ]
             )

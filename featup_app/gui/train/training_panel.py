@@ -56,7 +56,7 @@ class TrainingPanel(QWidget):
         super().__init__()
         self._title = ""
         self.curve = TrainingCurve()
-        self.headline = QLabel(IDLE, objectName="panelTitle")
+        self.headline = QLabel(IDLE, objectName="title")
         self.headline.setWordWrap(True)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)

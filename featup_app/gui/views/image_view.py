@@ -50,7 +50,7 @@ class ImageView(QFrame):
 
     def __init__(self, title: str, *, tooltip: str, with_lens: bool = True, footer: QWidget | None = None) -> None:
         super().__init__()
-        self.setObjectName("panel")
+        self.setObjectName("imageView")
         self.setAccessibleName(f"{title} view")
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         # All image views are alike whatever their texts say: those are cut before a picture is.
@@ -59,7 +59,7 @@ class ImageView(QFrame):
         self._image_size: Size = (1, 1)
         self._stale = False
 
-        self.title = QLabel(title, objectName="panelTitle")
+        self.title = QLabel(title, objectName="title")
         self.title.setToolTip(tooltip)
         self.subtitle = QLabel("", objectName="muted")
         self.subtitle.setToolTip(tooltip)
@@ -91,13 +91,13 @@ class ImageView(QFrame):
         self._scene.setCentralItem(self.box)
         self._base = pg.ImageItem(axisOrder="row-major")
         self._lens = pg.ImageItem(axisOrder="row-major")
-        pen = pg.mkPen("#ffffff90", width=1)
+        pen = pg.mkPen(style.CROSSHAIR, width=1)
         self._crosshair = [pg.InfiniteLine(angle=angle, pen=pen, movable=False) for angle in (90, 0)]
         # A ring with a dot, white on black, stays visible on any picture.
-        shadow, ring = pg.mkPen("#000000b0", width=4), pg.mkPen("w", width=1.6)
+        shadow, ring = pg.mkPen(style.QUERY_SHADOW, width=4), pg.mkPen(style.QUERY_RING, width=1.6)
         self._query = [
             pg.ScatterPlotItem(size=size, symbol="o", pen=pen, brush=pg.mkBrush(brush), hoverable=False)
-            for size, pen, brush in ((14, shadow, None), (14, ring, None), (3, None, "w"))
+            for size, pen, brush in ((14, shadow, None), (14, ring, None), (3, None, style.QUERY_RING))
         ]
         for item in (self._base, self._lens, *self._query):
             self.box.addItem(item)
