@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from featup_app.backbones import Backbone, load_backbone
 from featup_app.backbones.catalogue import CLASSIFIER
-from featup_app.base.errors import UpsamplerError
 from featup_app.base.peak_memory import release_free_memory
 from featup_app.base.progress import Progress, silent
 from featup_app.engine import memory
 from featup_app.engine.fitting import Fits
 from featup_app.engine.looks import SessionLooks
-from featup_app.engine.views import CLASSICAL, BackboneFacts, ViewSettings, upsampler_facts
+from featup_app.engine.views import BackboneFacts, ViewSettings, upsampler_facts
 from featup_app.features import FeatureMap, Size
-from featup_app.fields import FeatureField, Upsampler, default_upsampler, find_method, load_upsampler, upsample
-from featup_app.fields.upsampler_files import file_state
+from featup_app.fields import FeatureField, Upsampler, find_method, upsample
+from featup_app.fields.weights import choose, loaded_upsampler, options_for
 from featup_app.images import Image
 from featup_app.lenses import FieldFacts, LensView, Look, Request, find_lens
 from featup_app.lenses.look import UpsamplerFacts
@@ -61,7 +60,6 @@ class Session:
         self.device = device
         self._memory_budget = memory_budget
         self._backbones: _Recent[Backbone] = _Recent(2)
-        self._upsamplers: _Recent[Upsampler] = _Recent(4)
         self._maps: _Recent[FeatureMap] = _Recent(6)
         self._quick_fields: _Recent[FeatureField] = _Recent(4)
         self._expensive_fields: _Recent[FeatureField] = _Recent(6)  # they take seconds: quick ones do not push them out
@@ -126,13 +124,8 @@ class Session:
     ) -> FeatureField:
         if settings.method == "implicit" and settings.fit is not None:
             return self.fits.field(settings.fit, features, latest=settings.fit_latest)
-        entry = find_method(settings.method)
-        options: dict[str, Any] = {}
-        if upsampler is not None:
-            options = {"upsampler": upsampler}
-        elif entry.takes_weights:
-            options = {"kernel": CLASSICAL} if "kernel" in entry.options else {"trained": False}
-        remembered = self._quick_fields if entry.quick else self._expensive_fields
+        options = options_for(settings.method, upsampler)
+        remembered = self._quick_fields if find_method(settings.method).quick else self._expensive_fields
         return remembered.get(
             self._field_key(image, settings, upsampler),
             lambda: upsample(features, image, settings.method, progress=progress, **options),
@@ -148,24 +141,9 @@ class Session:
         weights = None if upsampler is None else (upsampler.path, upsampler.sha256, upsampler.title, upsampler.channels)
         return _map_key(image, settings), settings.method, weights
 
-    def _upsampler(self, settings: ViewSettings, features: FeatureMap) -> Upsampler | None:
-        """The trained weights that the method uses: those of the chosen file if they are for it, else the bundled ones.
-
-        None for the untrained form (classical for joint bilateral upsampling), and for methods without weights.
-        """
-        entry = find_method(settings.method)
-        if not entry.takes_weights or (settings.upsampler == CLASSICAL and "kernel" in entry.options):
-            return None
-        if settings.upsampler_file is not None:
-            chosen = self._loaded_upsampler(settings.upsampler_file)
-            if chosen.method == settings.method:
-                return chosen
-        names = features.backbone_name, features.layer, features.channels
-        return default_upsampler(*names, method=settings.method)
-
-    def _loaded_upsampler(self, path: str) -> Upsampler:
-        """The weights in a file, read again when the file has changed."""
-        return self._upsamplers.get(file_state(path), lambda: load_upsampler(path))
+    def _upsampler(self, settings: ViewSettings, features: FeatureMap, *, for_head: bool = False) -> Upsampler | None:
+        """The trained weights that the method uses. A chosen file serves the method that it is for, and no other."""
+        return choose(settings.method, features, upsampler=settings.upsampler, for_head=for_head, any_method=True)
 
     def check_upsampler(
         self, settings: ViewSettings, progress: Progress = silent, *, any_method: bool = False
@@ -183,7 +161,7 @@ class Session:
         """
         assert settings.upsampler_file is not None
         progress("reading the upsampler", 0, 0)
-        upsampler = self._loaded_upsampler(settings.upsampler_file)
+        upsampler = loaded_upsampler(settings.upsampler_file)
         if not any_method:
             upsampler.check_method(settings.method)
         backbone = self.backbone(settings, progress)
@@ -224,8 +202,7 @@ class Session:
             SizeError: if the size is not understood, or does not fit into memory.
         """
         features = self.features(image, settings, progress)
-        choose = self._head_upsampler if for_head else self._upsampler
-        upsampler = choose(settings, features)
+        upsampler = self._upsampler(settings, features, for_head=for_head)
         field = self._field(image, settings, features, upsampler, progress)
         size = size or self.wanted_size(image, settings, progress)
         per_pixel = field.bytes_per_pixel(channels) + _VIEW_BYTES_PER_PIXEL if channels else 0.0
@@ -286,7 +263,7 @@ class Session:
         if self.backbone(settings, progress).has_head:
             return settings
         chosen = settings.upsampler
-        if settings.upsampler_file and not self._loaded_upsampler(settings.upsampler_file).universal:
+        if settings.upsampler_file and not loaded_upsampler(settings.upsampler_file).universal:
             chosen = None
         return ViewSettings(backbone=CLASSIFIER, method=settings.method, upsampler=chosen, fit=settings.fit)
 
@@ -297,24 +274,6 @@ class Session:
             _map_key(image, settings.with_(layer=None)),
             lambda: backbone.logits(image, size=settings.input_size, progress=progress),
         )
-
-    def _head_upsampler(self, settings: ViewSettings, features: FeatureMap) -> Upsampler | None:
-        """The weights for features that a head reads.
-
-        Of joint bilateral weights that expect normalised features, or features of another layer, only the stages are used; other
-        methods are untrained then.
-        """
-        upsampler = self._upsampler(settings, features)
-        if upsampler is None:
-            return None
-        try:
-            upsampler.check_fits(settings.backbone, features.layer, features.channels)
-            fits = upsampler.norm is None
-        except UpsamplerError:
-            fits = False
-        if fits:
-            return upsampler
-        return upsampler.stages_alone() if upsampler.method == "jbu" else None
 
 
 _VIEW_BYTES_PER_PIXEL = 3 * 4 + 3 + 3 * 4

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from featup_app.backbones.catalogue import DEFAULT_BACKBONE
+from featup_app.fields.registry import CLASSICAL
 from featup_app.lenses.look import UpsamplerFacts
-
-CLASSICAL = "classical"
-"""Choice of untrained weights for the joint bilateral upsampler."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,8 @@ class ViewSettings:
         method: upsampling method.
         output_size: size of the upsampled maps (grammar of ``sizes``).
         weights_file: local checkpoint for the backbone, instead of its own weights.
-        upsampler: file with weights for joint bilateral upsampling, or "classical"; None for the bundled ones. Other methods
-            take no notice of it.
+        upsampler: file with weights, or "classical" for joint bilateral upsampling without any; None for the bundled ones.
+            Methods for which the file is not use their bundled ones.
         fit: for the method ``implicit``, the number of a fit that the session keeps; None fits anew.
         fit_latest: show the latest state of that fit, instead of its best one.
     """

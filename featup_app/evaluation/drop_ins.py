@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featup_app.base.errors import EvaluationError
-from featup_app.evaluation.methods import CLASSICAL, MethodChoice
+from featup_app.evaluation.methods import MethodChoice
+from featup_app.fields import CLASSICAL
 from featup_app.fields.guidance import IMAGENET_MEAN, IMAGENET_STD
 from featup_app.fields.jbu_stack import JBUStack
 from featup_app.fields.window_kernels import LearnedKernel

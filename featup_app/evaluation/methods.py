@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from featup_app.base.errors import EvaluationError, UpsamplerError
 from featup_app.base.progress import Progress, silent
-from featup_app.fields import METHODS, find_method, upsample
+from featup_app.fields import CLASSICAL, METHODS, find_method, upsample
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap
     from featup_app.fields import FeatureField, Upsampler
 
-CLASSICAL = "classical"
 BASELINE = "bilinear"
 """Differences are told to this method."""
 
@@ -68,28 +67,20 @@ class MethodChoice:
             UpsamplerError: if the weights cannot be read or do not fit.
         """
         entry = find_method(self.method)
-        if self.upsampler == CLASSICAL:
-            return self._plain({"kernel": CLASSICAL})
-        from featup_app.training import default_upsampler, load_upsampler
+        from featup_app.fields.weights import choose
 
+        names = backbone, layer, channels
         if entry.takes_fit:
-            return self._fitted(default_upsampler(backbone, layer, channels))
+            return self._fitted(choose("jbu", names))
         if not entry.takes_weights:
             return self._plain({})
-        weights = (
-            load_upsampler(self.upsampler)
-            if self.upsampler is not None
-            else default_upsampler(backbone, layer, channels, method=self.method)
-        )
-        if weights is None and "kernel" in entry.options:
+        # Weights of other methods, of which a head cannot use the stages, are refused instead of left out.
+        weights = choose(self.method, names, upsampler=self.upsampler, for_head=for_head and entry.has_classical)
+        if weights is None and entry.has_classical:
             return self._plain({"kernel": CLASSICAL})
         if weights is None:
             plain = self._plain({})
             return dataclasses.replace(plain, identity={**plain.identity, "weights": "untrained"})
-        weights.check_method(self.method)
-        if for_head and "kernel" in entry.options:
-            weights = _for_any_features(weights, backbone, layer, channels)
-        weights.check_fits(backbone, layer, channels)
         prepared = PreparedMethod(
             self.label,
             self.method,
@@ -122,15 +113,6 @@ class MethodChoice:
     def _plain(self, options: dict[str, Any]) -> PreparedMethod:
         options = {**options, **dict(self.options)}
         return PreparedMethod(self.label, self.method, options, {"method": self.method, **options})
-
-
-def _for_any_features(weights: Upsampler, backbone: str, layer: str, channels: int) -> Upsampler:
-    """The weights as they may upsample the features that a head reads: their stages alone, unless all of them fits."""
-    try:
-        weights.check_fits(backbone, layer, channels)
-    except UpsamplerError:
-        return weights.stages_alone()
-    return weights if weights.norm is None else weights.stages_alone()
 
 
 @dataclass(frozen=True)
@@ -216,9 +198,9 @@ def _choice(part: str, upsampler: str | None) -> MethodChoice:
         )
     if given and not weights:
         raise EvaluationError(f'"{part}" names no weights; write {name}=FILE, or jbu=classical.')
-    if weights == CLASSICAL and "kernel" not in entry.options:
+    if weights == CLASSICAL and not entry.has_classical:
         raise EvaluationError(f'The method "{name}" has no classical form; leave out "={weights}".')
-    chosen = weights or (upsampler if "kernel" in entry.options else None)
+    chosen = weights or (upsampler if entry.has_classical else None)
     if chosen is not None and chosen != CLASSICAL and not Path(chosen).is_file():
         raise EvaluationError(f'There is no file "{chosen}" with weights for {name}; check the name and the folder.')
     return MethodChoice(part, name, chosen, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from featup_app.base.lazily import lazy_names
-from featup_app.fields.registry import METHODS, Method, find_method, upsample
+from featup_app.fields.registry import CLASSICAL, METHODS, Method, find_method, upsample
 
 if TYPE_CHECKING:
     from featup_app.fields.bilinear import BilinearField
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from featup_app.fields.resize_conv import ResizeConvNetwork
     from featup_app.fields.sapa import SapaNetwork
     from featup_app.fields.upsampler import Upsampler
-    from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
+    from featup_app.fields.upsampler_files import load_upsampler
+    from featup_app.fields.weights import default_upsampler
 
 __all__ = [
+    "CLASSICAL",
     "METHODS",
     "BilinearField",
     "CarafeNetwork",
@@ -49,7 +51,7 @@ __getattr__ = lazy_names(
         "ResizeConvNetwork": "resize_conv",
         "SapaNetwork": "sapa",
         "Upsampler": "upsampler",
-        "default_upsampler": "upsampler_files",
+        "default_upsampler": "weights",
         "load_upsampler": "upsampler_files",
     },
 )

@@ -16,9 +16,9 @@ from featup_app.fields.doublings import Landing, Span, level_size, levels_for
 from featup_app.fields.field import LinearField
 from featup_app.fields.guidance import Guidance
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
+from featup_app.fields.registry import CLASSICAL
 from featup_app.fields.restoration import Restoration
-from featup_app.fields.upsampler import Upsampler
-from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
+from featup_app.fields.weights import choose
 from featup_app.fields.window_kernels import BilateralKernel, WindowKernel, strips
 from featup_app.images import Image
 from featup_app.ops.doubling import KERNEL_SIZE, RADIUS, Place, coarse_span, guided_double
@@ -105,7 +105,7 @@ class JBUField(LinearField):
         """The untrained form: Gaussian on colour differences (widths as in :class:`BilateralKernel`)."""
         kernel = BilateralKernel(sigma_spatial=sigma_spatial, sigma_range=sigma_range)
         settings: dict[str, object] = {
-            "kernel": "classical",
+            "kernel": CLASSICAL,
             "sigma_spatial": sigma_spatial,
             "sigma_range": sigma_range,
         }
@@ -261,7 +261,7 @@ def make_field(features: FeatureMap, image: Image, options: Mapping[str, Any], p
         image: the picture that guides.
         options: ``upsampler`` (a loaded :class:`Upsampler` or the path of its file), or ``stack`` (a bare :class:`JBUStack`),
             or ``kernel="classical"`` for the untrained form, perhaps with ``sigma_spatial`` and ``sigma_range``. With none
-            of them, :func:`default_upsampler` decides.
+            of them, :func:`~featup_app.fields.weights.choose` decides.
         progress: not called; the weights are made when a size is asked for.
 
     Raises:
@@ -271,9 +271,9 @@ def make_field(features: FeatureMap, image: Image, options: Mapping[str, Any], p
     forms = [name for name in ("upsampler", "stack", "kernel") if name in options] or list(widths)[:1]
     if len(forms) > 1:
         raise UpsamplerError(f'The options "{forms[0]}" and "{forms[1]}" of jbu exclude each other; give one of them.')
-    if options.get("kernel", "classical") != "classical":
+    if options.get("kernel", CLASSICAL) != CLASSICAL:
         raise UpsamplerError(
-            f'The option "kernel" of jbu is "{options["kernel"]}"; the only one to choose is "classical".'
+            f'The option "kernel" of jbu is "{options["kernel"]}"; the only one to choose is "{CLASSICAL}".'
         )
     if widths and forms[0] in ("upsampler", "stack"):
         raise UpsamplerError(f'Learned weights have widths of their own; leave out the option "{next(iter(widths))}".')
@@ -287,14 +287,9 @@ def make_field(features: FeatureMap, image: Image, options: Mapping[str, Any], p
             raise UpsamplerError(
                 f"The upsampler does not fit: {error}. Train or load one for this backbone."
             ) from error
-    names = features.backbone_name, features.layer, features.channels
-    upsampler = options.get("upsampler") if forms else default_upsampler(*names)
+    upsampler = choose("jbu", features, upsampler=options.get("upsampler"), trained=forms in ([], ["upsampler"]))
     if upsampler is None:
         return JBUField.classical(features, image, **widths)
-    if not isinstance(upsampler, Upsampler):
-        upsampler = load_upsampler(upsampler)
-    upsampler.check_method("jbu")
-    upsampler.check_fits(*names)
     return JBUField.learned(
         upsampler.normalised(features),
         image,

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from featup_app.base.errors import UpsamplerError
 from featup_app.features import FeatureMap
-from featup_app.fields.upsampler import Upsampler
-from featup_app.fields.upsampler_files import default_upsampler, load_upsampler
+from featup_app.fields.weights import choose
 
 STAGES = 4
 """Doublings that are learned: sixteen times the grid, as in FeatUp."""
@@ -115,16 +114,11 @@ def choose_network(kind: type[Network], features: FeatureMap, options: Mapping[s
         raise UpsamplerError(
             f'The option "upsampler" of {kind.method} names trained weights; leave it out, or "trained=False".'
         )
-    names = features.backbone_name, features.layer, features.channels
+    upsampler = choose(kind.method, features, upsampler=given, trained=trained)
     device = features.data.device
-    if given is None:
-        given = default_upsampler(*names, method=kind.method) if trained else None
-    if given is None:
+    if upsampler is None:
         settings: dict[str, object] = {"weights": "untrained: as bilinear interpolation, from which training starts"}
         return Chosen(untrained(kind, features.channels).to(device), features, settings)
-    upsampler = given if isinstance(given, Upsampler) else load_upsampler(given)
-    upsampler.check_method(kind.method)
-    upsampler.check_fits(*names)
     network = cast(Network, upsampler.on(device))
     return Chosen(network, upsampler.normalised(features), {"upsampler": upsampler.facts()})
 

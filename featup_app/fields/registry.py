@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from featup_app.images import Image
 
 
+CLASSICAL = "classical"
+"""In the place of a file with weights: the untrained form of joint bilateral upsampling."""
+
+
 @dataclass(frozen=True)
 class Method:
     """An upsampling method as a menu shows it.
@@ -31,7 +35,7 @@ class Method:
         runs_backbone: whether it needs features of other pictures than the whole one, so that a map without its backbone, such
             as one that was read from a file, cannot be upsampled by it.
         fitted: whether something is fitted to each image, which takes seconds to minutes.
-        module: that makes its fields; the one of this room with the method's name if empty.
+        module: that makes its fields, by its full name; the one of this room with the method's name if not given.
     """
 
     name: str
@@ -42,10 +46,19 @@ class Method:
     fitted: bool = False
     module: str = ""
 
+    def __post_init__(self) -> None:
+        if not self.module:
+            object.__setattr__(self, "module", f"featup_app.fields.{self.name}")
+
     @property
     def takes_weights(self) -> bool:
         """Whether it uses trained weights, which a person may choose: then one of its options is ``upsampler``."""
         return "upsampler" in self.options
+
+    @property
+    def has_classical(self) -> bool:
+        """Whether its untrained form is a method of its own, called :data:`CLASSICAL`: then one of its options is ``kernel``."""
+        return "kernel" in self.options
 
     @property
     def takes_fit(self) -> bool:
@@ -188,6 +201,6 @@ def upsample(
             f'The features of "{features.image.name}" come without the backbone that made them, and {entry.title} has to run '
             "it again; extract them from the image, or choose another method."
         )
-    module = import_module(entry.module or f"featup_app.fields.{entry.name}")
+    module = import_module(entry.module)
     given = {name: value for name, value in options.items() if value is not None}
     return cast("FeatureField", module.make_field(features, image, given, progress))

@@ -1,4 +1,4 @@
-"""Reading upsampler weights: published FeatUp checkpoints, this program's files, plain state dicts; and the bundled ones.
+"""Reading upsampler weights: published FeatUp checkpoints, this program's files, plain state dicts.
 
 Published checkpoints and plain state dicts are joint bilateral stacks. This program's files say which method they are for; the
 method's module names the class of its networks as ``NETWORK``.
@@ -6,10 +6,7 @@ method's module names the class of its networks as ``NETWORK``.
 
 from __future__ import annotations
 
-import functools
 import json
-import os
-import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +18,6 @@ from torch import nn
 
 from featup_app.backbones.weights import State, file_sha256, read_content
 from featup_app.base.errors import BackboneError, UpsamplerError
-from featup_app.base.resources import resource
 from featup_app.fields.registry import find_method
 from featup_app.fields.restoration import Restoration
 from featup_app.fields.upsampler import Norm, Upsampler
@@ -38,7 +34,6 @@ RESTORATION_KEYS = ("restoration.weight", "restoration.positional")
 _PUBLISHED_NORM = "model.1."
 """In the published checkpoints the norm follows the backbone: ``model = Sequential(backbone, ChannelNorm)``."""
 
-UNIVERSAL = "universal"
 JBU = "jbu"
 
 
@@ -51,7 +46,7 @@ def network_class(method: str) -> type[nn.Module]:
     entry = find_method(method)
     if not entry.takes_weights:
         raise UpsamplerError(f"{entry.title} has no weights; choose a method that is trained, such as jbu.")
-    return cast("type[nn.Module]", import_module(f"featup_app.fields.{method}").NETWORK)
+    return cast("type[nn.Module]", import_module(entry.module).NETWORK)
 
 
 def load_upsampler(path: str | Path) -> Upsampler:
@@ -132,43 +127,6 @@ def tensors_of(
     if norm is not None:
         tensors.update(zip(NORM_KEYS, norm, strict=True))
     return tensors
-
-
-def default_upsampler(
-    backbone_name: str | None, layer_name: str | None, channels: int, *, method: str = JBU
-) -> Upsampler | None:
-    """The bundled weights of a method for the features of a layer: those trained for it, else universal ones, else None.
-
-    Where it is None the method's untrained form is used. Files are read once.
-
-    Raises:
-        UpsamplerError: if a bundled file is damaged.
-    """
-    names = [] if backbone_name is None else [f"{backbone_name}-{layer_name}".replace(" ", "-"), backbone_name]
-    for name in names:
-        own = _bundled(method, name) if re.fullmatch(r"[\w.-]+", name) else None
-        if own is not None:
-            try:
-                own.check_fits(backbone_name, layer_name, channels)
-            except UpsamplerError:
-                pass  # trained for another layer
-            else:
-                return own
-    return _bundled(method, UNIVERSAL)
-
-
-def _bundled(method: str, name: str) -> Upsampler | None:
-    try:
-        path = resource("weights", f"{method}-{name}.safetensors")
-    except FileNotFoundError:
-        return None
-    state = path.stat()
-    return _read_once(path, state.st_mtime_ns, state.st_size)
-
-
-@functools.lru_cache(maxsize=16)
-def _read_once(path: Path, modified: int, size: int) -> Upsampler:
-    return load_upsampler(path)
 
 
 # -- parts of a file -----------------------------------------------------------------------------------------------------
@@ -342,12 +300,3 @@ def _provenance(content: Any, metadata: Mapping[str, str], path: Path) -> dict[s
     if isinstance(content.get("global_step"), int):
         facts["steps"] = content["global_step"]
     return facts
-
-
-def file_state(path: str) -> tuple[str, int, int]:
-    """What tells a file from its earlier versions: path, time of its last change in nanoseconds, bytes; -1 if not there."""
-    try:
-        found = os.stat(os.path.expanduser(path))
-    except OSError:
-        return path, -1, -1
-    return path, found.st_mtime_ns, found.st_size

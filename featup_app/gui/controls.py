@@ -10,8 +10,8 @@ from PySide6.QtGui import QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
 
 from featup_app.backbones import BackboneInfo
-from featup_app.engine.views import CLASSICAL, BackboneFacts, UpsamplerFacts, ViewSettings
-from featup_app.fields import METHODS, find_method
+from featup_app.engine.views import BackboneFacts, UpsamplerFacts, ViewSettings
+from featup_app.fields import CLASSICAL, METHODS, find_method
 from featup_app.gui import style
 
 INPUT_SIZES = ("224", "336", "448", "560", "672", "image")

@@ -21,11 +21,11 @@ from featup_app.fields.upsampler_files import (
     JBU,
     PREFIX,
     PROVENANCE,
-    default_upsampler,
     load_upsampler,
     network_class,
     tensors_of,
 )
+from featup_app.fields.weights import default_upsampler
 from featup_app.training.resume_files import replace_or_tell
 
 __all__ = ["Upsampler", "default_upsampler", "load_upsampler", "save_upsampler"]

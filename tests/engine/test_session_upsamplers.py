@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from weights_fixtures import bundled_folder
 
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.resources import resource
@@ -15,7 +16,7 @@ from featup_app.engine.exporting import ExportOptions, export_image
 from featup_app.engine.session import CLASSIFIER, Session
 from featup_app.engine.views import ViewSettings, upsampler_facts
 from featup_app.export import load_export
-from featup_app.fields import JBUStack, upsample, upsampler_files
+from featup_app.fields import JBUStack, upsample
 from featup_app.fields.carafe import CarafeNetwork
 from featup_app.fields.network import untrained
 from featup_app.fields.resize_conv import ResizeConvNetwork
@@ -42,17 +43,7 @@ def session() -> Session:
 @pytest.fixture(autouse=True)
 def resources(tmp_path, monkeypatch) -> Path:
     """A folder of bundled upsamplers of this test's own, empty."""
-    folder = tmp_path / "resources"
-    folder.mkdir()
-
-    def find(*parts: str) -> Path:
-        path = folder / parts[-1]
-        if not path.exists():
-            raise FileNotFoundError(path)
-        return path
-
-    monkeypatch.setattr(upsampler_files, "resource", find)
-    return folder
+    return bundled_folder(tmp_path / "resources", monkeypatch)
 
 
 def write(path: Path, channels: int | None = 384, *, norm: bool = False, seed: int = 0, **provenance: object) -> str:

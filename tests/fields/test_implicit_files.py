@@ -75,7 +75,7 @@ def test_a_file_holds_the_weights_that_its_fit_started_from(tmp_path, monkeypatc
     assert bool(weights.restoration.positional.any())
     path = tmp_path / "fit.safetensors"
     save_fit(field, path)
-    monkeypatch.setattr(start, "default_upsampler", lambda *names: pytest.fail("the file has them"))
+    monkeypatch.setattr(start, "choose", lambda *names: pytest.fail("the file has them"))
     again = load_fit(path, features)
     assert torch.equal(again.features(size=SIZE), field.features(size=SIZE))
     assert again.start.weights.facts() == {**weights.facts(), "file": path.name}

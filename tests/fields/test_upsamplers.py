@@ -13,11 +13,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from weights_fixtures import bundled_folder
 
 import featup_app
 from featup_app.base.errors import UpsamplerError
 from featup_app.features import FeatureMap, Geometry
-from featup_app.fields import JBUStack, Upsampler, default_upsampler, upsample, upsampler_files
+from featup_app.fields import JBUStack, Upsampler, default_upsampler, upsample
 from featup_app.images import image_from_array
 from featup_app.training import load_upsampler, save_upsampler
 
@@ -303,17 +304,7 @@ def test_what_is_no_file_of_weights_gets_one_sentence(tmp_path):
 @pytest.fixture
 def resources(tmp_path, monkeypatch):
     """A folder of bundled weights of this test's own, empty."""
-    folder = tmp_path / "resources"
-    folder.mkdir()
-
-    def find(*parts: str) -> Path:
-        path = folder / parts[-1]
-        if not path.exists():
-            raise FileNotFoundError(path)
-        return path
-
-    monkeypatch.setattr(upsampler_files, "resource", find)
-    return folder
+    return bundled_folder(tmp_path / "resources", monkeypatch)
 
 
 def test_the_field_is_the_published_module_on_normalised_features(tmp_path):
@@ -414,7 +405,7 @@ def test_bundled_files_are_read_once_and_again_when_they_change(resources, monke
         reads.append(path)
         return load_upsampler(path)
 
-    monkeypatch.setattr(upsampler_files, "load_upsampler", counted)
+    monkeypatch.setattr("featup_app.fields.weights.load_upsampler", counted)
     path = resources / "jbu-universal.safetensors"
     save_upsampler(path, make_stack(corrected=False), provenance={"channels": None})
     first = default_upsampler("tiny", "block 1", 4)

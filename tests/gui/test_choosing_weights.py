@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PySide6.QtWidgets import QFileDialog
+from weights_fixtures import bundled_folder
 
-from featup_app.fields import JBUStack, upsampler_files
+from featup_app.fields import JBUStack
 from featup_app.gui.controls import LOAD_UPSAMPLER
 from featup_app.images import sample_images
 from featup_app.training import save_upsampler
@@ -28,11 +29,7 @@ OWN = {
 @pytest.fixture(autouse=True)
 def nothing_bundled(tmp_path, monkeypatch):
     """The built-in weights of these tests are the classical ones, whatever comes with the program."""
-
-    def find(*parts: str) -> Path:
-        raise FileNotFoundError(parts[-1])
-
-    monkeypatch.setattr(upsampler_files, "resource", find)
+    bundled_folder(tmp_path / "resources", monkeypatch)
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from featup_app.fields.field import FeatureField
 from featup_app.fields.implicit.recipe import FitRecipe
 from featup_app.fields.restoration import Restoration
 from featup_app.fields.upsampler import Upsampler
-from featup_app.fields.upsampler_files import default_upsampler, tensors_of, upsampler_of
+from featup_app.fields.upsampler_files import tensors_of, upsampler_of
+from featup_app.fields.weights import choose, options_for
 from featup_app.images import Image
 
 _TENSORS = "start."
@@ -43,8 +44,7 @@ class Start:
     def with_weights(cls, recipe: FitRecipe, features: FeatureMap, image: Image, weights: Upsampler | None) -> Start:
         """The start with these weights; without any, joint bilateral upsampling is the classical one."""
         if recipe.start == "jbu":
-            options = {"kernel": "classical"} if weights is None else {"upsampler": weights}
-            return cls(jbu.make_field(features, image, options), weights)
+            return cls(jbu.make_field(features, image, options_for("jbu", weights)), weights)
         return cls(BilinearField(features) if recipe.start == "bilinear" else None)
 
     @classmethod
@@ -86,7 +86,7 @@ class Start:
 
 def bundled_weights(features: FeatureMap) -> Upsampler | None:
     """The bundled joint bilateral upsampler for these features; None if there is none."""
-    return default_upsampler(features.backbone_name, features.layer, features.channels)
+    return choose("jbu", features)
 
 
 def placeless(recipe: FitRecipe, features: FeatureMap) -> Restoration:
