@@ -107,6 +107,16 @@ class Image:
         """Height and width in pixels."""
         return int(self.pixels.shape[0]), int(self.pixels.shape[1])
 
+    @property
+    def is_sample(self) -> bool:
+        """Whether the picture ships with the program."""
+        return self.path is not None and self.path.resolve().parent == resource("images").resolve()
+
+    @property
+    def own_folder(self) -> Path | None:
+        """The folder of the person's own picture file; None for a sample, and if there is no file."""
+        return None if self.path is None or self.is_sample else self.path.parent
+
 
 def load_image(path: str | Path) -> Image:
     """Open a picture file: any bit depth, colour model and orientation, the first frame if there are several.

@@ -486,6 +486,19 @@ def test_the_sample_photos_open_without_a_note():
         assert path.stat().st_size < 150_000
 
 
+def test_a_folder_of_ones_own_may_have_any_name(tmp_path):
+    sample = images.sample_images()[0]
+    own = tmp_path / "resources" / "images" / "cat.jpg"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(sample.read_bytes())
+    assert load_image(sample).is_sample
+    assert load_image(sample).own_folder is None
+    assert not load_image(own).is_sample
+    assert load_image(own).own_folder == own.parent
+    assert not image_from_array(RGB).is_sample
+    assert image_from_array(RGB).own_folder is None
+
+
 def test_suffixes_are_lower_case_and_unique():
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in images.IMAGE_SUFFIXES)
     assert len(set(images.IMAGE_SUFFIXES)) == len(images.IMAGE_SUFFIXES)

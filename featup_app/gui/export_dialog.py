@@ -77,12 +77,7 @@ class ExportDialog(QDialog):
             box.toggled.connect(self._update)
             column.addWidget(box)
 
-        own = (
-            studio.image.path.parent
-            if studio.image.path and "resources" not in studio.image.path.parts
-            else Path.home()
-        )
-        self.folder_edit = QLineEdit(preferences.export_folder or str(own))
+        self.folder_edit = QLineEdit(preferences.export_folder or str(studio.image.own_folder or Path.home()))
         self.folder_edit.setAccessibleName("Folder")
         self.folder_edit.setToolTip("Where the files go; the folder is made if there is none")
         browse = QPushButton("Browse…")

@@ -252,7 +252,7 @@ class MainWindow(QMainWindow):
             tab.show_image(image)
         self.inspector.facts.show_image(image)
         self.setWindowTitle(f"{image.name} – FeatUp")
-        if image.path is not None and "resources" not in image.path.parts:
+        if image.path is not None and not image.is_sample:
             self.preferences.add_recent(image.path)
 
     # -- answers ---------------------------------------------------------------------------------------------------

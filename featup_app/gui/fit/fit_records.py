@@ -96,7 +96,7 @@ def may_lose(parent: QWidget, records: Iterable[FitRecord]) -> bool:
 
 def ask_where_to_save(parent: QWidget, image: Image) -> Path | None:
     """The dialog for saving a fit of an image; None if it is left without a choice."""
-    proposed = _folder(image) / f"{Path(image.name).stem}-implicit.safetensors"
+    proposed = (image.own_folder or Path.home()) / f"{Path(image.name).stem}-implicit.safetensors"
     path, _ = QFileDialog.getSaveFileName(parent, "Save fit", str(proposed), FIT_PATTERN)
     if not path:
         return None
@@ -105,11 +105,5 @@ def ask_where_to_save(parent: QWidget, image: Image) -> Path | None:
 
 def ask_which_to_open(parent: QWidget, image: Image) -> Path | None:
     """The dialog for opening a fit of an image; None if it is left without a choice."""
-    path, _ = QFileDialog.getOpenFileName(parent, "Open fit", str(_folder(image)), FIT_PATTERN)
+    path, _ = QFileDialog.getOpenFileName(parent, "Open fit", str(image.own_folder or Path.home()), FIT_PATTERN)
     return Path(path) if path else None
-
-
-def _folder(image: Image) -> Path:
-    """Of the image, unless it came with the program."""
-    own = image.path is not None and "resources" not in image.path.parts
-    return image.path.parent if own and image.path is not None else Path.home()

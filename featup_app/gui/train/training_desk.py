@@ -87,8 +87,7 @@ class TrainingDesk(JobSignals):
             self._notify("information", "A training is under way; stop it before you start another.")
             return
         image = self._studio.image
-        own = image is not None and image.path is not None and "resources" not in image.path.parts
-        folder = str(image.path.parent) if own else ""
+        folder = str(image.own_folder or "") if image is not None else ""
         dialog = TrainingDialog(self._window, self._studio.settings, folder)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.survey_asked.connect(self._look)
