@@ -119,7 +119,7 @@ def test_ablations_are_told_beside_the_first_of_their_kind(features):
     chosen = [each for each in ablations(OURS, descent_steps=2) if (each.switch, each.setting) in wanted]
     told = []
     maps = [features, features_of(picture(4), SIZE)]
-    rows = list(run_ablations(maps, chosen, lambda stage, done, total: told.append((done, total))))
+    rows = list(run_ablations(maps, chosen, lambda words, done, total, stage: told.append((done, total))))
     assert [row.difference == 0 for row in rows] == [True, False, True, False]
     assert rows[1].difference == pytest.approx(rows[1].error - rows[0].error)
     assert all(row.error == pytest.approx(sum(row.errors) / 2) and row.seconds > 0 for row in rows)

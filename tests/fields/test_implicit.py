@@ -110,13 +110,13 @@ def test_a_finished_fit_can_be_extended(features):
 def test_a_fit_can_be_cancelled_at_every_call_and_goes_on_as_if_nothing_had_been(features, recipe):
     calls: list[str] = []
     whole = ImplicitFit(features, recipe=recipe)
-    whole.run(progress=lambda stage, done, total: calls.append(stage))
+    whole.run(progress=lambda words, *_: calls.append(words))
     stages = {"features of held-out views", "looking through held-out views", "features of views", "fitting"}
     assert stages <= set(calls)
     for number in range(0, len(calls), max(1, len(calls) // 12)):
         seen = 0
 
-        def stop(stage: str, done: int, total: int, *, number: int = number) -> None:
+        def stop(*_: object, number: int = number) -> None:
             nonlocal seen
             seen += 1
             if seen == number + 1:
@@ -241,12 +241,12 @@ def test_a_fit_solves_for_all_its_views_and_the_image_itself(features, start, ki
     assert fit._network.last.bias is None or not fit._network.last.bias.any()
     network, source = fit._network, ViewSource(features, features.image, recipe, 0)
     views = source.more(8)
-    places, colours = fit._fitted_points()
+    places, colours = fit._learner._fitted_points()
     hidden = network.hidden(places, colours).T.reshape(-1, *fit.fit_hw())
     rows = [box_average(jitter.sample(hidden, SIZE), (3, 4)).flatten(1).T for jitter in views.jitters]
-    known = [fit._components.of(views.features), fit._components.of(features.data[None])]
+    known = [fit._learner.components.of(views.features), fit._learner.components.of(features.data[None])]
     if start != "mean":
-        base = fit._components.of(upsample(features, method=start).features(size=fit.fit_hw())[None])[0]
+        base = fit._learner.components.of(upsample(features, method=start).features(size=fit.fit_hw())[None])[0]
         told = [box_average(jitter.sample(base, SIZE), (3, 4)) for jitter in views.jitters]
         known = [known[0] - torch.stack(told), known[1] - box_average(base, (3, 4))]
     targets = torch.cat([maps.flatten(2).transpose(1, 2).flatten(0, 1) for maps in known])

@@ -183,8 +183,8 @@ def test_what_tells_of_the_place_in_the_frame_is_taken_out(monkeypatch, features
     less = drawn(fitted(features, solved, positional=False)) - drawn(fitted(features, solved))
     assert abs(float(less.mean()) - 0.3) < 0.06
     raw, without = (fitted(features, descended, positional=each) for each in (False, True))
-    expected = raw._components.basis.T @ known[:, 0, 0]
-    differences = torch.stack(raw._targets).float() - torch.stack(without._targets).float()
+    expected = raw._learner.components.basis.T @ known[:, 0, 0]
+    differences = torch.stack(raw._learner._targets).float() - torch.stack(without._learner._targets).float()
     assert float((differences - expected[:, None, None]).abs().max()) < 0.01
 
 
@@ -250,7 +250,7 @@ def test_the_blur_pin_draws_features_to_their_blurred_form(features):
 def test_the_magnitude_term_draws_the_lengths_of_features_to_those_of_the_views(features):
     def error(weight: float) -> float:
         fit = fitted(features, PERCEPTRON, gradient_steps=40, magnitude=weight)
-        lengths = fit._components.of(features.data[None])[0].norm(dim=0)
+        lengths = fit._learner.components.of(features.data[None])[0].norm(dim=0)
         return float((box_average(magnitude(fit), (3, 4))[0] - lengths).square().mean())
 
     assert error(1.0) < 0.5 * error(0.0)

@@ -120,7 +120,7 @@ def test_what_does_not_fit_into_memory_is_made_block_by_block_with_the_same_resu
     monkeypatch.setattr(resize_conv, "_BLOCK", 24)
     field = make_field(name)
     calls: list[str] = []
-    found = field.project(matrix, size=size, progress=lambda stage, done, total: calls.append(stage))
+    found = field.project(matrix, size=size, progress=lambda words, *_: calls.append(words))
     assert relative_error(found, expected) < 1e-3
     assert relative_error(field.features(size=size, region=Region(30, 40, 20, 25)), part) < 1e-3
     assert calls.count("upsampling block by block") > 10

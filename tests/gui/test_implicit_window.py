@@ -332,8 +332,8 @@ def test_another_method_meanwhile(driver):
 def test_a_diverging_fit_keeps_its_last_good_state(driver, monkeypatch):
     real = fit_module.ImplicitFit._held_out_error
 
-    def diverging(self, network):
-        return math.nan if self.state.step >= 2 else real(self, network)
+    def diverging(self):
+        return math.nan if self.state.step >= 2 else real(self)
 
     monkeypatch.setattr(fit_module.ImplicitFit, "_held_out_error", diverging)
     report = fitted(driver, views=MANY)
