@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featup_app.base.errors import Cancelled, UpsamplerError
+from featup_app.base.peak_memory import release_free_memory
 from featup_app.base.progress import Progress, Stage, silent
 from featup_app.base.words import human_bytes
 from featup_app.engine.views import ViewSettings
@@ -208,7 +209,8 @@ class Fits:
 
     def forget(self, number: int) -> None:
         """Give a fit up; nothing of it is left."""
-        self._kept.pop(number, None)
+        if self._kept.pop(number, None) is not None:
+            release_free_memory()
 
     def __contains__(self, number: int) -> bool:
         return number in self._kept
