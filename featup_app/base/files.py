@@ -9,6 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from featup_app.base.errors import FeatUpError
+
+PROVENANCE = "provenance"
+"""Key of the JSON text about its origin in files that have room for it: in the metadata of safetensors, in archives of NumPy."""
+
 _numbers = itertools.count(1)
 
 
@@ -25,6 +30,14 @@ def replace_file(path: Path, content: bytes) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def replace_or_raise(path: Path, content: bytes, error: type[FeatUpError]) -> None:
+    """:func:`replace_file`, whose failure is an error of this type with a sentence for a person."""
+    try:
+        replace_file(path, content)
+    except OSError as failure:
+        raise error(f'Cannot write "{path}": {reason_of(failure)}; choose another name or folder.') from failure
 
 
 def reason_of(error: OSError) -> str:

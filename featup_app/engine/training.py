@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from featup_app.images import Image
     from featup_app.training import TrainingResult, TrainingState
 
-UNIVERSAL = (DEFAULT_BACKBONE, CLASSIFIER)
+UNIVERSAL_BACKBONES = (DEFAULT_BACKBONE, CLASSIFIER)
 """The bundled backbones, which a universal upsampler learns from."""
 
 DETAIL_RESTORED = (

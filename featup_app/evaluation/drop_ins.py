@@ -15,6 +15,7 @@ from featup_app.evaluation.methods import MethodChoice
 from featup_app.fields import CLASSICAL
 from featup_app.fields.guidance import IMAGENET_MEAN, IMAGENET_STD
 from featup_app.fields.jbu_stack import JBUStack
+from featup_app.fields.registry import STAGES
 from featup_app.fields.window_kernels import LearnedKernel
 from featup_app.ops.doubling import RADIUS
 from featup_app.training import chain
@@ -126,7 +127,7 @@ def _guided(choice: MethodChoice, channels: int) -> GuidedUpsampling:
     stack = JBUStack(channels)
     start_classical(stack)
     if choice.upsampler is not None:
-        from featup_app.training import load_upsampler
+        from featup_app.fields import load_upsampler
 
         weights = load_upsampler(choice.upsampler)
         if not isinstance(weights.stack, JBUStack):
@@ -146,7 +147,7 @@ def trained_parameters(module: nn.Module) -> int:
 def _levels(guidance: Tensor) -> list[Tensor]:
     """The guidance of each doubling, coarsest first, padded as the windows need."""
     levels = [guidance]
-    for _ in range(chain.LEVELS - 1):
+    for _ in range(STAGES - 1):
         levels.insert(0, F.avg_pool2d(levels[0], 2))
     return [F.pad(level, (RADIUS,) * 4, mode="reflect") for level in levels]
 

@@ -14,11 +14,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from featup_app.base.files import PROVENANCE
 from featup_app.base.progress import Progress, silent
 
 FEATURES = "features"
-PROVENANCE = "provenance"
-"""Names of the two entries of an export."""
+"""Name of the entry with the array; the other one is called :data:`~featup_app.base.files.PROVENANCE`."""
 
 _BLOCK = 1 << 22
 _DATE_1980 = 0x21

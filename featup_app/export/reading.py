@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featup_app.base.errors import ExportError
-from featup_app.export.containers import FEATURES, PROVENANCE
+from featup_app.base.files import PROVENANCE
+from featup_app.export.containers import FEATURES
 from featup_app.export.feature_files import json_beside, read_json
 from featup_app.export.provenance import SCHEMA, VERSION
 

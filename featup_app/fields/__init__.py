@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from featup_app.fields.resize_conv import ResizeConvNetwork
     from featup_app.fields.sapa import SapaNetwork
     from featup_app.fields.upsampler import Upsampler
-    from featup_app.fields.upsampler_files import load_upsampler
+    from featup_app.fields.upsampler_files import load_upsampler, save_upsampler
     from featup_app.fields.weights import default_upsampler
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "default_upsampler",
     "find_method",
     "load_upsampler",
+    "save_upsampler",
     "upsample",
 ]
 
@@ -53,5 +54,6 @@ __getattr__ = lazy_names(
         "Upsampler": "upsampler",
         "default_upsampler": "weights",
         "load_upsampler": "upsampler_files",
+        "save_upsampler": "upsampler_files",
     },
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap
-from featup_app.fields.network import STAGES, choose_network
+from featup_app.fields.network import choose_network
 from featup_app.fields.reassembly import (
     CARRIED,
     PHASES,
@@ -21,6 +21,7 @@ from featup_app.fields.reassembly import (
     ReassemblyNetwork,
     bilinear_logits,
 )
+from featup_app.fields.registry import STAGES
 from featup_app.images import Image
 
 ENCODER = 3

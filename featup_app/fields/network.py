@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from featup_app.base.errors import UpsamplerError
 from featup_app.features import FeatureMap
+from featup_app.fields.registry import STAGES
 from featup_app.fields.weights import choose
-
-STAGES = 4
-"""Doublings that are learned: sixteen times the grid, as in FeatUp."""
 
 
 class UpsamplerNetwork(nn.Module, ABC):

@@ -24,7 +24,8 @@ from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.doublings import Landing, Span, level_size, levels_for, padded
 from featup_app.fields.field import LinearField
 from featup_app.fields.guidance import Guidance
-from featup_app.fields.network import STAGES, UpsamplerNetwork
+from featup_app.fields.network import UpsamplerNetwork
+from featup_app.fields.registry import STAGES
 from featup_app.images import Image
 from featup_app.ops import window_sum
 from featup_app.ops.layout import empty_map, in_layout

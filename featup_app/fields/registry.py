@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from featup_app.images import Image
 
 
+STAGES = 4
+"""Doublings that trained upsamplers learn: sixteen times the grid, as in FeatUp."""
+
 CLASSICAL = "classical"
 """In the place of a file with weights: the untrained form of joint bilateral upsampling."""
 

@@ -14,7 +14,8 @@ from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.doublings import Landing, Span, level_size, padded
 from featup_app.fields.field import FeatureField, output_positions
 from featup_app.fields.guidance import Guidance
-from featup_app.fields.network import STAGES, UpsamplerNetwork, choose_network
+from featup_app.fields.network import UpsamplerNetwork, choose_network
+from featup_app.fields.registry import STAGES
 from featup_app.images import Image
 from featup_app.ops.resampling import bilinear
 

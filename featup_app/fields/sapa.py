@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap
-from featup_app.fields.network import STAGES, choose_network
+from featup_app.fields.network import choose_network
 from featup_app.fields.reassembly import (
     CARRIED,
     PHASES,
@@ -20,6 +20,7 @@ from featup_app.fields.reassembly import (
     ReassemblyNetwork,
     bilinear_logits,
 )
+from featup_app.fields.registry import STAGES
 from featup_app.images import Image
 from featup_app.ops import window_dot
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from featup_app.base.lazily import lazy_names
 
 if TYPE_CHECKING:
-    from featup_app.training.checkpoints import Upsampler, default_upsampler, load_upsampler, save_upsampler
     from featup_app.training.recipes import DEFAULT, PAPER, Rates, Recipe
     from featup_app.training.report import save_training
     from featup_app.training.train import train_upsampler
@@ -20,21 +19,13 @@ __all__ = [
     "Recipe",
     "TrainingResult",
     "TrainingState",
-    "Upsampler",
-    "default_upsampler",
-    "load_upsampler",
     "save_training",
-    "save_upsampler",
     "train_upsampler",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "Upsampler": "checkpoints",
-        "default_upsampler": "checkpoints",
-        "load_upsampler": "checkpoints",
-        "save_upsampler": "checkpoints",
         "DEFAULT": "recipes",
         "PAPER": "recipes",
         "Rates": "recipes",

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featup_app.fields.guidance import IMAGENET_MEAN, IMAGENET_STD
+from featup_app.fields.registry import STAGES
 from featup_app.fields.window_kernels import CORRECTION_WEIGHT, BilateralKernel, LearnedKernel
 from featup_app.ops import jbu_weights, window_sum
 from featup_app.ops.doubling import KERNEL_SIZE, RADIUS
 from featup_app.training.correction import corrected
 
-LEVELS = 4
-UPSAMPLING = 2**LEVELS
+UPSAMPLING = 2**STAGES
 PUBLISHED_TAPS = (0, 1, 4, 9, 16, 25, 36)
 """Taps of the window that the published CUDA operator gives a gradient: it takes the square of a block index as tap."""
 
@@ -46,7 +46,7 @@ def pyramid(guidance: Tensor, *, normalise: bool = True) -> tuple[Tensor, ...]:
         deviation = colours.new_tensor(IMAGENET_STD)[:, None, None]
         colours = (colours - mean) / deviation
     levels = [colours]
-    for _ in range(LEVELS - 1):
+    for _ in range(STAGES - 1):
         levels.insert(0, F.avg_pool2d(levels[0], 2))
     return tuple(F.pad(level, (RADIUS,) * 4, mode="reflect") for level in levels)
 

@@ -26,7 +26,7 @@ from featup_app.multiview import (
     sampled_views,
     total_variation,
 )
-from featup_app.training.chain import LEVELS
+from featup_app.training.chain import UPSAMPLING
 from featup_app.training.learners import make_learner
 from featup_app.training.recipes import Recipe
 
@@ -146,7 +146,7 @@ class Objective(nn.Module):
         channels = example.features.shape[1]
         if recipe.identity:
             low = torch.einsum("kc,bchw->bkhw", chosen, example.features)
-            error = (F.avg_pool2d(features, 2**LEVELS) - low).square().mean()
+            error = (F.avg_pool2d(features, UPSAMPLING) - low).square().mean()
             total = total + recipe.identity * error
         if recipe.total_variation:
             # Random directions of unit length keep their share of the squared length.

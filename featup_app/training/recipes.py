@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from featup_app.base.errors import UpsamplerError
-from featup_app.fields.registry import METHODS
+from featup_app.fields.registry import METHODS, STAGES
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,6 @@ class Recipe:
         """JSON-able; :func:`recipe_from_facts` reads it."""
         return dataclasses.asdict(self)
 
-
-STAGES = 4
 
 TRAINED = tuple(method.name for method in METHODS if method.takes_weights)
 """The methods that can be trained."""

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.files import replace_or_raise
 from featup_app.fields.registry import find_method
-from featup_app.training.checkpoints import save_upsampler
-from featup_app.training.resume_files import replace_or_tell
+from featup_app.fields.upsampler_files import save_upsampler
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -50,8 +51,8 @@ def save_training(result: TrainingResult, path: Path, *, data: str | None = None
     report = training_report(result, data=data)
     curve = path.with_suffix(".png")
     facts = path.with_suffix(".json")
-    replace_or_tell(curve, draw_curve(result))
-    replace_or_tell(facts, json.dumps(report, indent=2, sort_keys=True, allow_nan=False).encode())
+    replace_or_raise(curve, draw_curve(result), UpsamplerError)
+    replace_or_raise(facts, json.dumps(report, indent=2, sort_keys=True, allow_nan=False).encode(), UpsamplerError)
     provenance = {key: value for key, value in report.items() if key not in ("curve", "schema", "version")}
     weights = save_upsampler(
         path, result.stack, norm=result.norm, restoration=result.restoration, provenance=provenance

@@ -10,22 +10,10 @@ from typing import Any
 import torch
 
 from featup_app.base.errors import UpsamplerError
-from featup_app.base.files import reason_of, replace_file
+from featup_app.base.files import replace_or_raise
 
 SCHEMA = "featup-app/training"
 VERSION = 2
-
-
-def replace_or_tell(path: Path, content: bytes) -> None:
-    """Write a file in one step; an older one of that name is replaced.
-
-    Raises:
-        UpsamplerError: if it cannot be written.
-    """
-    try:
-        replace_file(path, content)
-    except OSError as error:
-        raise UpsamplerError(f'Cannot write "{path}": {reason_of(error)}; choose another name or folder.') from error
 
 
 def write_training(path: Path, state: dict[str, Any]) -> None:
@@ -39,7 +27,7 @@ def write_training(path: Path, state: dict[str, Any]) -> None:
     """
     content = io.BytesIO()
     torch.save({"schema": SCHEMA, "version": VERSION, **state}, content)
-    replace_or_tell(path, content.getvalue())
+    replace_or_raise(path, content.getvalue(), UpsamplerError)
 
 
 def read_training(path: Path, facts: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from PIL import Image as pillow
 from featup_app.backbones import load_backbone
 from featup_app.cli.main import run
 from featup_app.evaluation import labelled_images, load_frames
-from featup_app.fields import JBUStack
+from featup_app.fields import JBUStack, save_upsampler
 from featup_app.images import load_image, resized, sample_images
-from featup_app.training import save_upsampler
 
 SIZE = ("--size", "56x84")
 

@@ -11,9 +11,8 @@ import torch
 
 from featup_app.cli.main import run
 from featup_app.export import load_export
-from featup_app.fields import JBUStack
+from featup_app.fields import JBUStack, save_upsampler
 from featup_app.images import sample_images
-from featup_app.training import save_upsampler
 
 CAT, COFFEE, _ = sample_images()
 SMALL = ("--size", "112", "--output-size", "2x")

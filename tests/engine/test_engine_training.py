@@ -18,7 +18,7 @@ from featup_app.base.errors import Cancelled, UpsamplerError
 from featup_app.base.words import human_duration
 from featup_app.engine import training
 from featup_app.engine.training import TrainingControl, TrainingPlan, Workshop, proposed_output
-from featup_app.training import load_upsampler
+from featup_app.fields import load_upsampler
 
 IMAGES = 4
 _HELD = 1.5

@@ -11,10 +11,10 @@ from featup_app.base.resources import resource
 from featup_app.engine.scoring import HELD_OUT, Scorer
 from featup_app.engine.session import Session
 from featup_app.engine.views import ViewSettings
+from featup_app.fields import save_upsampler
 from featup_app.fields.network import untrained
 from featup_app.fields.resize_conv import ResizeConvNetwork
 from featup_app.images import image_from_array, load_image
-from featup_app.training import save_upsampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

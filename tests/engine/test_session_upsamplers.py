@@ -16,13 +16,12 @@ from featup_app.engine.exporting import ExportOptions, export_image
 from featup_app.engine.session import CLASSIFIER, Session
 from featup_app.engine.views import ViewSettings, upsampler_facts
 from featup_app.export import load_export
-from featup_app.fields import JBUStack, upsample
+from featup_app.fields import JBUStack, load_upsampler, save_upsampler, upsample
 from featup_app.fields.carafe import CarafeNetwork
 from featup_app.fields.network import untrained
 from featup_app.fields.resize_conv import ResizeConvNetwork
 from featup_app.images import Image, image_from_array, load_image
 from featup_app.lenses import CAMRequest, PCARequest
-from featup_app.training import load_upsampler, save_upsampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

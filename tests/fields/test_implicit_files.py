@@ -15,11 +15,12 @@ from training_fixtures import PatchBackbone, features_of, picture
 
 from featup_app.backbones import load_backbone
 from featup_app.base.errors import UpsamplerError
+from featup_app.base.files import PROVENANCE
 from featup_app.base.resources import resource
 from featup_app.features import FeatureMap
 from featup_app.fields import upsample
 from featup_app.fields.implicit import FitRecipe, ImplicitFit, load_fit, save_fit, start
-from featup_app.fields.implicit.files import PROVENANCE, read_fit_facts
+from featup_app.fields.implicit.files import read_fit_facts
 from featup_app.images import image_from_array, load_image
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,9 +13,9 @@ from training_fixtures import PatchBackbone, pictures
 
 from featup_app.base.errors import UpsamplerError
 from featup_app.features import Region
-from featup_app.fields import Upsampler, upsample
+from featup_app.fields import Upsampler, load_upsampler, save_upsampler, upsample
 from featup_app.fields.restoration import Restoration, at_grid, detail
-from featup_app.training import load_upsampler, save_training, save_upsampler, train_upsampler
+from featup_app.training import save_training, train_upsampler
 from featup_app.training.cache import Preparation, prepare_pictures
 from featup_app.training.chain import pyramid
 from featup_app.training.examples import TrainingSet

@@ -23,6 +23,7 @@ from featup_app.fields import (
     load_upsampler,
     reassembly,
     resize_conv,
+    save_upsampler,
     upsample,
 )
 from featup_app.fields.doublings import Span, padded
@@ -32,7 +33,7 @@ from featup_app.fields.reassembly import bilinear_logits, reassemble
 from featup_app.fields.upsampler_files import network_class
 from featup_app.images import image_from_array
 from featup_app.ops import window_dot
-from featup_app.training import DEFAULT, PAPER, save_training, save_upsampler, train_upsampler
+from featup_app.training import DEFAULT, PAPER, save_training, train_upsampler
 from featup_app.training.chain import pyramid
 from featup_app.training.learners import make_learner
 from featup_app.training.report import training_report

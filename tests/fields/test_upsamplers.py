@@ -18,9 +18,8 @@ from weights_fixtures import bundled_folder
 import featup_app
 from featup_app.base.errors import UpsamplerError
 from featup_app.features import FeatureMap, Geometry
-from featup_app.fields import JBUStack, Upsampler, default_upsampler, upsample
+from featup_app.fields import JBUStack, Upsampler, default_upsampler, load_upsampler, save_upsampler, upsample
 from featup_app.images import image_from_array
-from featup_app.training import load_upsampler, save_upsampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

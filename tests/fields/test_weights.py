@@ -11,11 +11,10 @@ from weights_fixtures import bundled_folder
 
 from featup_app.base.errors import UpsamplerError
 from featup_app.features import FeatureMap, Geometry
-from featup_app.fields import CLASSICAL, JBUStack, Upsampler, upsample
+from featup_app.fields import CLASSICAL, JBUStack, Upsampler, save_upsampler, upsample
 from featup_app.fields.resize_conv import ResizeConvNetwork
 from featup_app.fields.weights import Names, choose, loaded_upsampler, options_for
 from featup_app.images import image_from_array
-from featup_app.training import save_upsampler
 
 CHANNELS = 6
 TINY: Names = ("tiny", "block 1", CHANNELS)

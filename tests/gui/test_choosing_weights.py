@@ -11,10 +11,9 @@ import torch
 from PySide6.QtWidgets import QFileDialog
 from weights_fixtures import bundled_folder
 
-from featup_app.fields import JBUStack
+from featup_app.fields import JBUStack, save_upsampler
 from featup_app.gui.controls import LOAD_UPSAMPLER
 from featup_app.images import sample_images
-from featup_app.training import save_upsampler
 
 DINO = "dinov2-s14-imgfocus"
 OWN = {

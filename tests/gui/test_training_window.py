@@ -89,7 +89,7 @@ def test_the_dialog_begins_with_the_window_and_says_what_a_training_takes(driver
     assert "MB of disk" in told or "kB of disk" in told
     assert "15 minutes of training" in told
     dialog.features.setCurrentIndex(1)
-    assert dialog.plan().backbones == training.UNIVERSAL
+    assert dialog.plan().backbones == training.UNIVERSAL_BACKBONES
     assert dialog.plan().output.name.startswith("universal-")
     assert not dialog.seed.isVisible()
     dialog.more.click()
@@ -156,7 +156,7 @@ def test_a_training_runs_to_its_end_and_its_weights_can_be_used_at_once(driver, 
 def test_weights_for_another_backbone_bring_that_backbone(driver):
     plan = begin(driver, steps=2)
     wait_for_end(driver)
-    driver.studio.choose(driver.studio.settings.with_(backbone=training.UNIVERSAL[0], input_size="56"))
+    driver.studio.choose(driver.studio.settings.with_(backbone=training.UNIVERSAL_BACKBONES[0], input_size="56"))
     driver.wait_until_idle()
     driver.window.training.panel.use.click()
     driver.wait_for(lambda: driver.studio.settings.upsampler == str(plan.output))

@@ -12,7 +12,8 @@ from PIL import Image as pillow
 from training_fixtures import PatchBackbone, pictures
 
 from featup_app.base.errors import Cancelled, UpsamplerError
-from featup_app.training import load_upsampler, save_training, train_upsampler
+from featup_app.fields import load_upsampler
+from featup_app.training import save_training, train_upsampler
 from featup_app.training.cache import Preparation, prepare_pictures
 from featup_app.training.examples import TrainingSet
 from featup_app.training.held_out import relative_errors, split_held_out

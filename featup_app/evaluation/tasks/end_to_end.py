@@ -151,7 +151,7 @@ def _identity(choice: MethodChoice) -> Values:
     path = Path(choice.upsampler) if choice.upsampler else None
     if path is None or not path.is_file():
         return {"method": choice.method, "upsampler": choice.upsampler}
-    from featup_app.training import load_upsampler
+    from featup_app.fields import load_upsampler
 
     return {"method": choice.method, "upsampler": load_upsampler(path).facts()}
 

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from featup_app.base.errors import UpsamplerError
-from featup_app.base.files import plain_facts, reason_of, replace_file
+from featup_app.base.files import PROVENANCE, plain_facts, reason_of, replace_or_raise
 from featup_app.features import FeatureMap
 from featup_app.fields.implicit.implicit_field import ImplicitField, LearnedUncertainty
 from featup_app.fields.implicit.network import FourierNetwork, ImplicitNetwork, PerceptronNetwork
@@ -23,8 +23,6 @@ from featup_app.images import Image
 
 SCHEMA = "featup-app/implicit"
 VERSION = 1
-PROVENANCE = "provenance"
-"""Key of the JSON text in the metadata, as in exports."""
 
 _NETWORK = "network."
 
@@ -59,10 +57,7 @@ def save_fit(field: ImplicitField, path: Path) -> None:
     }
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     content = save(plain, {PROVENANCE: json.dumps(plain_facts(facts), sort_keys=True)})
-    try:
-        replace_file(path, content)
-    except OSError as error:
-        raise UpsamplerError(f'Cannot write "{path}": {reason_of(error)}; choose another name or folder.') from error
+    replace_or_raise(path, content, UpsamplerError)
 
 
 def read_fit_facts(path: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from PySide6.QtWidgets import (
 from featup_app.backbones import list_backbones
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.words import human_bytes, human_duration
-from featup_app.engine.training import CACHE_BUDGET, UNIVERSAL, TrainingPlan, TrainingSurvey, proposed_output
+from featup_app.engine.training import CACHE_BUDGET, UNIVERSAL_BACKBONES, TrainingPlan, TrainingSurvey, proposed_output
 from featup_app.engine.views import ViewSettings
 from featup_app.gui import style
 from featup_app.images import IMAGE_SUFFIXES
@@ -82,7 +82,7 @@ class TrainingDialog(QDialog):
         self.features.setAccessibleName("Features")
         self.features.setToolTip(_FEATURES_TIP)
         self.features.addItem(_features_title(settings), (settings.backbone,))
-        self.features.addItem("Universal: both bundled backbones", UNIVERSAL)
+        self.features.addItem("Universal: both bundled backbones", UNIVERSAL_BACKBONES)
         self.length = QSpinBox()
         self.length.setRange(1, 1_000_000)
         self.length.setGroupSeparatorShown(True)
