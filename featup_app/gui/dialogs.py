@@ -6,22 +6,21 @@ import platform
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 
-from PySide6.QtGui import QIcon, QKeySequence
+from PySide6.QtGui import QKeySequence
 from PySide6.QtWidgets import (
     QDialog,
     QDialogButtonBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
 from featup_app.engine.views import UpsamplerFacts
 from featup_app.gui.actions import MOUSE_AND_KEYS, commands
+from featup_app.gui.widgets import button, dialog_buttons, row_of
 from featup_app.ops.status import native_status
 
 UPSAMPLER_PATTERN = "Upsamplers (*.safetensors *.ckpt *.pth *.pt *.bin);;All files (*)"
@@ -54,22 +53,14 @@ class OtherModelDialog(QDialog):
         self.path = QLineEdit()
         self.path.setPlaceholderText("none: download")
         self.path.setToolTip("A file with weights for this architecture")
-        browse = QPushButton("Browse…")
+        browse = button("Browse…", "Choose a file with weights")
         browse.clicked.connect(self._browse)
-        row = QHBoxLayout()
-        row.addWidget(self.path, 1)
-        row.addWidget(browse)
         form = QFormLayout()
         form.addRow("Model name", self.name)
-        form.addRow("Weights file", row)
-        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
+        form.addRow("Weights file", row_of(self.path, browse, stretched=0))
+        buttons = dialog_buttons(self, "Use this model")
         self._ok = buttons.button(QDialogButtonBox.StandardButton.Ok)
-        self._ok.setText("Use this model")
-        for button in buttons.buttons():
-            button.setIcon(QIcon())
         self._ok.setEnabled(False)
-        buttons.accepted.connect(self.accept)
-        buttons.rejected.connect(self.reject)
         self.name.textChanged.connect(lambda name: self._ok.setEnabled(bool(name.strip())))
         layout = QVBoxLayout(self)
         layout.addWidget(text)

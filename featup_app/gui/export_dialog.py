@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -14,10 +13,8 @@ from PySide6.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QGroupBox,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -27,6 +24,7 @@ from featup_app.base.words import human_bytes
 from featup_app.engine.exporting import ExportOptions
 from featup_app.engine.preferences import Preferences
 from featup_app.export import estimated_bytes
+from featup_app.gui.widgets import button, dialog_buttons, row_of
 from featup_app.lenses import LENSES, Request
 
 if TYPE_CHECKING:
@@ -80,25 +78,16 @@ class ExportDialog(QDialog):
         self.folder_edit = QLineEdit(preferences.export_folder or str(studio.image.own_folder or Path.home()))
         self.folder_edit.setAccessibleName("Folder")
         self.folder_edit.setToolTip("Where the files go; the folder is made if there is none")
-        browse = QPushButton("Browse…")
+        browse = button("Browse…", "Choose a folder")
         browse.clicked.connect(self._browse)
-        row = QHBoxLayout()
-        row.addWidget(QLabel("Folder"))
-        row.addWidget(self.folder_edit, 1)
-        row.addWidget(browse)
+        row = row_of(QLabel("Folder"), self.folder_edit, browse, stretched=1)
         self.overwrite = QCheckBox("Replace files of the same name")
         self.overwrite.setToolTip("Otherwise the export stops before it would replace a file")
 
         self.problem = QLabel("")
         self.problem.setWordWrap(True)
-        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Save | QDialogButtonBox.StandardButton.Cancel)
+        buttons = dialog_buttons(self, "Export", QDialogButtonBox.StandardButton.Save)
         self._save = buttons.button(QDialogButtonBox.StandardButton.Save)
-        self._save.setText("Export")
-        for button in buttons.buttons():
-            button.setIcon(QIcon())
-        self._save.setProperty("primary", True)
-        buttons.accepted.connect(self.accept)
-        buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
         for part in (group, pictures):
             layout.addWidget(part)

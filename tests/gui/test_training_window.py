@@ -179,7 +179,7 @@ def test_a_stopped_training_keeps_its_best_state(driver):
     count = panel.values["step"].text()
     driver.qtbot.wait(500)
     assert panel.values["step"].text() == count
-    assert panel.pause.text() == "Go on"
+    assert panel.pause.text() == "Resume"
     panel.pause.click()
     driver.wait_for(lambda: panel.values["step"].text() != count)
     driver.studio.cancel()

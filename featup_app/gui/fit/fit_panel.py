@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,20 +12,19 @@ from PySide6.QtWidgets import (
     QLabel,
     QListWidget,
     QListWidgetItem,
-    QProgressBar,
-    QPushButton,
     QTabWidget,
     QVBoxLayout,
     QWidget,
 )
 
-from featup_app.base.words import human_duration
 from featup_app.engine.fitting import FitReport
 from featup_app.gui import style
 from featup_app.gui.error_curve import ErrorCurve, Level
-from featup_app.gui.figures import UNKNOWN, Figures, percent_below
+from featup_app.gui.figures import UNKNOWN
 from featup_app.gui.fit.fit_pictures import FitComparison, LearnedView
 from featup_app.gui.fit.fit_settings import FitSettings
+from featup_app.gui.progress_column import ProgressColumn
+from featup_app.gui.widgets import button, row_of
 
 if TYPE_CHECKING:
     from featup_app.fields.implicit.state import FitState
@@ -35,13 +33,11 @@ IDLE = "No fit yet. The method Implicit starts one."
 CURVE, LEARNED, COMPARE, SETTINGS = range(4)
 """Places of the tabs."""
 
-_ROWS = (
-    ("step", "Step", "Steps of the fit done"),
-    ("held_out", "Error now", "Reprojection error on held-out views, as measured last; lower is better"),
-    ("best", "Best error", "The lowest error so far: the state that is kept"),
-    ("gain", "Against bilinear", "How much lower the best error is than that of bilinear interpolation"),
-    ("speed", "Speed", "Steps each second"),
-    ("left", "Time left", "Until the last planned step; a fit ends earlier when its error stops falling"),
+_TIME_LEFT = "Until the last planned step; a fit ends earlier when its error stops falling"
+_TOOLTIPS = (
+    "Wait before the next step; nothing is lost",
+    "End the fit now and keep its best state",
+    "Give this fit up; the pictures from before it come back",
 )
 _FITS_TIP = "Fits of this image, as long as the window is open. Choose one to see the image through it."
 
@@ -97,18 +93,11 @@ class FitPanel(QWidget):
         self.tabs.currentChanged.connect(self.tab_opened)
         self.settings.new_asked.connect(self.new_asked)
 
-        self.headline = QLabel(IDLE, objectName="title")
-        self.headline.setWordWrap(True)
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.bar.setAccessibleName("Progress of the fit")
-        self.figures = Figures(_ROWS)
-        self.pause = _button("Pause", "Wait before the next step; nothing is lost")
-        self.pause.setCheckable(True)
-        self.stop = _button("Stop and keep", "End the fit now and keep its best state")
-        self.discard = _button("Discard", "Give this fit up; the pictures from before it come back")
-        self.more = _button("More steps", "Go on with this fit, for half as many steps as it has done")
-        self.pause.toggled.connect(self._pause_toggled)
+        self.more = button("More steps", "Go on with this fit, for half as many steps as it has done")
+        progress = self.progress = ProgressColumn(IDLE, "fit", _TIME_LEFT, _TOOLTIPS, self.more)
+        self.headline, self.figures = progress.headline, progress.figures
+        self.pause, self.stop, self.discard = progress.pause, progress.stop, progress.discard
+        progress.pause_toggled.connect(self.pause_toggled)
         self.stop.clicked.connect(self.stop_asked)
         self.discard.clicked.connect(self.discard_asked)
         self.more.clicked.connect(self.more_asked)
@@ -117,12 +106,13 @@ class FitPanel(QWidget):
         self.fits.setAccessibleName("Fits of this image")
         self.fits.setToolTip(_FITS_TIP)
         self.fits.setMinimumHeight(64)
+        self.fits.setFixedWidth(270)
         self.fits.setWordWrap(True)
         self.fits.itemClicked.connect(self._item_chosen)
         self.fits.itemActivated.connect(self._item_chosen)
-        self.open = _button("Open…", "Open a fit of this image from a file")
-        self.save = _button("Save…", "Save the chosen fit to a file")
-        self.forget = _button("Forget", "Remove the chosen fit from the list and from memory")
+        self.open = button("Open…", "Open a fit of this image from a file")
+        self.save = button("Save…", "Save the chosen fit to a file")
+        self.forget = button("Forget", "Remove the chosen fit from the list and from memory")
         self.open.clicked.connect(self.open_asked)
         self.save.clicked.connect(self.save_asked)
         self.forget.clicked.connect(self.forget_asked)
@@ -143,49 +133,37 @@ class FitPanel(QWidget):
         return page
 
     def _lay_out(self) -> None:
-        facts = _column_of(330)
-        for widget in (self.headline, self.bar, self.figures):
-            facts[1].addWidget(widget)
-        facts[1].addStretch(1)
-        facts[1].addLayout(_row(self.pause, self.stop, self.discard, self.more))
-        listed = _column_of(270)
+        listed = QVBoxLayout()
+        listed.setContentsMargins(0, style.SPACING, 0, 0)
+        listed.setSpacing(style.SPACING)
         heading = QLabel("Fits of this image", objectName="title")
         heading.setToolTip(_FITS_TIP)
-        listed[1].addWidget(heading)
-        listed[1].addWidget(self.fits, 1)
-        listed[1].addLayout(_row(self.open, self.save, self.forget))
+        listed.addWidget(heading)
+        listed.addWidget(self.fits, 1)
+        listed.addLayout(row_of(self.open, self.save, self.forget))
         layout = QHBoxLayout(self)
         layout.setContentsMargins(style.SPACING, 0, 12, style.SPACING)
         layout.setSpacing(16)
         layout.addWidget(self.tabs, 1)
-        layout.addWidget(facts[0])
-        layout.addWidget(listed[0])
+        layout.addWidget(self.progress)
+        layout.addLayout(listed)
 
-    # -- the fit in hand -------------------------------------------------------------------------------------------
+    # -- the fit that is shown --------------------------------------------------------------------------------------
 
     def show_nothing(self) -> None:
-        """No fit is in hand."""
+        """No fit is shown."""
         self.curve.clear_curve()
-        self.figures.clear()
-        self.headline.setText(IDLE)
         self.learned.clear()
-        self._offer()
+        self.progress.clear()
 
     def begin(self, title: str) -> None:
         """A fit starts: an empty curve."""
         self.show_nothing()
-        self.headline.setText(f"Preparing: {title}")
-        self.bar.setRange(0, 0)
-        self._offer(self.discard)
-        with QSignalBlocker(self.pause):
-            self.pause.setChecked(False)
-        self.pause.setText("Pause")
+        self.progress.begin(title, self.discard)
 
     def show_stage(self, words: str, done: int, total: int) -> None:
         """What is done before the first step."""
-        self.headline.setText(f"{words[:1].upper()}{words[1:]}…")
-        self.bar.setRange(0, 1000 if total else 0)
-        self.bar.setValue(1000 * done // total if total else 0)
+        self.progress.show_stage(words, done, total)
 
     def show_report(self, report: FitReport, *, under_way: bool, discardable: bool = True) -> None:
         """Curve and numbers of a fit, and the buttons that it takes.
@@ -202,18 +180,17 @@ class FitPanel(QWidget):
             self.headline.setText(f"{report.title}, from a file")
             if report.held_out is not None:
                 self.figures.show_texts({"best": f"{report.held_out:.4f}"})
-            self._offer()
+            self.progress.offer()
             return
         self._show_state(state)
         if under_way:
             if not self.pause.isChecked() and state.step:
                 self.headline.setText(f"{state.stage[:1].upper()}{state.stage[1:]}" if state.stage else "Fitting")
-            self._offer(self.pause, self.stop, *([self.discard] if discardable else []))
+            self.progress.offer(self.pause, self.stop, *([self.discard] if discardable else []))
         else:
             self.headline.setText(state.reason or f"Stopped at step {state.step}; the best state is kept")
             self.figures.show_texts({"left": UNKNOWN})
-            self._offer(self.more)
-        self.bar.setVisible(under_way)
+            self.progress.offer(self.more)
 
     def _show_state(self, state: FitState) -> None:
         self.curve.show_levels(
@@ -224,35 +201,11 @@ class FitPanel(QWidget):
         )
         points = [(point.step, point.held_out, point.loss) for point in state.points]
         self.curve.show_points(points, planned=state.steps)
-        self.bar.setRange(0, 1000)
-        self.bar.setValue(round(1000 * state.step / max(1, state.steps)))
-        self.figures.show_texts(
-            {
-                "step": f"{state.step:,} of {state.steps:,}",
-                "held_out": _error(state.held_out),
-                "best": _error(state.best),
-                "gain": percent_below(state.best, state.bilinear) if math.isfinite(state.best) else UNKNOWN,
-                "speed": _speed(state.steps_per_second),
-                "left": human_duration(state.seconds_left) if state.seconds_left else UNKNOWN,
-            }
-        )
+        self.progress.show_state(state, best=state.best, share=state.step / max(1, state.steps))
 
     def show_pause(self, paused: bool) -> None:
-        """The fit waits, or goes on; whoever asked for it."""
-        with QSignalBlocker(self.pause):
-            self.pause.setChecked(paused)
-        self.pause.setText("Resume" if paused else "Pause")
-        if paused:
-            self.headline.setText("Paused")
-
-    def _offer(self, *buttons: QPushButton) -> None:
-        for button in (self.pause, self.stop, self.discard, self.more):
-            button.setVisible(button in buttons)
-        self.bar.setVisible(bool(buttons))
-
-    def _pause_toggled(self, paused: bool) -> None:
-        self.show_pause(paused)
-        self.pause_toggled.emit(paused)
+        """The fit waits, or goes on, whoever asked for it."""
+        self.progress.show_pause(paused)
 
     # -- the list --------------------------------------------------------------------------------------------------
 
@@ -277,37 +230,3 @@ class FitPanel(QWidget):
 
     def _item_chosen(self, item: QListWidgetItem) -> None:
         self.chosen.emit(item.data(Qt.ItemDataRole.UserRole))
-
-
-def _speed(steps_per_second: float) -> str:
-    if not steps_per_second:
-        return UNKNOWN
-    return f"{steps_per_second:.1f} steps/s" if steps_per_second >= 1 else f"{1 / steps_per_second:.1f} s per step"
-
-
-def _error(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else UNKNOWN
-
-
-def _button(title: str, tip: str) -> QPushButton:
-    button = QPushButton(title)
-    button.setToolTip(tip)
-    return button
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for widget in widgets:
-        row.addWidget(widget)
-    row.addStretch(1)
-    return row
-
-
-def _column_of(width: int) -> tuple[QWidget, QVBoxLayout]:
-    """A part of the panel of fixed width, and its layout."""
-    part = QWidget()
-    part.setFixedWidth(width)
-    column = QVBoxLayout(part)
-    column.setContentsMargins(0, style.SPACING, 0, 0)
-    column.setSpacing(style.SPACING)
-    return part, column

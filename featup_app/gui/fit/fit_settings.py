@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
-from PySide6.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QSpinBox, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLabel, QWidget
 
 from featup_app.engine.fitting import FitPlan
 from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe
 from featup_app.gui import style
+from featup_app.gui.widgets import button, fill_form, number_box
 
 _RECIPES = {
     "default": ("Quick", "Waves of position and colour, fitted exactly to all views: seconds on an ordinary computer"),
@@ -47,13 +48,12 @@ class FitSettings(QWidget):
             title, tip = _RECIPES.get(name, (name, ""))
             self.recipe.addItem(title, name)
             self.recipe.setItemData(self.recipe.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
-        self.views = _number("Views", _VIEWS_TIP, 1, 100_000)
-        self.steps = _number("Further steps", _STEPS_TIP, 0, 1_000_000)
+        self.views = number_box("Views", _VIEWS_TIP, 1, 100_000)
+        self.steps = number_box("Further steps", _STEPS_TIP, 0, 1_000_000)
         self.colour = QCheckBox("Use the colours of the image")
         self.colour.setToolTip(_COLOUR_TIP)
-        self.seed = _number("Seed", _SEED_TIP, 0, 2**31 - 1)
-        self.new = QPushButton("Start a new fit")
-        self.new.setToolTip("Fit this image with these settings; fits that are there stay in the list")
+        self.seed = number_box("Seed", _SEED_TIP, 0, 2**31 - 1)
+        self.new = button("Start a new fit", "Fit this image with these settings; fits that are there stay in the list")
         self.new.clicked.connect(self.new_asked)
         self.note = QLabel("", objectName="muted")
         self.note.setWordWrap(True)
@@ -63,17 +63,10 @@ class FitSettings(QWidget):
         form.setVerticalSpacing(6)
         form.setHorizontalSpacing(16)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.FieldsStayAtSizeHint)
-        for title, box in (
-            ("Recipe", self.recipe),
-            ("Views", self.views),
-            ("Further steps", self.steps),
-            ("Seed", self.seed),
-        ):
-            label = QLabel(title)
-            label.setToolTip(box.toolTip())
-            label.setBuddy(box)
+        rows = (("Recipe", self.recipe), ("Views", self.views), ("Further steps", self.steps), ("Seed", self.seed))
+        fill_form(form, [(title, box, box.toolTip()) for title, box in rows])
+        for _, box in rows:
             box.setMinimumWidth(150)
-            form.addRow(label, box)
         form.addRow("", self.colour)
         row = QHBoxLayout()
         row.setSpacing(style.SPACING)
@@ -116,12 +109,3 @@ class FitSettings(QWidget):
     def _check(self) -> None:
         recipe = self.plan().recipe
         self.note.setText(f"{recipe.steps:,} steps in all")
-
-
-def _number(name: str, tip: str, least: int, most: int) -> QSpinBox:
-    box = QSpinBox()
-    box.setRange(least, most)
-    box.setGroupSeparatorShown(True)
-    box.setAccessibleName(name)
-    box.setToolTip(tip)
-    return box

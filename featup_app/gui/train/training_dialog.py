@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import (
     QComboBox,
     QDialog,
     QDialogButtonBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
-    QPushButton,
-    QSpinBox,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -29,7 +23,7 @@ from featup_app.base.errors import UpsamplerError
 from featup_app.base.words import human_bytes, human_duration
 from featup_app.engine.training import CACHE_BUDGET, UNIVERSAL_BACKBONES, TrainingPlan, TrainingSurvey, proposed_output
 from featup_app.engine.views import ViewSettings
-from featup_app.gui import style
+from featup_app.gui.widgets import MoreButton, button, dialog_buttons, fill_form, number_box, row_of
 from featup_app.images import IMAGE_SUFFIXES
 
 _TYPING = 400
@@ -83,12 +77,7 @@ class TrainingDialog(QDialog):
         self.features.setToolTip(_FEATURES_TIP)
         self.features.addItem(_features_title(settings), (settings.backbone,))
         self.features.addItem("Universal: both bundled backbones", UNIVERSAL_BACKBONES)
-        self.length = QSpinBox()
-        self.length.setRange(1, 1_000_000)
-        self.length.setGroupSeparatorShown(True)
-        self.length.setMinimumWidth(110)
-        self.length.setAccessibleName("Length")
-        self.length.setToolTip(_LENGTH_TIP)
+        self.length = number_box("Length", _LENGTH_TIP, 1, 1_000_000)
         self.unit = QComboBox()
         self.unit.setAccessibleName("Unit of the length")
         self.unit.setToolTip(_LENGTH_TIP)
@@ -99,11 +88,9 @@ class TrainingDialog(QDialog):
         self.output.setAccessibleName("Weights")
         self.output.setToolTip(_OUTPUT_TIP)
         self.output.textChanged.connect(lambda text: self.output.setToolTip(f"{text}\n{_OUTPUT_TIP}"))
-        self.seed = QSpinBox()
-        self.seed.setRange(0, 2**31 - 1)
-        self.seed.setMinimumWidth(110)
-        self.seed.setAccessibleName("Seed")
-        self.seed.setToolTip(_SEED_TIP)
+        self.seed = number_box("Seed", _SEED_TIP, 0, 2**31 - 1)
+        for box in (self.length, self.seed):
+            box.setMinimumWidth(110)
         self.estimate = QLabel("", objectName="muted")
         self.estimate.setWordWrap(True)
         self.problem = QLabel("")
@@ -128,46 +115,31 @@ class TrainingDialog(QDialog):
         self._changed()
 
     def _lay_out(self) -> None:
-        images = _row(self.images, _button("Folder…", "Choose a folder", self._choose_folder))
-        images.addWidget(_button("Files…", "Choose image files", self._choose_files))
-        length = _row(self.length, self.unit)
-        length.setStretch(0, 0)
-        length.addStretch(1)
-        seed = _row(self.seed)
-        seed.setStretch(0, 0)
-        seed.addStretch(1)
+        folder, files = button("Folder…", "Choose a folder"), button("Files…", "Choose image files")
+        browse = button("Browse…", "Choose a name")
+        folder.clicked.connect(self._choose_folder)
+        files.clicked.connect(self._choose_files)
+        browse.clicked.connect(self._choose_output)
         form = self._form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.setVerticalSpacing(10)
-        for title, field, tip in (
-            ("Images", images, _IMAGES_TIP),
-            ("Features", self.features, _FEATURES_TIP),
-            ("Length", length, _LENGTH_TIP),
-            ("Weights", _row(self.output, _button("Browse…", "Choose a name", self._choose_output)), _OUTPUT_TIP),
-        ):
-            label = QLabel(title)
-            label.setToolTip(tip)
-            form.addRow(label, field)
-        self.more = QToolButton()
-        self.more.setText("More")
-        self.more.setAutoRaise(True)
-        self.more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.more.setToolTip("Settings that seldom matter")
-        self.more.clicked.connect(lambda: self._show_more(not self.seed.isVisible()))
+        fill_form(
+            form,
+            [
+                ("Images", row_of(self.images, folder, files, stretched=0), _IMAGES_TIP),
+                ("Features", self.features, _FEATURES_TIP),
+                ("Length", row_of(self.length, self.unit), _LENGTH_TIP),
+                ("Weights", row_of(self.output, browse, stretched=0), _OUTPUT_TIP),
+            ],
+        )
+        self.more = MoreButton("Settings that seldom matter")
+        self.more.toggled.connect(self._show_more)
         form.addRow(self.more)
-        label = QLabel("Seed")
-        label.setToolTip(_SEED_TIP)
-        form.addRow(label, seed)
+        fill_form(form, [("Seed", row_of(self.seed), _SEED_TIP)])
         self._show_more(False)
 
-        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
+        buttons = dialog_buttons(self, "Start training")
         self.start = buttons.button(QDialogButtonBox.StandardButton.Ok)
-        self.start.setText("Start training")
-        self.start.setProperty("primary", True)
-        for button in buttons.buttons():
-            button.setIcon(QIcon())
-        buttons.accepted.connect(self.accept)
-        buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
         layout.setSpacing(10)
         layout.addLayout(form)
@@ -177,7 +149,6 @@ class TrainingDialog(QDialog):
 
     def _show_more(self, shown: bool) -> None:
         self._form.setRowVisible(self._form.rowCount() - 1, shown)
-        self.more.setIcon(style.icon("chevron-up" if shown else "chevron-down"))
         self.adjustSize()
 
     # -- the plan --------------------------------------------------------------------------------------------------
@@ -308,19 +279,3 @@ def _features_title(settings: ViewSettings) -> str:
     known = {info.name: info for info in list_backbones()}.get(settings.backbone)
     layer = settings.layer or (known.default_layer if known else None) or "default layer"
     return f"{known.title if known else settings.backbone}, {layer}"
-
-
-def _button(title: str, tip: str, call: Callable[[], object]) -> QPushButton:
-    button = QPushButton(title)
-    button.setAutoDefault(False)
-    button.setToolTip(tip)
-    button.clicked.connect(lambda: call())
-    return button
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    """Side by side; the first takes the room."""
-    row = QHBoxLayout()
-    for index, widget in enumerate(widgets):
-        row.addWidget(widget, int(index == 0))
-    return row

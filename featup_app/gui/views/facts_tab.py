@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFormLayout, QLabel, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFormLayout, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from featup_app.fields import find_method
+from featup_app.gui.widgets import MoreButton
 from featup_app.images import Image
 from featup_app.lenses.look import FieldFacts
 
@@ -37,12 +38,7 @@ class FactsTab(QScrollArea):
         column.setSpacing(10)
         table = _table()
         self.rows = {name: _add_row(table, name, tooltip) for name, tooltip in _ROWS.items()}
-        self.more = QToolButton()
-        self.more.setText("More")
-        self.more.setCheckable(True)
-        self.more.setAutoRaise(True)
-        self.more.setToolTip("Notes about the image file, and what is known about the weights")
-        self.more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.more = MoreButton("Notes about the image file, and what is known about the weights")
         self.details = QWidget()
         self._details = _table()
         self.details.setLayout(self._details)
@@ -52,8 +48,8 @@ class FactsTab(QScrollArea):
         column.addStretch(1)
         self._notes: tuple[str, ...] = ()
         self._weights: tuple[tuple[str, str], ...] = ()
-        self.more.toggled.connect(self._fold)
-        self._fold(False)
+        self.more.toggled.connect(self.details.setVisible)
+        self.details.hide()
         self._show_details()
 
     def show_image(self, image: Image) -> None:
@@ -90,10 +86,6 @@ class FactsTab(QScrollArea):
         for name, value in self._weights:
             _add_row(self._details, name, "About the weights").setText(value)
         self.more.setVisible(bool(self._notes or self._weights))
-
-    def _fold(self, opened: bool) -> None:
-        self.details.setVisible(opened)
-        self.more.setArrowType(Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow)
 
 
 def _table() -> QFormLayout:
