@@ -21,3 +21,11 @@ def human_duration(seconds: float) -> str:
     amount, unit = (seconds / 60, "minutes") if seconds < 5400 else (seconds / 3600, "hours")
     text = f"{amount:.1f}".removesuffix(".0") if amount < 10 else f"{amount:.0f}"
     return f"{text} {unit}"
+
+
+def percent_below(error: float, other: float) -> str:
+    """0.75 and 1.0 -> "25 % lower"."""
+    share = 100 * (1 - error / other) if other > 0 else 0.0
+    if abs(share) < 0.05:
+        return "the same"
+    return f"{abs(share):.{int(abs(share) < 10)}f} % {'lower' if share > 0 else 'higher'}"

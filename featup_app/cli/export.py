@@ -104,7 +104,8 @@ def _export_all(
     """Export one image after the other; one that fails does not keep the others from being exported."""
     with progress_bar() as progress:
         progress("starting", 0, 0)
-        from featup_app.engine.fitting import next_number, open_fit
+        from featup_app.engine.fits import next_number
+        from featup_app.engine.fitting import open_fit
         from featup_app.engine.session import Session
         from featup_app.fields.implicit.files import read_fit_facts
         from featup_app.images import load_image

@@ -15,7 +15,7 @@ from featup_app.backbones.catalogue import CLASSIFIER
 from featup_app.base.peak_memory import release_free_memory
 from featup_app.base.progress import Progress, silent
 from featup_app.engine import memory
-from featup_app.engine.fitting import Fits
+from featup_app.engine.fits import Fits
 from featup_app.engine.looks import SessionLooks
 from featup_app.engine.views import BackboneFacts, ViewSettings, upsampler_facts
 from featup_app.features import FeatureMap, Size

@@ -42,11 +42,3 @@ class Figures(QWidget):
         """Nothing is known."""
         for value in self.values.values():
             value.setText(UNKNOWN)
-
-
-def percent_below(error: float, other: float) -> str:
-    """0.75 and 1.0 -> "25 % lower"."""
-    share = 100 * (1 - error / other) if other > 0 else 0.0
-    if abs(share) < 0.05:
-        return "the same"
-    return f"{abs(share):.{int(abs(share) < 10)}f} % {'lower' if share > 0 else 'higher'}"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import QSignalBlocker, Signal
 from PySide6.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from featup_app.base.words import human_duration
+from featup_app.base.words import human_duration, percent_below
 from featup_app.gui import style
-from featup_app.gui.figures import UNKNOWN, Figures, percent_below
+from featup_app.gui.figures import UNKNOWN, Figures
 from featup_app.gui.widgets import button, row_of
 
 if TYPE_CHECKING:

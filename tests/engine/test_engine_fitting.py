@@ -10,7 +10,8 @@ import pytest
 from featup_app.base.errors import Cancelled, UpsamplerError
 from featup_app.engine import fitting
 from featup_app.engine.exporting import ExportOptions, export_image
-from featup_app.engine.fitting import FitPlan, FitRefusal, begin_fit, compare_fits, live_size, next_number, open_fit
+from featup_app.engine.fits import FitPlan, FitRefusal, next_number
+from featup_app.engine.fitting import begin_fit, compare_fits, live_size, open_fit
 from featup_app.engine.preferences import Preferences, load_preferences, save_preferences
 from featup_app.engine.session import Session
 from featup_app.engine.views import ViewSettings

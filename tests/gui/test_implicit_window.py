@@ -10,7 +10,7 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
 
-from featup_app.engine import fitting
+from featup_app.engine import fits
 from featup_app.fields.implicit import fit as fit_module
 from featup_app.gui.error_curve import round_numbers
 from featup_app.gui.fit.fit_panel import COMPARE, CURVE, LEARNED, SETTINGS
@@ -276,7 +276,7 @@ def test_another_image_during_a_fit_and_back(driver):
     panel.settings.views.setValue(MANY)
     choose_implicit(driver)
     wait_for_steps(driver, 1)
-    first = desk(driver)._running
+    first = desk(driver).book.running.number
     panel.settings.views.setValue(FEW)
     studio.open(sample_images()[1])
     driver.wait_for(lambda: studio.image.name == sample_images()[1].name)
@@ -365,7 +365,7 @@ def test_a_fit_that_needs_too_much_memory_is_refused_with_a_smaller_one(driver, 
     monkeypatch.setattr(
         fit_module.ImplicitFit,
         "smaller",
-        lambda self: fitting.replace(self.recipe, name="default, smaller", waves=64),
+        lambda self: fits.replace(self.recipe, name="default, smaller", waves=64),
     )
     choose_implicit(driver)
     driver.wait_for(driver.window.notice.isVisible)
@@ -392,7 +392,7 @@ def test_the_window_closes_during_a_fit(driver, when):
 def test_a_long_fit_that_is_not_saved_is_asked_for(driver, monkeypatch):
     fitted(driver)
     asked = []
-    monkeypatch.setattr("featup_app.gui.fit.fit_records._LONG_SECONDS", 0.0)
+    monkeypatch.setattr("featup_app.gui.fit.fit_dialogs._LONG_SECONDS", 0.0)
     monkeypatch.setattr(QMessageBox, "question", lambda *args: asked.append(args[2]) or QMessageBox.StandardButton.No)
     driver.window.close()
     assert driver.window.isVisible()

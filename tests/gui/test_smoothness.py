@@ -16,7 +16,7 @@ import pytest
 import torch
 from PySide6.QtCore import Qt, QTimer
 
-from featup_app.engine.fitting import FitPlan, next_number
+from featup_app.engine.fits import FitPlan, next_number
 from featup_app.engine.session import CLASSIFIER, Session
 from featup_app.engine.views import ViewSettings
 from featup_app.features import FeatureMap, Geometry

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from featup_app.engine.fitting import LearnedPictures, compare_fits
+from featup_app.engine.fit_book import FitRecord
+from featup_app.engine.fits import LearnedPictures
+from featup_app.engine.fitting import compare_fits
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.fit.fit_panel import COMPARE, LEARNED, FitPanel
-from featup_app.gui.fit.fit_records import FitRecord
 from featup_app.gui.studio import Studio
 from featup_app.lenses import PCARequest
 

@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from featup_app.engine.fitting import FitReport
+from featup_app.engine.fits import FitReport
 from featup_app.gui import style
 from featup_app.gui.error_curve import ErrorCurve, Level
 from featup_app.gui.figures import UNKNOWN

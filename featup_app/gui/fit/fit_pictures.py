@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QScrollArea, QSpinBox, QVBoxLayout, QWidget
 
-from featup_app.engine.fitting import ComparedPicture, HeatPicture, LearnedPictures
+from featup_app.engine.fits import HeatPicture, LearnedPictures
+from featup_app.engine.fitting import ComparedPicture
 from featup_app.gui import style
 from featup_app.gui.picture_box import PictureBox
 

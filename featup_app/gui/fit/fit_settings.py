@@ -7,7 +7,7 @@ from dataclasses import replace
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLabel, QWidget
 
-from featup_app.engine.fitting import FitPlan
+from featup_app.engine.fits import FitPlan
 from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe
 from featup_app.gui import style
 from featup_app.gui.widgets import button, fill_form, number_box

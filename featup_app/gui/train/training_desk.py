@@ -8,7 +8,7 @@ from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QMessageBox, QWidget
 
 from featup_app.base.progress import Stage
-from featup_app.base.words import human_duration
+from featup_app.base.words import human_duration, percent_below
 from featup_app.engine.jobs import Lane, Progressed
 from featup_app.engine.training import (
     DETAIL_RESTORED,
@@ -19,7 +19,6 @@ from featup_app.engine.training import (
 )
 from featup_app.gui.bottom_dock import BottomDock
 from featup_app.gui.engine_bridge import JobSignals
-from featup_app.gui.figures import percent_below
 from featup_app.gui.notices import Notify
 from featup_app.gui.studio import Studio
 from featup_app.gui.train.training_dialog import TrainingDialog

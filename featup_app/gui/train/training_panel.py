@@ -15,9 +15,10 @@ from PySide6.QtWidgets import (
 )
 
 from featup_app.base.progress import Stage
+from featup_app.base.words import percent_below
 from featup_app.engine.training import TrainingOutcome
 from featup_app.gui import style
-from featup_app.gui.figures import UNKNOWN, percent_below
+from featup_app.gui.figures import UNKNOWN
 from featup_app.gui.progress_column import ProgressColumn
 from featup_app.gui.train.training_curve import TrainingCurve
 from featup_app.gui.widgets import button

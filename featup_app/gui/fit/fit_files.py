@@ -1,0 +1,105 @@
+"""Saving the fit that is shown, and opening one of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PySide6.QtWidgets import QWidget
+
+from featup_app.engine.fit_book import FitBook, FitRecord
+from featup_app.engine.fits import FitReport
+from featup_app.engine.fitting import open_fit
+from featup_app.gui.engine_bridge import EngineBridge
+from featup_app.gui.fit.fit_dialogs import ask_where_to_save, ask_which_to_open
+from featup_app.gui.notices import Notify
+from featup_app.gui.studio import FITTED, Studio
+
+
+class FitFiles:
+    """Reads and writes fits on the engine's thread.
+
+    Args:
+        engine: computes.
+        studio: knows the image and the fit that is shown.
+        book: keeps the fits.
+        notify: shows messages.
+        window: the parent of the dialogs.
+        add: makes a record in the book.
+        show: shows a fit.
+        remove: gives a fit up.
+    """
+
+    def __init__(
+        self,
+        engine: EngineBridge,
+        studio: Studio,
+        book: FitBook,
+        notify: Notify,
+        window: QWidget,
+        *,
+        add: Callable[..., FitRecord],
+        show: Callable[[FitRecord], None],
+        remove: Callable[[FitRecord], None],
+    ) -> None:
+        self._engine, self._studio, self._book, self._notify, self._window = engine, studio, book, notify, window
+        self._add, self._show, self._remove = add, show, remove
+
+    def ask_to_save(self) -> None:
+        """The dialog for saving the fit that is shown."""
+        record = self._book.find(self._studio.fit)
+        if record is None or not record.usable:
+            self._notify("warning", "There is no fit to save yet; choose the method FeatUp implicit first.")
+            return
+        path = ask_where_to_save(self._window, record.image)
+        if path is not None:
+            self.save(path)
+
+    def save(self, path: Path) -> None:
+        """Write the fit that is shown."""
+        record = self._book.find(self._studio.fit)
+        if record is None or not record.usable:
+            return
+        number = record.number
+
+        def saved(written: Path) -> None:
+            record.saved = True
+            self._notify("information", f"Saved the fit as {written.name} in {written.parent}.")
+
+        self._engine.compute(
+            "fit save", lambda session, progress: session.fits.save(number, path, progress), saved, replace=False
+        )
+
+    def ask_to_open(self) -> None:
+        """The dialog for opening a fit of this image."""
+        image = self._studio.image
+        if image is None:
+            self._notify("warning", "Open the picture of the fit first.")
+            return
+        path = ask_which_to_open(self._window, image)
+        if path is not None:
+            self.open(path)
+
+    def open(self, path: Path) -> None:
+        """Read a fit of the open image and show the image through it."""
+        image, settings = self._studio.image, self._studio.settings.with_(method=FITTED)
+        if image is None:
+            return
+        record = self._add(image, settings, None, path.stem)
+        number = record.number
+
+        def opened(report: FitReport) -> None:
+            record.report, record.title = report, report.title
+            self._show(record)
+
+        def failed(sentence: str, details: str) -> None:
+            self._studio.report(sentence, details)
+            self._remove(record)
+
+        self._engine.compute(
+            "fit open",
+            lambda session, progress: open_fit(session, number, image, settings, path, progress),
+            opened,
+            failed=failed,
+            stopped=lambda: self._remove(record),
+        )
