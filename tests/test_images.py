@@ -278,7 +278,7 @@ def test_100_megapixels_open(tmp_path):
 
 
 def test_one_sentence_beyond_the_pixel_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 50)
+    monkeypatch.setattr("featup_app.decoding.MAX_PIXELS", 50)
     assert "limit" in sentence(saved(tmp_path, "above.png", RGB))
     assert "limit" in sentence(saved(tmp_path, "far-above.png", np.zeros((50, 50), np.uint8)))
     cv2.imwrite(str(tmp_path / "float.tif"), np.zeros((9, 9, 3), np.float32))
@@ -395,7 +395,7 @@ SEEDS = [
     keep=st.floats(0, 1),
 )
 def test_any_bytes_give_an_image_or_an_image_error(monkeypatch, seed, changes, keep):
-    monkeypatch.setattr(images, "MAX_PIXELS", 1_000_000)
+    monkeypatch.setattr("featup_app.decoding.MAX_PIXELS", 1_000_000)
     data = bytearray(seed)
     for place, value in changes:
         data[int(place * len(data))] = value

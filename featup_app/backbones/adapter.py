@@ -167,7 +167,7 @@ class Backbone:
         """
         found = self.layer(layer)
         inputs = self.normalised(batch)
-        with torch.no_grad(), self.watched(progress, found), self.explained(inputs):
+        with torch.no_grad(), self.reporting(progress, found), self.explained(inputs):
             return self._forward(inputs, found).float().contiguous()
 
     def features_of_layers(self, batch: torch.Tensor, layers: Sequence[str]) -> list[torch.Tensor]:
@@ -278,7 +278,7 @@ class Backbone:
         if layer.name == HEAD:
             return self.model.forward_features(inputs)  # type: ignore[no-any-return]
         if layer.name == ATTENTION_INPUT:
-            return self.as_grid(heads.attention_input(self, inputs), inputs)
+            return self.as_grid(heads.attention_input(self.model, inputs), inputs)
         (data,) = self._intermediates(inputs, [layer.index])
         return data
 
@@ -306,7 +306,7 @@ class Backbone:
             ) from error
 
     @contextlib.contextmanager
-    def watched(self, progress: Progress, layer: Layer | None = None) -> Iterator[None]:
+    def reporting(self, progress: Progress, layer: Layer | None = None) -> Iterator[None]:
         """Within this, ``progress("features", i, n)`` is called before each block and each part of a block."""
         steps = _steps(self.model)
         if layer is not None and self.is_transformer and layer.numbered:

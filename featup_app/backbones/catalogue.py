@@ -10,7 +10,6 @@ from featup_app.base.errors import BackboneError
 
 Status = Literal["bundled", "cached", "download"]
 
-WEIGHTS_FILE = "model.safetensors"
 
 DEFAULT_BACKBONE = "dinov2-s14-imgfocus"
 """The bundled backbone that features come from unless another one is chosen."""
@@ -64,7 +63,7 @@ _BUNDLED = (
         default_layer="block 10",
     ),
     BackboneInfo(
-        name="tf_efficientnet_lite0",
+        name=CLASSIFIER,
         title="EfficientNet-Lite0 (ImageNet classes)",
         family="Bundled",
         architecture="tf_efficientnet_lite0.in1k",

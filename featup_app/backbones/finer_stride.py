@@ -99,9 +99,9 @@ def _overlapping_patches(backbone: Backbone, batch: Tensor, layer: Layer, stride
     projection.stride = (stride, stride)
     embedding.dynamic_feat_size = grid_of  # hides the method of the class, by which timm cuts the tokens into rows
     try:
-        with torch.no_grad(), backbone.watched(progress, layer):
+        with torch.no_grad(), backbone.reporting(progress, layer):
             if layer.name == ATTENTION_INPUT:
-                tokens = heads.attention_input(backbone, inputs)[:, -rows * columns :]
+                tokens = heads.attention_input(backbone.model, inputs)[:, -rows * columns :]
                 return tokens[0].T.reshape(-1, rows, columns)
             options = {"norm": True, "stop_early": True, "output_fmt": "NCHW", "intermediates_only": True}
             (data,) = backbone.model.forward_intermediates(inputs, indices=[layer.index], **options)

@@ -15,19 +15,51 @@ Two cases (``class_weights``):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
+from featup_app.backbones.catalogue import CLASSIFIER
 from featup_app.base.errors import BackboneError
 from featup_app.base.progress import Progress, silent
 from featup_app.features import Size
 
 if TYPE_CHECKING:
-    from featup_app.backbones.adapter import Backbone
     from featup_app.backbones.layers import Layer
     from featup_app.images import Image
+
+
+class Classifier(Protocol):
+    """The part of :class:`~featup_app.backbones.Backbone` that these functions use, so that neither module imports the other."""
+
+    model: Any
+    name: str
+    device: torch.device
+    layers: tuple[Layer, ...]
+    class_names: tuple[str, ...]
+    class_size: int
+    has_head: bool
+
+    @property
+    def is_transformer(self) -> bool: ...
+
+    def layer(self, wanted: str | int | None = None) -> Layer: ...
+
+    def input_size(self, image_hw: Size, size: str | int | Size | None = None) -> Size: ...
+
+    def resized(
+        self, image: Image, size: str | int | Size | None = None, *, default: int | None = None
+    ) -> torch.Tensor: ...
+
+    def normalised(self, batch: torch.Tensor) -> torch.Tensor: ...
+
+    def as_grid(self, tokens: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor: ...
+
+    def reporting(self, progress: Progress) -> AbstractContextManager[None]: ...
+
+    def explained(self, inputs: torch.Tensor) -> AbstractContextManager[None]: ...
 
 
 def class_names(model: Any) -> tuple[str, ...]:
@@ -50,18 +82,18 @@ def class_names(model: Any) -> tuple[str, ...]:
 
 
 def logits(
-    backbone: Backbone, image: Image, *, size: str | int | Size | None, progress: Progress = silent
+    backbone: Classifier, image: Image, *, size: str | int | Size | None, progress: Progress = silent
 ) -> torch.Tensor:
     """(classes,) scores of the whole image; see ``Backbone.logits``."""
     _need_head(backbone)
     pixels = backbone.resized(image, size, default=backbone.class_size)
     inputs = backbone.normalised(pixels[None])
-    with torch.no_grad(), backbone.watched(progress), backbone.explained(inputs):
+    with torch.no_grad(), backbone.reporting(progress), backbone.explained(inputs):
         return backbone.model(inputs)[0].float()  # type: ignore[no-any-return]
 
 
 def class_weights(
-    backbone: Backbone,
+    backbone: Classifier,
     image: Image,
     classes: Sequence[int],
     *,
@@ -96,7 +128,7 @@ def _others(scores: torch.Tensor, number: int) -> torch.Tensor:
     return torch.softmax(rest, dim=0)
 
 
-def is_linear(backbone: Backbone) -> bool:
+def is_linear(backbone: Classifier) -> bool:
     """Whether the scores are linear in the average of the last map: tried on random numbers."""
     classifier = backbone.model.get_classifier()
     last = backbone.layers[-1]
@@ -110,26 +142,24 @@ def is_linear(backbone: Backbone) -> bool:
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def attention_input(backbone: Backbone, inputs: torch.Tensor) -> torch.Tensor:
+def attention_input(model: Any, inputs: torch.Tensor) -> torch.Tensor:
     """(B, tokens, C): what the last attention of a transformer works on, after its norm."""
     kept: list[torch.Tensor] = []
-    norm = backbone.model.blocks[-1].norm1
+    norm = model.blocks[-1].norm1
     handle = norm.register_forward_hook(lambda module, args, output: kept.append(output))
     try:
-        backbone.model.forward_features(inputs)
+        model.forward_features(inputs)
     finally:
         handle.remove()
     return kept[-1]
 
 
-def _need_head(backbone: Backbone) -> None:
+def _need_head(backbone: Classifier) -> None:
     if not backbone.has_head:
-        raise BackboneError(
-            f"The backbone {backbone.name} does not tell classes apart; take tf_efficientnet_lite0, which does."
-        )
+        raise BackboneError(f"The backbone {backbone.name} does not tell classes apart; take {CLASSIFIER}, which does.")
 
 
-def _module(backbone: Backbone, layer: Layer) -> torch.nn.Module:
+def _module(backbone: Classifier, layer: Layer) -> torch.nn.Module:
     """The module whose output is the layer's map before any final norm."""
     model = backbone.model
     if not layer.numbered:
@@ -140,7 +170,7 @@ def _module(backbone: Backbone, layer: Layer) -> torch.nn.Module:
 
 
 def _gradients(
-    backbone: Backbone,
+    backbone: Classifier,
     image: Image,
     classes: Sequence[int],
     size: str | int | Size | None,
@@ -158,7 +188,7 @@ def _gradients(
 
     handle = _module(backbone, layer).register_forward_hook(cut)
     try:
-        with torch.enable_grad(), backbone.watched(progress), backbone.explained(inputs):
+        with torch.enable_grad(), backbone.reporting(progress), backbone.explained(inputs):
             scores = backbone.model(inputs)[0]
     finally:
         handle.remove()
@@ -183,7 +213,7 @@ def _gradients(
     return weights
 
 
-def _norm_scale(backbone: Backbone, tokens: torch.Tensor) -> torch.Tensor | None:
+def _norm_scale(backbone: Classifier, tokens: torch.Tensor) -> torch.Tensor | None:
     """How much a token changes when its features after the final norm change by 1, statistics held fixed."""
     norm = getattr(backbone.model, "norm", None)
     if not isinstance(norm, torch.nn.LayerNorm):

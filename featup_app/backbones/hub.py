@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from featup_app.backbones.catalogue import WEIGHTS_FILE
 from featup_app.base.progress import Progress, silent
 
 # The chunked protocol of the hub cannot be stopped from Python; plain HTTP can, between two pieces.
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 
-FILES = (WEIGHTS_FILE, "pytorch_model.bin")
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names of weight files in a repository of the hub, in the order of preference."""
+
 CONNECT_SECONDS = 5.0
 POLL_SECONDS = 0.1
 

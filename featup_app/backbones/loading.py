@@ -14,13 +14,7 @@ from safetensors import SafetensorError
 from timm.data import infer_imagenet_subset
 
 from featup_app.backbones.adapter import Backbone
-from featup_app.backbones.catalogue import (
-    WEIGHTS_FILE,
-    BackboneInfo,
-    known_backbone,
-    list_backbones,
-    unknown_backbone,
-)
+from featup_app.backbones.catalogue import BackboneInfo, known_backbone, list_backbones, unknown_backbone
 from featup_app.backbones.hub import FILES, HubError, fetch_weights
 from featup_app.backbones.weights import State, file_sha256, read_state
 from featup_app.base.errors import BackboneError
@@ -232,6 +226,3 @@ def _misfit(info: BackboneInfo, state: State, classes: int) -> str:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             parts.append(f"{title}: {', '.join(names[:3])}{more}")
     return "; ".join(parts) + ". Give the file of the same architecture."
-
-
-__all__ = ["WEIGHTS_FILE", "build", "load_backbone"]

@@ -1,11 +1,16 @@
-"""What an import drags in: the window must appear before torch does, and only the gui room may know Qt."""
+"""What an import drags in, import circles between files, and the lengths of files and functions.
+
+The window must appear before torch does, and only the gui room may know Qt.
+"""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,3 +92,82 @@ def test_the_public_names_are_there_and_nothing_else_is_imported_for_their_list(
         assert getattr(featup_app, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = featup_app.no_such_name
+
+
+# -- circles and lengths -------------------------------------------------------------------------------------------------
+
+LONGEST_MODULE, LONGEST_FUNCTION = 450, 80
+
+KNOWN_CIRCLES: set[frozenset[str]] = {
+    frozenset({"featup_app.engine.fitting", "featup_app.engine.looks", "featup_app.engine.session"}),
+}
+KNOWN_LONG: set[str] = {
+    "engine/fitting.py",
+    "gui/fit/fit_desk.py",
+    "training/trainer.py",
+    "evaluation/tasks/probing.py measure_with_probes",
+    "training/train.py train_upsampler",
+}
+"""What is still to be shortened."""
+
+
+def files_of_the_program() -> dict[str, Path]:
+    """By the full names of the modules; a room has the name of its ``__init__``."""
+    named = ((".".join(path.relative_to(ROOT).with_suffix("").parts), path) for path in PACKAGE.rglob("*.py"))
+    return {name.removesuffix(".__init__"): path for name, path in named}
+
+
+def imports_of(name: str, files: dict[str, Path]) -> set[str]:
+    """The modules of the program that a module imports: at its top, in its functions, and for type checkers alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(files[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {each if each in files else str(node.module) for each in names}
+    return (found & files.keys()) - {name}
+
+
+def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    """The largest sets of modules each of which leads to each other one."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        waiting = [start]
+        while waiting:
+            new = graph[waiting.pop()] - found
+            found |= new
+            waiting += new
+        return found
+
+    reach = {name: reached(name) for name in graph}
+    return {frozenset(other for other in reach[name] if name in reach[other]) for name in graph if name in reach[name]}
+
+
+def too_long() -> Iterator[str]:
+    for path in files_of_the_program().values():
+        text, name = path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).as_posix()
+        if len(text.splitlines()) > LONGEST_MODULE:
+            yield name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                if node.end_lineno - node.lineno >= LONGEST_FUNCTION:
+                    yield f"{name} {node.name}"
+
+
+def test_circles_are_found_when_there_are_some():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"f", "a"}, "f": {"e"}}
+    assert circles(graph) == {frozenset("bc"), frozenset("ef")}
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    files = files_of_the_program()
+    assert len(files) > 150
+    assert circles({name: imports_of(name, files) for name in files}) <= KNOWN_CIRCLES
+
+
+def test_files_and_functions_are_short():
+    assert set(too_long()) <= KNOWN_LONG
