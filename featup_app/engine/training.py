@@ -18,6 +18,7 @@ from featup_app.backbones.catalogue import CLASSIFIER, DEFAULT_BACKBONE
 from featup_app.base.errors import Cancelled, FeatUpError, ImageError, SizeError, UpsamplerError
 from featup_app.base.progress import Progress, Stage, silent
 from featup_app.features import Size
+from featup_app.multiview.yardstick import HELD_OUT_VIEWS
 
 if TYPE_CHECKING:
     from featup_app.backbones import Backbone
@@ -34,9 +35,6 @@ DETAIL_RESTORED = (
 
 CACHE_BUDGET = 4 * 10**9
 """Bytes of disk that cached features may take."""
-
-HELD_OUT_VIEWS = 16
-"""Views of each picture that is kept for measuring."""
 
 _LOOKED_AT = 6
 """Images whose sizes and reading times stand for all."""

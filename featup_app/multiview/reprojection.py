@@ -19,12 +19,7 @@ from featup_app.base.progress import Progress, part_of, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.multiview.jitter import Jitter, random_jitter
 from featup_app.multiview.look_up import box_view_cells
-
-VIEWS = 16
-PADDING_AT_224 = 30
-MAX_ZOOM = 1.8
-HELD_OUT_SEED = 8_151_623
-"""Views for fitting are drawn with other seeds."""
+from featup_app.multiview.yardstick import HELD_OUT_PADDING, HELD_OUT_SEED, HELD_OUT_VIEWS, HELD_OUT_ZOOM
 
 _BLOCK_BYTES = 96 * 2**20
 
@@ -73,7 +68,7 @@ class Reprojection:
 
 
 def held_out_views(
-    features: FeatureMap, *, count: int = VIEWS, seed: int = HELD_OUT_SEED, progress: Progress = silent
+    features: FeatureMap, *, count: int = HELD_OUT_VIEWS, seed: int = HELD_OUT_SEED, progress: Progress = silent
 ) -> HeldOutViews:
     """Draw the held-out views of an image and run its backbone on them.
 
@@ -95,8 +90,10 @@ def held_out_views(
     input_hw = features.geometry.input_hw
     pixels = backbone.resized(features.image, input_hw)
     generator = torch.Generator().manual_seed(seed)
-    padding = round(PADDING_AT_224 * min(input_hw) / 224)
-    jitters = tuple(random_jitter(generator, input_hw, max_padding=padding, max_zoom=MAX_ZOOM) for _ in range(count))
+    padding = round(HELD_OUT_PADDING * min(input_hw) / 224)
+    jitters = tuple(
+        random_jitter(generator, input_hw, max_padding=padding, max_zoom=HELD_OUT_ZOOM) for _ in range(count)
+    )
     maps = []
     for index, jitter in enumerate(jitters):
         progress("features of held-out views", index, count)

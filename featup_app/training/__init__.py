@@ -9,8 +9,8 @@ from featup_app.base.lazily import lazy_names
 if TYPE_CHECKING:
     from featup_app.training.recipes import DEFAULT, PAPER, Rates, Recipe
     from featup_app.training.report import save_training
+    from featup_app.training.state import TrainingResult, TrainingState
     from featup_app.training.train import train_upsampler
-    from featup_app.training.trainer import TrainingResult, TrainingState
 
 __all__ = [
     "DEFAULT",
@@ -32,7 +32,7 @@ __getattr__ = lazy_names(
         "Recipe": "recipes",
         "save_training": "report",
         "train_upsampler": "train",
-        "TrainingResult": "trainer",
-        "TrainingState": "trainer",
+        "TrainingResult": "state",
+        "TrainingState": "state",
     },
 )

@@ -23,7 +23,7 @@ from featup_app.fields.upsampler_files import save_upsampler
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
-    from featup_app.training.trainer import TrainingResult
+    from featup_app.training.state import TrainingResult
 
 SCHEMA = "featup-app/training-report"
 VERSION = 1

@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Any
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.progress import Progress, silent
 from featup_app.images import IMAGE_SUFFIXES, Image
+from featup_app.multiview.yardstick import HELD_OUT_PADDING, HELD_OUT_VIEWS, HELD_OUT_ZOOM
 from featup_app.training.cache import DEFAULT_BUDGET, PictureSet, Preparation, prepare_pictures
 from featup_app.training.distributed import ALONE, Processes
 from featup_app.training.examples import TrainingSet
 from featup_app.training.held_out import split_held_out
 from featup_app.training.learners import check_backbones
 from featup_app.training.recipes import DEFAULT, Recipe
-from featup_app.training.trainer import MEASURE_EVERY, Trainer, TrainingResult, Watch
+from featup_app.training.state import TrainingResult, Watch
+from featup_app.training.trainer import MEASURE_EVERY, Trainer
 
 if TYPE_CHECKING:
     from featup_app.backbones import Backbone
-
-HELD_OUT_VIEWS = 16
-HELD_OUT_PADDING, HELD_OUT_ZOOM = 30, 1.8
-"""The views of the yardstick (decision 0032), whatever the recipe trains on."""
 
 _HELD_OUT_SEED = 2**20
 """Added to the seed, so that held-out views of an image are never those that are trained on."""
@@ -136,41 +134,11 @@ def train_upsampler(
         held_out = [images[index] for index in kept_back]
         images = [images[index] for index in kept_for_training]
     preparation = Preparation(size, crops, views, recipe.max_padding, recipe.max_zoom, seed)
-    measuring = replace(
-        preparation,
-        crops=0,
-        views=HELD_OUT_VIEWS,
-        max_padding=HELD_OUT_PADDING,
-        max_zoom=HELD_OUT_ZOOM,
-        seed=seed + _HELD_OUT_SEED,
-    )
-    sets = []
-    for backbone in members:
-        share = budget // len(members)
-        # The yardstick gets what it needs, up to half of the budget.
-        kept = _prepare(
-            held_out,
-            backbone,
-            processes,
-            layer=layer,
-            preparation=measuring,
-            folder=cache,
-            budget=share // 2,
-            keep=budget,
-            progress=progress,
-        )
-        trained = _prepare(
-            images,
-            backbone,
-            processes,
-            layer=layer,
-            preparation=preparation,
-            folder=cache,
-            budget=share - kept.bytes,
-            keep=budget,
-            progress=progress,
-        )
-        sets.append(TrainingSet(trained, kept))
+    options = {"layer": layer, "folder": cache, "keep": budget, "progress": progress}
+    sets = [
+        _prepare_set(images, held_out, backbone, preparation, processes, budget=budget // len(members), **options)
+        for backbone in members
+    ]
     trainer = Trainer(sets, recipe, seed=seed, processes=processes)
     if resume is not None:
         with processes.together():
@@ -183,6 +151,31 @@ def train_upsampler(
         checkpoint=checkpoint,
         measure_every=measure_every,
     )
+
+
+def _prepare_set(
+    images: Sequence[Path | Image],
+    held_out: Sequence[Path | Image],
+    backbone: Backbone,
+    preparation: Preparation,
+    processes: Processes,
+    *,
+    budget: int,
+    **options: Any,
+) -> TrainingSet:
+    """Pictures to train on and to measure on, for one backbone; the latter on the views of the yardstick (decision 0032)."""
+    measuring = replace(
+        preparation,
+        crops=0,
+        views=HELD_OUT_VIEWS,
+        max_padding=HELD_OUT_PADDING,
+        max_zoom=HELD_OUT_ZOOM,
+        seed=preparation.seed + _HELD_OUT_SEED,
+    )
+    # The yardstick gets what it needs, up to half of the budget.
+    kept = _prepare(held_out, backbone, processes, preparation=measuring, budget=budget // 2, **options)
+    trained = _prepare(images, backbone, processes, preparation=preparation, budget=budget - kept.bytes, **options)
+    return TrainingSet(trained, kept)
 
 
 def _prepare(

@@ -356,8 +356,18 @@ def measure_with_probes(
                 yield job, {**values, "seconds": time.perf_counter() - start}
                 start = time.perf_counter()
 
+    needed = _not_measured(plan, jobs, splits, records)
+    until_done(needed, prepare, progress)
+    found, measured = measure_all(plan.data, jobs, records, measure, progress)
+    return Probed(methods, found, {**failures, **measured}, facts)
+
+
+def _not_measured(
+    plan: Plan, jobs: Sequence[Job], splits: Sequence[Split], records: Records
+) -> list[tuple[Job, Split]]:
+    """Jobs with the splits of which a picture has no result yet."""
     prints = {item.name: _print_of(item) for item in plan.data.items}
-    needed = [
+    return [
         (job, split)
         for job in jobs
         for split in splits
@@ -367,9 +377,6 @@ def measure_with_probes(
             if _split_of(item, splits) is split
         )
     ]
-    until_done(needed, prepare, progress)
-    found, measured = measure_all(plan.data, jobs, records, measure, progress)
-    return Probed(methods, found, {**failures, **measured}, facts)
 
 
 def _split_of(item: Item, splits: Sequence[Split]) -> Split:

@@ -26,7 +26,8 @@ from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.tasks.common import Job, measure_all, typical_seconds
 from featup_app.lenses import SCORES, QualityReference, quality_reference, quality_scores
 from featup_app.lenses.quality import COMPONENTS
-from featup_app.multiview.reprojection import HELD_OUT_SEED, VIEWS, HeldOutViews, held_out_views, reprojection_error
+from featup_app.multiview.reprojection import HeldOutViews, held_out_views, reprojection_error
+from featup_app.multiview.yardstick import HELD_OUT_SEED, HELD_OUT_VIEWS
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap
@@ -38,7 +39,7 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
     """The table of the task; arguments and errors as in :meth:`~featup_app.evaluation.tasks.Task.evaluate`."""
     methods = plan.prepared()
     seed = HELD_OUT_SEED + plan.seed
-    common = {"task": "quality", **plan.facts(), "views": VIEWS, "components": COMPONENTS}
+    common = {"task": "quality", **plan.facts(), "views": HELD_OUT_VIEWS, "components": COMPONENTS}
     jobs = [Job(method, "held-out views", configuration_key({**common, **method.identity})) for method in methods]
 
     def measure(item: Item, wanted: Sequence[Job], told: Progress) -> Iterator[tuple[Job, Values]]:

@@ -23,6 +23,7 @@ from featup_app.engine.scoring import HELD_OUT, MethodScores
 from featup_app.fields import Method
 from featup_app.gui import style
 from featup_app.lenses.score_names import SCORES, ScoreName
+from featup_app.multiview.yardstick import HELD_OUT_VIEWS
 
 _HINT = "Scores need no labels. Hover a column for what it means; double-click a method to look at it."
 _EMPTY, _WAITING = "–", "…"
@@ -43,7 +44,7 @@ class QualityTab(QWidget):
         layout.setContentsMargins(12, 10, 12, 12)
         layout.setSpacing(7)
         self.held_out = QCheckBox("Held-out views")
-        self.held_out.setToolTip(f"{_score(HELD_OUT).meaning} The backbone runs sixteen more times.")
+        self.held_out.setToolTip(f"{_score(HELD_OUT).meaning} The backbone runs {HELD_OUT_VIEWS} more times.")
         self.all_methods = QCheckBox("Slow methods too")
         self.all_methods.setToolTip(
             "Also the methods that run the backbone again or are fitted to the image; seconds to minutes"
