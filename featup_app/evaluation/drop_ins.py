@@ -167,7 +167,9 @@ def operations(network: nn.Module, *inputs: object) -> int | None:
     library = torch.ops.featup
     counting = {
         library.window_sum: lambda padded, weights, *_, out_shape, **__: 2 * padded[1] * _size(weights),
-        library.window_dot: lambda padded, centre, side, *_, out_shape, **__: 2 * centre[1] * _size(out_shape),
+        library.window_sum_grad_weights: lambda padded, centre, side, *_, out_shape, **__: (
+            2 * centre[1] * _size(out_shape)
+        ),
         library.range_weights: lambda keys, *_, out_shape, **__: 2 * keys[1] * _size(out_shape),
         library.bilateral_weights: lambda guidance, *_, out_shape, **__: 3 * guidance[1] * _size(out_shape),
     }

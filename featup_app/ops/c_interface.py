@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+ABI_VERSION = 3
+"""FEATUP_ABI_VERSION of native/include/featup_tensor.h."""
+
+
 class TensorDescriptor(ctypes.Structure):
     """``featup_tensor``: address, four sizes, four strides in elements, number format."""
 
@@ -68,6 +72,18 @@ def declare(library: ctypes.CDLL, signatures: Mapping[str, Sequence[Any]]) -> No
         function = getattr(library, name)
         function.argtypes = list(arguments)
         function.restype = ctypes.c_char_p
+
+
+def invoke(library: ctypes.CDLL, function: str, *arguments: Any) -> None:
+    """Call a function of a library. Tensors among the arguments are described; the library checks them.
+
+    Raises:
+        RuntimeError: with the message of the library, which names the argument that does not fit.
+    """
+    import torch
+
+    described = [describe(value) if isinstance(value, torch.Tensor) else value for value in arguments]
+    check(getattr(library, function)(*described))
 
 
 def check(message: bytes | None) -> None:

@@ -37,8 +37,7 @@ def call(function: str, *arguments: Any) -> None:
     library = loading.library()
     if library is None:
         raise RuntimeError("the compiled operators are switched off")
-    described = [c_interface.describe(value) if isinstance(value, Tensor) else value for value in arguments]
-    c_interface.check(getattr(library, function)(*described))
+    c_interface.invoke(library, function, *arguments)
 
 
 def threads_for(multiplications: int) -> int:

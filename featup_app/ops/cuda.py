@@ -12,20 +12,16 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featup_app.ops import c_interface, loading
-from featup_app.ops.c_interface import Place
+from featup_app.ops.c_interface import Place, TensorDescriptor
 from featup_app.ops.loading import SharedLibrary
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-ABI_VERSION = 2
-"""FEATUP_CUDA_ABI_VERSION of native/include/featup_cuda.h."""
 
 _DEVICE_TYPE = "cuda"
 _device_problems: dict[int, str | None] = {}
@@ -102,48 +98,40 @@ def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
     Raises:
         RuntimeError: naming the argument if shape, dtype or device do not fit, or with CUDA's words.
     """
-    kernel_size = _check_weights(weights)
-    _check("padded", padded, _grown(weights, padded.shape[1] if padded.dim() == 4 else -1, kernel_size), like=weights)
-    sizes = (*padded.shape[:2], *weights.shape[2:], kernel_size)
-    values, factors = _alike(padded, weights)
-    output = values.new_empty(sizes[:4])
-    _call("window_sum", values, *_strided(values), *_strided(factors), output.data_ptr(), *sizes)
+    kernel_size = _kernel_size(weights)
+    values, factors = _alike(("padded", padded), ("weights", weights))
+    output = values.new_empty((*padded.shape[:2], *weights.shape[2:]))
+    _call("window_sum", values, factors, output, kernel_size)
     return output.to(padded.dtype)
 
 
-def window_sum_grad_input(grad: Tensor, weights: Tensor, padded_shape: Sequence[int]) -> Tensor:
+def window_sum_grad_input(grad: Tensor, weights: Tensor) -> Tensor:
     """Gradient of :func:`window_sum` to ``padded``.
 
     Args:
         grad: (B, C, H, W), any strides.
         weights: (B, k * k, H, W), any strides.
-        padded_shape: (B, C, H + k - 1, W + k - 1).
 
     Returns:
-        A contiguous tensor of that shape in the dtype of ``grad``; every call gives the same bits.
+        (B, C, H + k - 1, W + k - 1), contiguous, in the dtype of ``grad``; every call gives the same bits.
 
     Raises:
         RuntimeError: as :func:`window_sum`.
     """
-    kernel_size = _check_weights(weights)
-    channels = grad.shape[1] if grad.dim() == 4 else -1
-    _check("grad", grad, (weights.shape[0], channels, *weights.shape[2:]), like=weights)
-    expected = _grown(weights, channels, kernel_size)
-    if tuple(padded_shape) != expected:
-        raise RuntimeError(f"padded_shape is {tuple(padded_shape)}; grad and weights need {expected}")
-    values, factors = _alike(grad, weights)
-    output = values.new_empty(expected)
-    sizes = (*grad.shape, kernel_size)
-    _call("window_sum_grad_input", values, *_strided(values), *_strided(factors), output.data_ptr(), *sizes)
+    kernel_size = _kernel_size(weights)
+    values, factors = _alike(("grad", grad), ("weights", weights))
+    batch, channels, height, width = grad.shape
+    output = values.new_empty((batch, channels, height + kernel_size - 1, width + kernel_size - 1))
+    _call("window_sum_grad_input", values, factors, output, kernel_size)
     return output.to(grad.dtype)
 
 
-def window_sum_grad_weights(grad: Tensor, padded: Tensor, kernel_size: int) -> Tensor:
+def window_sum_grad_weights(padded: Tensor, grad: Tensor, kernel_size: int) -> Tensor:
     """Gradient of :func:`window_sum` to ``weights``, all k * k taps.
 
     Args:
-        grad: (B, C, H, W), any strides.
         padded: (B, C, H + k - 1, W + k - 1), any strides.
+        grad: (B, C, H, W), any strides.
         kernel_size: k, odd.
 
     Returns:
@@ -152,14 +140,9 @@ def window_sum_grad_weights(grad: Tensor, padded: Tensor, kernel_size: int) -> T
     Raises:
         RuntimeError: as :func:`window_sum`.
     """
-    _check_kernel_size(kernel_size)
-    _check("grad", grad)
-    _check("padded", padded, _grown(grad, grad.shape[1], kernel_size), like=grad)
-    batch, channels, height, width = grad.shape
-    values, factors = _alike(padded, grad)
-    output = values.new_empty((batch, kernel_size**2, height, width))
-    sizes = (batch, channels, height, width, kernel_size)
-    _call("window_sum_grad_weights", values, *_strided(factors), *_strided(values), output.data_ptr(), *sizes)
+    values, centre = _alike(("padded", padded), ("grad", grad))
+    output = values.new_empty((grad.shape[0], kernel_size**2, *grad.shape[2:]))
+    _call("window_sum_grad_weights", values, centre, output, kernel_size)
     return output.to(padded.dtype)
 
 
@@ -180,7 +163,7 @@ def range_softmax(keys: Tensor, temperature: Tensor | float, kernel_size: int, b
     """
     import torch
 
-    batch, channels, height, width = _inner("keys", keys, kernel_size)
+    output = _window_weights("keys", keys, kernel_size)
     factor, factor_at = 0.0, None
     if not isinstance(temperature, torch.Tensor):
         factor = float(temperature)
@@ -199,21 +182,8 @@ def range_softmax(keys: Tensor, temperature: Tensor | float, kernel_size: int, b
         if bias.device != keys.device:
             raise RuntimeError(f"bias is on {bias.device}; keys is on {keys.device}")
         bias_at = bias.detach().to(_sum_dtype(keys)).reshape(-1).contiguous()
-    output = keys.new_empty((batch, kernel_size**2, height, width))
-    _call(
-        "range_softmax",
-        keys,
-        *_strided(keys),
-        None if factor_at is None else factor_at.data_ptr(),
-        factor,
-        None if bias_at is None else bias_at.data_ptr(),
-        output.data_ptr(),
-        batch,
-        channels,
-        height,
-        width,
-        kernel_size,
-    )
+    addresses = [None if tensor is None else tensor.data_ptr() for tensor in (factor_at, bias_at)]
+    _call("range_softmax", keys, addresses[0], factor, addresses[1], output, kernel_size)
     return output
 
 
@@ -234,21 +204,8 @@ def bilateral_weights(
     Raises:
         RuntimeError: as :func:`window_sum`.
     """
-    batch, channels, height, width = _inner("padded_guidance", padded_guidance, kernel_size)
-    output = padded_guidance.new_empty((batch, kernel_size**2, height, width))
-    _call(
-        "bilateral_weights",
-        padded_guidance,
-        *_strided(padded_guidance),
-        float(sigma_spatial),
-        float(sigma_range),
-        output.data_ptr(),
-        batch,
-        channels,
-        height,
-        width,
-        kernel_size,
-    )
+    output = _window_weights("padded_guidance", padded_guidance, kernel_size)
+    _call("bilateral_weights", padded_guidance, float(sigma_spatial), float(sigma_range), output, kernel_size)
     return output
 
 
@@ -280,18 +237,15 @@ def guided_double(
     Raises:
         RuntimeError: as :func:`window_sum`; also if ``source`` lacks cells that are read.
     """
-    _check("source", source)
-    _check("weights", weights, (source.shape[0], 49, *weights.shape[2:]), like=source)
+    values, factors = _alike(("source", source), ("weights", weights))
     rows, columns = coarse_size or (source.shape[2], source.shape[3])
     if origin is None and coarse_size is None and tuple(weights.shape[2:]) != (2 * rows, 2 * columns):
         raise RuntimeError(
             f"weights has shape {tuple(weights.shape)}; expected {(source.shape[0], 49, 2 * rows, 2 * columns)}"
         )
-    values, factors = _alike(source, weights)
     output = values.new_empty((*source.shape[:2], *weights.shape[2:]))
     place = Place(rows, columns, *source_origin, *(origin or (0, 0)))
-    addresses = (*_strided(values), *_strided(factors), output.data_ptr())
-    _call("guided_double", values, *addresses, ctypes.byref(place), *source.shape, *weights.shape[2:])
+    _call("guided_double", values, factors, output, place)
     return output.to(source.dtype)
 
 
@@ -301,34 +255,22 @@ def _library_path() -> Path:
 
 
 def _prepare(native: ctypes.CDLL) -> None:
-    native.featup_cuda_device_count.restype = ctypes.c_int
-    pointer, real, strides = ctypes.c_void_p, ctypes.c_double, ctypes.POINTER(ctypes.c_int64)
-    tensor: list[Any] = [pointer, strides]
-    ends: list[Any] = [pointer, *[ctypes.c_int64] * 5, ctypes.c_int, pointer]  # output, five sizes, dtype, stream
+    native.featup_cuda_device_count.restype = ctypes.c_int32
+    tensor, whole, real, pointer = ctypes.POINTER(TensorDescriptor), ctypes.c_int32, ctypes.c_double, ctypes.c_void_p
     signatures: dict[str, list[Any]] = {
         "status": [],
-        "device_problem": [ctypes.c_int],
-        "window_sum": [*tensor, *tensor, *ends],
-        "window_sum_grad_input": [*tensor, *tensor, *ends],
-        "window_sum_grad_weights": [*tensor, *tensor, *ends],
-        "range_softmax": [*tensor, pointer, real, pointer, *ends],
-        "bilateral_weights": [*tensor, real, real, *ends],
-        "guided_double": [
-            *tensor,
-            *tensor,
-            pointer,
-            ctypes.POINTER(Place),
-            *[ctypes.c_int64] * 6,
-            ctypes.c_int,
-            pointer,
-        ],
+        "device_problem": [whole],
+        "window_sum": [tensor, tensor, tensor, whole, pointer],
+        "window_sum_grad_input": [tensor, tensor, tensor, whole, pointer],
+        "window_sum_grad_weights": [tensor, tensor, tensor, whole, pointer],
+        "range_softmax": [tensor, pointer, real, pointer, tensor, whole, pointer],
+        "bilateral_weights": [tensor, real, real, tensor, whole, pointer],
+        "guided_double": [tensor, tensor, tensor, ctypes.POINTER(Place), pointer],
     }
     c_interface.declare(native, {f"featup_cuda_{name}": arguments for name, arguments in signatures.items()})
 
 
-_library = SharedLibrary(
-    "CUDA library", "CUDA compiler", "featup_cuda_", ABI_VERSION, lambda: _library_path(), _prepare
-)
+_library = SharedLibrary("CUDA library", "CUDA compiler", "featup_cuda_", lambda: _library_path(), _prepare)
 
 
 def _switched_off() -> str | None:
@@ -360,7 +302,7 @@ def _problem_of(number: int) -> str | None:
 
 
 def _call(name: str, leader: Tensor, *arguments: Any) -> None:
-    """Enqueue an operator on the current stream of the leader's device."""
+    """Enqueue an operator, whose first argument is the leader, on the current stream of the leader's device."""
     import torch
 
     native = _library.get() if _switched_off() is None else None
@@ -368,16 +310,22 @@ def _call(name: str, leader: Tensor, *arguments: Any) -> None:
         raise RuntimeError(cuda_status())
     with torch.cuda.device(leader.device):
         stream = torch.cuda.current_stream().cuda_stream
-        message = getattr(native, f"featup_cuda_{name}")(*arguments, c_interface.dtype_codes()[leader.dtype], stream)
-    c_interface.check(message)
+        c_interface.invoke(native, f"featup_cuda_{name}", leader, *arguments, stream)
 
 
-def _alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in the type that holds either."""
+def _alike(first: tuple[str, Tensor], second: tuple[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Both tensors, of which messages give the names, in the dtype that holds either."""
     import torch
 
-    both = torch.promote_types(first.dtype, second.dtype)
-    return first.to(both), second.to(both)
+    (_, one), (_, two) = first, second
+    for name, tensor in (first, second):
+        _check(name, tensor)
+    if one.device != two.device:
+        raise RuntimeError(f"{first[0]} is on {one.device}; {second[0]} is on {two.device}")
+    if (one.dtype == torch.float64) != (two.dtype == torch.float64):
+        raise RuntimeError(f"{first[0]} has dtype {one.dtype}; {second[0]} has {two.dtype}")
+    both = torch.promote_types(one.dtype, two.dtype)
+    return one.to(both), two.to(both)
 
 
 def _sum_dtype(tensor: Tensor) -> torch.dtype:
@@ -386,37 +334,17 @@ def _sum_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
-def _strided(tensor: Tensor) -> tuple[int, Any]:
-    """Address and strides. The caller keeps the tensor alive for the call; after it, torch's allocator knows the stream."""
-    return tensor.data_ptr(), (ctypes.c_int64 * 4)(*tensor.stride())
-
-
-def _grown(like: Tensor, channels: int, kernel_size: int) -> tuple[int, int, int, int]:
-    """The shape of the padded tensor that goes with one without padding."""
-    return like.shape[0], channels, like.shape[2] + kernel_size - 1, like.shape[3] + kernel_size - 1
-
-
-def _check(name: str, tensor: Tensor, shape: tuple[int, ...] | None = None, *, like: Tensor | None = None) -> None:
+def _check(name: str, tensor: Tensor) -> None:
+    """What a descriptor cannot express; the library checks the rest."""
     if tensor.device.type != _DEVICE_TYPE:
         raise RuntimeError(f"{name} is on {tensor.device}; expected a CUDA device")
     if tensor.dtype not in c_interface.dtype_codes():
         raise RuntimeError(f"{name} has dtype {tensor.dtype}; expected float32, float64, float16 or bfloat16")
     if tensor.dim() != 4:
         raise RuntimeError(f"{name} has shape {tuple(tensor.shape)}; expected four dimensions")
-    if shape is not None and tuple(tensor.shape) != shape:
-        raise RuntimeError(f"{name} has shape {tuple(tensor.shape)}; expected {shape}")
-    if like is not None and tensor.device != like.device:
-        raise RuntimeError(f"{name} is on {tensor.device}; the other tensor is on {like.device}")
-    if like is not None and (tensor.dtype.itemsize == 8) != (like.dtype.itemsize == 8):
-        raise RuntimeError(f"{name} has dtype {tensor.dtype}; the other tensor has {like.dtype}")
 
 
-def _check_kernel_size(kernel_size: int) -> None:
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise RuntimeError(f"kernel_size is {kernel_size}; expected an odd number")
-
-
-def _check_weights(weights: Tensor) -> int:
+def _kernel_size(weights: Tensor) -> int:
     _check("weights", weights)
     taps = weights.shape[1]
     kernel_size = math.isqrt(taps)
@@ -425,13 +353,14 @@ def _check_weights(weights: Tensor) -> int:
     return kernel_size
 
 
-def _inner(name: str, padded: Tensor, kernel_size: int) -> tuple[int, int, int, int]:
-    """The sizes without padding."""
-    _check_kernel_size(kernel_size)
+def _window_weights(name: str, padded: Tensor, kernel_size: int) -> Tensor:
+    """Memory for the weights (B, k * k, H, W) that are made of a padded tensor."""
     _check(name, padded)
-    batch, channels, height, width = padded.shape
+    batch, _, height, width = padded.shape
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise RuntimeError(f"kernel_size is {kernel_size}; expected an odd number")
     if min(height, width) < kernel_size:
         raise RuntimeError(
             f"{name} has shape {tuple(padded.shape)}; expected (B, D, H + {kernel_size - 1}, W + {kernel_size - 1})"
         )
-    return batch, channels, height - kernel_size + 1, width - kernel_size + 1
+    return padded.new_empty((batch, kernel_size**2, height - kernel_size + 1, width - kernel_size + 1))

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from featup_app.ops.c_interface import Place, TensorDescriptor, check, declare
+from featup_app.ops.c_interface import ABI_VERSION, Place, TensorDescriptor, check, declare
 
-ABI_VERSION = 2
 _FOLDER = Path(__file__).resolve().parent
 _NAME = "featup_native.dll" if sys.platform == "win32" else "featup_native.so"
 
@@ -35,7 +34,6 @@ class SharedLibrary:
         title: str,
         compiler: str,
         prefix: str,
-        abi_version: int,
         path: Callable[[], Path],
         prepare: Callable[[ctypes.CDLL], None],
     ) -> None:
@@ -45,11 +43,10 @@ class SharedLibrary:
             title: what messages call it.
             compiler: what an installation without it had not, for messages.
             prefix: what its functions' names begin with.
-            abi_version: what its function ``{prefix}abi_version`` must return.
             path: where the file is, asked when it is opened.
             prepare: declares its functions; may raise RuntimeError or AttributeError, which count as failures to open it.
         """
-        self._title, self._compiler, self._prefix, self._abi_version = title, compiler, prefix, abi_version
+        self._title, self._compiler, self._prefix = title, compiler, prefix
         self._path, self._prepare = path, prepare
         self._lock = threading.Lock()
         self.loaded: ctypes.CDLL | None = None
@@ -80,9 +77,9 @@ class SharedLibrary:
         version = getattr(native, f"{self._prefix}abi_version")
         version.restype = ctypes.c_int32
         found = version()
-        if found != self._abi_version:
+        if found != ABI_VERSION:
             raise RuntimeError(
-                f"the {self._title} has interface {found} and this program needs {self._abi_version}; please install again"
+                f"the {self._title} has interface {found} and this program needs {ABI_VERSION}; please install again"
             )
         self._prepare(native)
         return native
@@ -143,8 +140,8 @@ def _prepare(native: ctypes.CDLL) -> None:
         "featup_instruction_set": [],
         "featup_use_instruction_set": [ctypes.c_char_p],
         "featup_window_sum": [tensor, tensor, tensor, whole, whole],
-        "featup_window_spread": [tensor, tensor, tensor, whole, whole],
-        "featup_window_dot": [tensor, tensor, tensor, whole, whole],
+        "featup_window_sum_grad_input": [tensor, tensor, tensor, whole, whole],
+        "featup_window_sum_grad_weights": [tensor, tensor, tensor, whole, whole],
         "featup_range_softmax": [tensor, real, reals, tensor, whole, whole],
         "featup_bilateral_weights": [tensor, real, reals, tensor, whole, whole],
         "featup_guided_double": [tensor, tensor, tensor, ctypes.POINTER(Place), whole],
@@ -160,4 +157,4 @@ def _prepare(native: ctypes.CDLL) -> None:
         check(None if message is None else b"FEATUP_INSTRUCTION_SET: " + message)
 
 
-_library = SharedLibrary("compiled library", "C++ compiler", "featup_", ABI_VERSION, _path, _prepare)
+_library = SharedLibrary("compiled library", "C++ compiler", "featup_", _path, _prepare)

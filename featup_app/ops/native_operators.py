@@ -3,8 +3,8 @@
 The three window operators are each other's gradients, so that derivatives of any order stay compiled:
 
 - ``window_sum``: padded input and weights -> sum over the window;
-- ``window_spread``: its gradient to the padded input, from the gradient of the result and the weights;
-- ``window_dot``: its gradient to the weights, from the padded input and the gradient of the result.
+- ``window_sum_grad_input``: its gradient to the padded input, from the gradient of the result and the weights;
+- ``window_sum_grad_weights``: its gradient to the weights, from the padded input and the gradient of the result.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from featup_app.ops import cuda
 from featup_app.ops.calls import call, threads_for
 from featup_app.ops.layout import FEW_CHANNELS, at_least_float32, empty_in_layout_of, with_adjacent_columns
 
-_SPREAD_PLANES = 64
-"""Up to so many channels are spread in planes. As kSpreadPlanes in native/cpu/variant.hpp."""
+_GRAD_INPUT_PLANES = 64
+"""Up to so many channels the gradient to the input is computed in planes. As kGradInputPlanes in native/cpu/variant.hpp."""
 
 
 def _sum_shape(padded: Tensor, kernel_size: int) -> tuple[int, int, int, int]:
@@ -52,48 +52,48 @@ def _(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
     return empty_in_layout_of(padded, _sum_shape(padded, kernel_size))
 
 
-@torch.library.custom_op("featup::window_spread", mutates_args=(), device_types="cpu")
-def window_spread(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
+@torch.library.custom_op("featup::window_sum_grad_input", mutates_args=(), device_types="cpu")
+def window_sum_grad_input(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
     """(B, C, H, W) and (B, k * k, H, W) -> (B, C, H + k - 1, W + k - 1)."""
-    gradient = _for_spread(gradient)
+    gradient = _for_grad_input(gradient)
     result = empty_in_layout_of(gradient, _sum_shape(gradient, 2 - kernel_size))
     threads = threads_for(gradient.shape[1] * weights.numel())
-    call("featup_window_spread", gradient, weights, result, kernel_size, threads)
+    call("featup_window_sum_grad_input", gradient, weights, result, kernel_size, threads)
     return result
 
 
-@window_spread.register_kernel("cuda")
-def _window_spread_cuda(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
-    return cuda.window_sum_grad_input(gradient, weights, _sum_shape(gradient, 2 - kernel_size))
+@window_sum_grad_input.register_kernel("cuda")
+def _window_sum_grad_input_cuda(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
+    return cuda.window_sum_grad_input(gradient, weights)
 
 
-def _for_spread(gradient: Tensor) -> Tensor:
-    few = gradient.device.type == "cpu" and gradient.shape[1] <= _SPREAD_PLANES
+def _for_grad_input(gradient: Tensor) -> Tensor:
+    few = gradient.device.type == "cpu" and gradient.shape[1] <= _GRAD_INPUT_PLANES
     return with_adjacent_columns(gradient) if few else gradient
 
 
-@window_spread.register_fake
+@window_sum_grad_input.register_fake
 def _(gradient: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
-    gradient = _for_spread(gradient)
+    gradient = _for_grad_input(gradient)
     return empty_in_layout_of(gradient, _sum_shape(gradient, 2 - kernel_size))
 
 
-@torch.library.custom_op("featup::window_dot", mutates_args=(), device_types="cpu")
-def window_dot(padded: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
+@torch.library.custom_op("featup::window_sum_grad_weights", mutates_args=(), device_types="cpu")
+def window_sum_grad_weights(padded: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
     """(B, C, H + k - 1, W + k - 1) and (B, C, H, W) -> (B, k * k, H, W)."""
     batch, _, height, width = gradient.shape
     result = padded.new_empty((batch, kernel_size**2, height, width))
     threads = threads_for(gradient.numel() * kernel_size**2)
-    call("featup_window_dot", padded, gradient, result, kernel_size, threads)
+    call("featup_window_sum_grad_weights", padded, gradient, result, kernel_size, threads)
     return result
 
 
-@window_dot.register_kernel("cuda")
-def _window_dot_cuda(padded: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
-    return cuda.window_sum_grad_weights(gradient, padded, kernel_size)
+@window_sum_grad_weights.register_kernel("cuda")
+def _window_sum_grad_weights_cuda(padded: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
+    return cuda.window_sum_grad_weights(padded, gradient, kernel_size)
 
 
-@window_dot.register_fake
+@window_sum_grad_weights.register_fake
 def _(padded: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
     batch, _, height, width = gradient.shape
     return padded.new_empty((batch, kernel_size**2, height, width))
@@ -106,28 +106,38 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _sum_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
     padded, weights = ctx.saved_tensors
-    to_padded = window_spread(gradient, weights, ctx.kernel_size) if ctx.needs_input_grad[0] else None
-    to_weights = window_dot(padded, gradient, ctx.kernel_size).to(weights.dtype) if ctx.needs_input_grad[1] else None
+    to_padded = window_sum_grad_input(gradient, weights, ctx.kernel_size) if ctx.needs_input_grad[0] else None
+    to_weights = (
+        window_sum_grad_weights(padded, gradient, ctx.kernel_size).to(weights.dtype)
+        if ctx.needs_input_grad[1]
+        else None
+    )
     return to_padded, to_weights, None
 
 
-def _spread_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+def _grad_input_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
     source, weights = ctx.saved_tensors
     to_source = window_sum(gradient, weights, ctx.kernel_size) if ctx.needs_input_grad[0] else None
-    to_weights = window_dot(gradient, source, ctx.kernel_size).to(weights.dtype) if ctx.needs_input_grad[1] else None
+    to_weights = (
+        window_sum_grad_weights(gradient, source, ctx.kernel_size).to(weights.dtype)
+        if ctx.needs_input_grad[1]
+        else None
+    )
     return to_source, to_weights, None
 
 
-def _dot_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+def _grad_weights_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
     padded, centre = ctx.saved_tensors
-    to_padded = window_spread(centre, gradient, ctx.kernel_size).to(padded.dtype) if ctx.needs_input_grad[0] else None
+    to_padded = (
+        window_sum_grad_input(centre, gradient, ctx.kernel_size).to(padded.dtype) if ctx.needs_input_grad[0] else None
+    )
     to_centre = window_sum(padded, gradient, ctx.kernel_size).to(centre.dtype) if ctx.needs_input_grad[1] else None
     return to_padded, to_centre, None
 
 
 window_sum.register_autograd(_sum_backward, setup_context=_keep)
-window_spread.register_autograd(_spread_backward, setup_context=_keep)
-window_dot.register_autograd(_dot_backward, setup_context=_keep)
+window_sum_grad_input.register_autograd(_grad_input_backward, setup_context=_keep)
+window_sum_grad_weights.register_autograd(_grad_weights_backward, setup_context=_keep)
 
 
 @torch.library.custom_op("featup::range_weights", mutates_args=(), device_types="cpu")
@@ -168,9 +178,11 @@ def _range_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor |
     to_keys = to_temperature = to_bias = None
     if ctx.needs_input_grad[0]:
         own = window_sum(keys, through, size)
-        to_keys = temperature * (window_spread(centre, through, size) + torch.nn.functional.pad(own, (radius,) * 4))
+        to_keys = temperature * (
+            window_sum_grad_input(centre, through, size) + torch.nn.functional.pad(own, (radius,) * 4)
+        )
     if ctx.needs_input_grad[1]:
-        to_temperature = (through * window_dot(keys, centre, size)).sum()
+        to_temperature = (through * window_sum_grad_weights(keys, centre, size)).sum()
     if ctx.needs_input_grad[2]:
         to_bias = through.sum(dim=(0, 2, 3))
     return to_keys, to_temperature, to_bias, None

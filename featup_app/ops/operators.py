@@ -77,7 +77,9 @@ def window_dot(padded: Tensor, centre: Tensor, kernel_size: int) -> Tensor:
         raise RuntimeError(f"centre has dtype {centre.dtype}; padded has {padded.dtype}")
     _check_alike("centre", centre, "padded", padded)
     if handles(padded, centre):
-        result: Tensor = native_operators.window_dot(at_least_float32(padded), at_least_float32(centre), kernel_size)
+        result: Tensor = native_operators.window_sum_grad_weights(
+            at_least_float32(padded), at_least_float32(centre), kernel_size
+        )
         return result.to(padded.dtype)
     return reference.window_dot(padded, centre, kernel_size)
 

@@ -100,23 +100,23 @@ template <class T, class S>
 void fold_row(const DoublingJob& job, int64_t b, int64_t y, int64_t x0, const T* row_shares, const T* column_shares,
               int64_t share_pitch, T* folded) {
   const int64_t width = job.result.size[3];
-  const bool row_inside = far_inside(y, job.coarse_rows);
+  const bool row_inside = far_inside(y, job.place.coarse_rows);
   for (int64_t x = 0; x < kStripeColumns; x += kLanes<T>) {
-    const int64_t first = x0 + x - job.left;  // column of the weights
+    const int64_t first = x0 + x - job.place.left;  // column of the weights
     Vector<T> weights[kTaps];
     const int64_t before = larger_of(-first, 0), there = smaller_of(width - first, kLanes<T>);
     for (int tap = 0; tap < kTaps; ++tap) {
       if (before == 0) {
-        weights[tap] = there > 0 ? load_as<T, S>(address<S>(job.weights, b, tap, y - job.top, first), there) : Vector<T>{};
+        weights[tap] = there > 0 ? load_as<T, S>(address<S>(job.weights, b, tap, y - job.place.top, first), there) : Vector<T>{};
       } else {
         T lanes[kLanes<T>] = {};
         for (int64_t lane = before; lane < there; ++lane)
-          lanes[lane] = T(widen(*address<S>(job.weights, b, tap, y - job.top, first + lane)));
+          lanes[lane] = T(widen(*address<S>(job.weights, b, tap, y - job.place.top, first + lane)));
         weights[tap] = load<T>(lanes);
       }
     }
-    const bool columns_inside = far_inside(x0 + x, job.coarse_columns) &&
-                                far_inside(x0 + x + kLanes<T> - 1, job.coarse_columns);
+    const bool columns_inside = far_inside(x0 + x, job.place.coarse_columns) &&
+                                far_inside(x0 + x + kLanes<T> - 1, job.place.coarse_columns);
     const T* shares = column_shares + x;
     T* to = folded + x;
     if (row_inside && columns_inside) fold_weights<T, true, true>(weights, row_shares, shares, share_pitch, to, kStripeColumns);
@@ -167,8 +167,8 @@ template <class T, class S>
 bool double_many(const DoublingJob& job) {
   const int64_t batch = job.result.size[0], channels = job.result.size[1];
   const int64_t height = job.result.size[2], width = job.result.size[3];
-  const int64_t first_row = job.top / 2, rows_end = (job.top + height + 1) / 2;
-  const int64_t first_column = job.left / 2, columns_end = (job.left + width + 1) / 2;
+  const int64_t first_row = job.place.top / 2, rows_end = (job.place.top + height + 1) / 2;
+  const int64_t first_column = job.place.left / 2, columns_end = (job.place.left + width + 1) / 2;
   const int64_t stripes = (columns_end - first_column + kQuadStripe - 1) / kQuadStripe;
   const int64_t bands = (rows_end - first_row + kQuadBand - 1) / kQuadBand;
   const int64_t share_pitch = stripes * kStripeColumns, tasks = batch * bands * stripes;
@@ -181,10 +181,10 @@ bool double_many(const DoublingJob& job) {
   Scratch<T> row_table((rows_end - first_row) * 2 * kTaps), column_table(kTaps * share_pitch);
   if (!row_table.get() || !column_table.get()) return false;
   for (int64_t y = 2 * first_row; y < 2 * rows_end; ++y)
-    fold_line<T>(y, job.coarse_rows, row_table.get() + (y - 2 * first_row) * kTaps);
+    fold_line<T>(y, job.place.coarse_rows, row_table.get() + (y - 2 * first_row) * kTaps);
   for (int64_t x = 0; x < share_pitch; ++x) {
     T shares[kTaps];
-    fold_line<T>(smaller_of(2 * first_column + x, 2 * job.coarse_columns - 1), job.coarse_columns, shares);
+    fold_line<T>(smaller_of(2 * first_column + x, 2 * job.place.coarse_columns - 1), job.place.coarse_columns, shares);
     for (int i = 0; i < kTaps; ++i) column_table.get()[i * share_pitch + x] = shares[i];
   }
   int failures = 0;
@@ -202,12 +202,12 @@ bool double_many(const DoublingJob& job) {
       const int64_t quads = smaller_of(columns_end - n0, kQuadStripe), x0 = 2 * n0;
       int64_t columns[kQuadStripe + kSide - 1];
       for (int64_t i = 0; i < quads + kSide - 1; ++i)
-        columns[i] = clamped(n0 - kReach + i - job.source_left, job.source.size[3]) * job.source.stride[3];
+        columns[i] = clamped(n0 - kReach + i - job.place.source_left, job.source.size[3]) * job.source.stride[3];
       for (int64_t m = m0; m < m1; ++m) {
         for (int64_t half = 0; half < 2; ++half) {
           const int64_t y = 2 * m + half;
           T* to = folded.get() + half * kTaps * kStripeColumns;
-          if (y < job.top || y >= job.top + height) memset(to, 0, size_t(kTaps * kStripeColumns) * sizeof(T));
+          if (y < job.place.top || y >= job.place.top + height) memset(to, 0, size_t(kTaps * kStripeColumns) * sizeof(T));
           else fold_row<T, S>(job, b, y, x0, row_table.get() + (y - 2 * first_row) * kTaps,
                               column_table.get() + (x0 - 2 * first_column), share_pitch, to);
         }
@@ -223,11 +223,11 @@ bool double_many(const DoublingJob& job) {
                                                          : (whole ? sum_quad<T, quarter, true> : sum_quad<T, quarter, false>);
           const T* rows[kSide];
           for (int i = 0; i < kSide; ++i)
-            rows[i] = address<T>(job.source, b, c, clamped(m - kReach + i - job.source_top, job.source.size[2]), 0);
+            rows[i] = address<T>(job.source, b, c, clamped(m - kReach + i - job.place.source_top, job.source.size[2]), 0);
           for (int64_t quad = 0; quad < quads; ++quad) {
             T* targets[4];
             for (int p = 0; p < 4; ++p) {
-              const int64_t y = 2 * m + p / 2 - job.top, x = x0 + 2 * quad + p % 2 - job.left;
+              const int64_t y = 2 * m + p / 2 - job.place.top, x = x0 + 2 * quad + p % 2 - job.place.left;
               const bool there = y >= 0 && y < height && x >= 0 && x < width;
               targets[p] = there ? const_cast<T*>(address<T>(job.result, b, c, y, x)) : nullptr;
             }
@@ -266,7 +266,7 @@ struct Lines {
 template <class T>
 void double_row(const DoublingJob& job, int64_t b, int64_t c, int64_t fine_row, int64_t left, int64_t width,
                 const Lines<T>& lines, T* to) {
-  const int64_t row = mirrored(fine_row, 2 * job.coarse_rows), fine_columns = 2 * job.coarse_columns;
+  const int64_t row = mirrored(fine_row, 2 * job.place.coarse_rows), fine_columns = 2 * job.place.coarse_columns;
   T weights[2][4];
   for (int odd = 0; odd < 2; ++odd) {
     double exact[4];
@@ -275,7 +275,7 @@ void double_row(const DoublingJob& job, int64_t b, int64_t c, int64_t fine_row, 
   }
   const T* rows[4];
   for (int i = 0; i < 4; ++i) {
-    const int64_t cell = clamped(first_cell(row) + i, job.coarse_rows) - job.source_top;
+    const int64_t cell = clamped(first_cell(row) + i, job.place.coarse_rows) - job.place.source_top;
     rows[i] = address<T>(job.source, b, c, clamped(cell, job.source.size[2]), 0);
   }
   // The cells whose two fine columns are needed, in columns of the source.
@@ -286,7 +286,7 @@ void double_row(const DoublingJob& job, int64_t b, int64_t c, int64_t fine_row, 
       lowest = smaller_of(lowest, index);
       highest = larger_of(highest, index);
     }
-  const int64_t first = lowest / 2 - job.source_left, count = highest / 2 - lowest / 2 + 1;
+  const int64_t first = lowest / 2 - job.place.source_left, count = highest / 2 - lowest / 2 + 1;
   // Beyond the ends of the source its last cells are repeated, which is what the doubling does at the map's borders.
   const int64_t from = larger_of(first - 2, 0), end = smaller_of(first + count + 2, job.source.size[3]);
   T* const cells = lines.cells.get();
@@ -310,7 +310,7 @@ void double_row(const DoublingJob& job, int64_t b, int64_t c, int64_t fine_row, 
     fine[2 * i] = even[i];
     fine[2 * i + 1] = odd[i];
   }
-  const int64_t origin = 2 * (first + job.source_left);  // the fine column of fine[0]
+  const int64_t origin = 2 * (first + job.place.source_left);  // the fine column of fine[0]
   const int64_t inside_from = larger_of(left - kReach, 0), inside_to = smaller_of(left + width + kReach, fine_columns);
   T* const target = to - (left - kReach);
   for (int64_t x = left - kReach; x < inside_from; ++x) target[x] = fine[mirrored(x, fine_columns) - origin];
@@ -347,7 +347,7 @@ bool double_planar(const DoublingJob& job) {
           T* rows = padded.get() + c * plane;
           if (y0 > top) memmove(rows, rows + kPlanarRows * pitch, size_t(2 * kReach * pitch) * sizeof(T));
           for (int64_t y = made; y < y1 + kReach; ++y)
-            double_row<T>(job, b, c, job.top + y, job.left + x0, columns, lines, rows + (y - y0 + kReach) * pitch);
+            double_row<T>(job, b, c, job.place.top + y, job.place.left + x0, columns, lines, rows + (y - y0 + kReach) * pitch);
         }
         made = y1 + kReach;
         for (int64_t y = y0; y < y1; ++y)

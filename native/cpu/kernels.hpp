@@ -10,22 +10,23 @@ namespace featup {
 // Up to so many channels are summed in planes. As in FEW_CHANNELS in featup_app/ops/layout.py.
 constexpr int64_t kFewChannels = 8;
 
-// A window sum, forward or spread (its gradient to the padded input).
+// A window sum, or its gradient to the padded input.
 //
 // Both read, for the result pixel (y, x) and the tap (dy, dx), the source at (y + dy - margin, x + dx - margin), which counts
-// as zero outside. Forward the margin is 0 and nothing is outside. Spreading is the same sum with a margin of k - 1 over
+// as zero outside. For the sum the margin is 0 and nothing is outside. The gradient is the same sum with a margin of k - 1 over
 // mirrored taps, whose weights are those of the pixel that is read.
 struct WindowSumJob {
   featup_tensor source;
   featup_tensor weights;
   featup_tensor result;
   int kernel_size;
-  bool spread;
+  bool grad_input;
   int threads;
 };
 
-// Products of the pixel's vector with the vectors of its neighbours, summed over channels.
-struct WindowDotJob {
+// The gradient of a window sum to its weights: products of the pixel's vector with the vectors of its neighbours, summed over
+// channels.
+struct WindowGradWeightsJob {
   featup_tensor padded;
   featup_tensor centre;
   featup_tensor result;
@@ -43,15 +44,12 @@ struct WindowWeightsJob {
   int threads;
 };
 
-// Bicubic doubling, reflecting padding and a 7 x 7 window sum. The result is the part of the fine map that begins at (top,
-// left); the source the part of the coarse map that begins at (source_top, source_left) and holds every cell that is read.
+// Bicubic doubling, reflecting padding and a 7 x 7 window sum. The source holds every cell that is read.
 struct DoublingJob {
   featup_tensor source;
   featup_tensor weights;
   featup_tensor result;
-  int64_t coarse_rows, coarse_columns;  // of the whole map
-  int64_t source_top, source_left;
-  int64_t top, left;
+  featup_place place;
   int threads;
 };
 
@@ -99,7 +97,7 @@ struct MultiplyAddJob {
 struct Kernels {
   const char* name;
   bool (*window_sum)(const WindowSumJob&);
-  bool (*window_dot)(const WindowDotJob&);
+  bool (*window_grad_weights)(const WindowGradWeightsJob&);
   bool (*window_weights)(const WindowWeightsJob&);
   bool (*guided_double)(const DoublingJob&);
   bool (*bilinear)(const BilinearJob&);

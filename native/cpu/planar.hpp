@@ -87,10 +87,10 @@ void window_sum_planar(const WindowSumJob& job) {
   }
 }
 
-// The spread (gradient to the padded input) in planes: the same sum with both operands read at the tap's distance to the left
+// The gradient to the padded input in planes: the same sum with both operands read at the tap's distance to the left
 // and above, nothing beyond the borders.
 template <class T, int G, bool Inside>
-inline void planar_spread_block(const WindowSumJob& job, int64_t b, int64_t c, int64_t y, int64_t x, int64_t count) {
+inline void planar_grad_input_block(const WindowSumJob& job, int64_t b, int64_t c, int64_t y, int64_t x, int64_t count) {
   constexpr int U = kPlanarVectors;
   const int64_t k = job.kernel_size, height = job.source.size[2], width = job.source.size[3];
   Vector<T> sums[G][U] = {};
@@ -121,7 +121,7 @@ inline void planar_spread_block(const WindowSumJob& job, int64_t b, int64_t c, i
 }
 
 template <class T>
-void window_spread_planar(const WindowSumJob& job) {
+void window_grad_input_planar(const WindowSumJob& job) {
   const int64_t channels = job.result.size[1], height = job.result.size[2], width = job.result.size[3];
   const int64_t lines = job.result.size[0] * height;
 #pragma omp parallel for num_threads(job.threads) schedule(dynamic, 4)
@@ -131,14 +131,14 @@ void window_spread_planar(const WindowSumJob& job) {
       const bool inside = x >= job.kernel_size - 1 && x + kPlanarVectors * kLanes<T> <= job.source.size[3];
       for (int64_t c = 0; c < channels; c += 4) {
         const int64_t some = smaller_of(channels - c, 4);
-        const auto run = inside ? (some == 4   ? planar_spread_block<T, 4, true>
-                                   : some == 3 ? planar_spread_block<T, 3, true>
-                                   : some == 2 ? planar_spread_block<T, 2, true>
-                                               : planar_spread_block<T, 1, true>)
-                                : (some == 4   ? planar_spread_block<T, 4, false>
-                                   : some == 3 ? planar_spread_block<T, 3, false>
-                                   : some == 2 ? planar_spread_block<T, 2, false>
-                                               : planar_spread_block<T, 1, false>);
+        const auto run = inside ? (some == 4   ? planar_grad_input_block<T, 4, true>
+                                   : some == 3 ? planar_grad_input_block<T, 3, true>
+                                   : some == 2 ? planar_grad_input_block<T, 2, true>
+                                               : planar_grad_input_block<T, 1, true>)
+                                : (some == 4   ? planar_grad_input_block<T, 4, false>
+                                   : some == 3 ? planar_grad_input_block<T, 3, false>
+                                   : some == 2 ? planar_grad_input_block<T, 2, false>
+                                               : planar_grad_input_block<T, 1, false>);
         run(job, b, c, y, x, count);
       }
     });

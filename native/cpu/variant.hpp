@@ -16,7 +16,7 @@ namespace {
 #include "vector.hpp"
 #include "storage.hpp"
 #include "window_sum.hpp"
-#include "window_dot.hpp"
+#include "window_grad_weights.hpp"
 #include "planar.hpp"
 #include "doubling.hpp"
 #include "bilinear.hpp"
@@ -24,17 +24,17 @@ namespace {
 #include "rounding.hpp"
 #include "peak.hpp"
 
-// A spread reads the weights of all the pixels around its own. Up to so many channels it is faster in planes, where those are
+// The gradient to the input reads the weights of all the pixels around its own. Up to so many channels it is faster in planes, where those are
 // shifted rows, than pixel by pixel, where they must be gathered.
-constexpr int64_t kSpreadPlanes = 64;
+constexpr int64_t kGradInputPlanes = 64;
 
 template <class T>
 bool sum_of(const WindowSumJob& job) {
   const bool planes = job.source.stride[3] == 1 && job.weights.stride[3] == 1 && job.result.stride[3] == 1;
   const bool plain = job.source.dtype == kPlain<T> && job.result.dtype == kPlain<T>;
-  if (job.spread && job.result.size[1] <= kSpreadPlanes && planes && plain && job.weights.dtype == kPlain<T>)
-    return window_spread_planar<T>(job), true;
-  if (!job.spread && job.result.size[1] <= kSpreadPlanes && planes && plain) {
+  if (job.grad_input && job.result.size[1] <= kGradInputPlanes && planes && plain && job.weights.dtype == kPlain<T>)
+    return window_grad_input_planar<T>(job), true;
+  if (!job.grad_input && job.result.size[1] <= kGradInputPlanes && planes && plain) {
     if constexpr (sizeof(T) == 4) {
       if (job.weights.dtype == FEATUP_FLOAT16) return window_sum_planar<T, Half>(job), true;
       if (job.weights.dtype == FEATUP_BFLOAT16) return window_sum_planar<T, BFloat>(job), true;
@@ -50,20 +50,20 @@ bool sum_of(const WindowSumJob& job) {
 }
 
 template <class T>
-bool dot_of(const WindowDotJob& job) {
+bool grad_weights_of(const WindowGradWeightsJob& job) {
   switch (job.kernel_size) {
-    case 3: return window_dot_many<T, 3>(job);
-    case 5: return window_dot_many<T, 5>(job);
-    case 7: return window_dot_many<T, 7>(job);
-    default: return window_dot_many<T, 0>(job);
+    case 3: return window_grad_weights_many<T, 3>(job);
+    case 5: return window_grad_weights_many<T, 5>(job);
+    case 7: return window_grad_weights_many<T, 7>(job);
+    default: return window_grad_weights_many<T, 0>(job);
   }
 }
 
 bool window_sum(const WindowSumJob& job) {
   return job.source.dtype == FEATUP_FLOAT64 ? sum_of<double>(job) : sum_of<float>(job);
 }
-bool window_dot(const WindowDotJob& job) {
-  return job.padded.dtype == FEATUP_FLOAT64 ? dot_of<double>(job) : dot_of<float>(job);
+bool window_grad_weights(const WindowGradWeightsJob& job) {
+  return job.padded.dtype == FEATUP_FLOAT64 ? grad_weights_of<double>(job) : grad_weights_of<float>(job);
 }
 bool window_weights(const WindowWeightsJob& job) {
   return job.padded.dtype == FEATUP_FLOAT64 ? window_weights_planar<double>(job) : window_weights_planar<float>(job);
@@ -101,7 +101,7 @@ bool pixel_network(const PixelNetworkJob& job) {
 
 #define FEATUP_JOIN_(a, b) a##b
 #define FEATUP_JOIN(a, b) FEATUP_JOIN_(a, b)
-const Kernels FEATUP_JOIN(kernels_, FEATUP_VARIANT) = {FEATUP_NAME, FEATUP_VARIANT::window_sum, FEATUP_VARIANT::window_dot,
+const Kernels FEATUP_JOIN(kernels_, FEATUP_VARIANT) = {FEATUP_NAME, FEATUP_VARIANT::window_sum, FEATUP_VARIANT::window_grad_weights,
                                                        FEATUP_VARIANT::window_weights, FEATUP_VARIANT::guided_double, FEATUP_VARIANT::bilinear,
                                                        FEATUP_VARIANT::pixel_network, FEATUP_VARIANT::round_weights,
                                                        FEATUP_VARIANT::multiply_add};

@@ -51,12 +51,12 @@ void gather_weights(const WindowSumJob& job, ReadRow<T> read, int64_t b, int64_t
                     int64_t padded_columns, T* to, T* lines) {
   const int64_t k = job.kernel_size, taps = k * k;
   const int64_t pitch = rounded_up(taps, kLanes<T>);
-  if (!job.spread) {
+  if (!job.grad_input) {
     read(job.weights, b, 0, taps, y, x0, columns, lines, pitch);
     for (int64_t column = 0; column < columns; ++column)
       memcpy(to + column * taps, lines + column * pitch, size_t(taps) * sizeof(T));
   } else {
-    // The tap (ey, ex) of the spread reads a pixel whose own tap is the mirrored one.
+    // The tap (ey, ex) of the gradient reads a pixel whose own tap is the mirrored one.
     for (int64_t ey = 0; ey < k; ++ey) {
       read(job.weights, b, 0, taps, y + ey - (k - 1), x0 - (k - 1), columns + k - 1, lines, pitch);
       for (int64_t column = 0; column < columns; ++column)
@@ -96,7 +96,7 @@ void sum_row(const T* const* ring_rows, int64_t k, const T* weights, int64_t col
 
 template <class T, int K>
 bool window_sum_many(const WindowSumJob& job) {
-  const int64_t k = job.kernel_size, taps = k * k, margin = job.spread ? k - 1 : 0;
+  const int64_t k = job.kernel_size, taps = k * k, margin = job.grad_input ? k - 1 : 0;
   const int64_t batch = job.result.size[0], channels = job.result.size[1];
   const int64_t height = job.result.size[2], width = job.result.size[3];
   const int64_t bands = (height + kBand - 1) / kBand, band_rows = (height + bands - 1) / bands;

@@ -9,7 +9,7 @@
 // Borders: the doubling repeats the outermost cells, and so does the tile. A tap outside of the fine map reads what the reflected
 // one reads, which is always in the same window, and its weight is added to that one's.
 
-#include "arguments.h"
+#include "call.cuh"
 
 namespace featup {
 
@@ -201,62 +201,30 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
   }
 }
 
-// Whether `count` lines from `begin` on are part of `length` ones.
-inline const char* check_part(const char* name, int64_t begin, int64_t count, int64_t length) {
-  if (begin >= 0 && length >= 0 && length <= int64_t(1) << 30 && begin <= length - count) return nullptr;
-  return message("%s covers lines %lld to %lld of a map with %lld", name, static_cast<long long>(begin),
-                 static_cast<long long>(begin + count), static_cast<long long>(length));
-}
-
-// Whether the source holds the cells within kReach of those that the fine lines lie in.
-inline const char* check_cells(int64_t begin, int64_t count, int64_t coarse, int64_t source_begin, int64_t source_count) {
-  const int64_t first = begin / 2 > kReach ? begin / 2 - kReach : 0;
-  const int64_t reached = (begin + count - 1) / 2 + kReach + 1, end = reached < coarse ? reached : coarse;
-  if (first >= source_begin && end <= source_begin + source_count) return nullptr;
-  return message("source holds the coarse lines %lld to %lld; the output needs %lld to %lld", static_cast<long long>(source_begin),
-                 static_cast<long long>(source_begin + source_count), static_cast<long long>(first), static_cast<long long>(end));
-}
-
 }  // namespace featup
 
 using namespace featup;
 
-extern "C" const char* featup_cuda_guided_double(const void* source, const int64_t* source_strides, const void* weights,
-                                                 const int64_t* weights_strides, void* output, const featup_cuda_place* place,
-                                                 int64_t batch, int64_t channels, int64_t rows, int64_t columns, int64_t height,
-                                                 int64_t width, int dtype, void* stream) {
-  const Sizes sizes{batch, channels, height, width};
-  if (const char* error = check_sizes(sizes, kSide)) return error;
-  if (const char* error = check_sizes({batch, channels, rows, columns}, kSide)) return error;
-  const featup_cuda_place all{rows, columns, 0, 0, 0, 0};
-  if (place == nullptr && (height != 2 * rows || width != 2 * columns))
-    return message("height and width are %lld and %lld; expected twice those of the source", static_cast<long long>(height),
-                   static_cast<long long>(width));
-  const featup_cuda_place& the = place != nullptr ? *place : all;
-  if (const char* error = check_part("source", the.source_top, rows, the.coarse_rows)) return error;
-  if (const char* error = check_part("source", the.source_left, columns, the.coarse_columns)) return error;
-  if (const char* error = check_part("output", the.top, height, 2 * the.coarse_rows)) return error;
-  if (const char* error = check_part("output", the.left, width, 2 * the.coarse_columns)) return error;
-  const int64_t planes = batch * channels;
-  if (planes * height * width == 0) return nullptr;
-  if (const char* error = check_cells(the.top, height, the.coarse_rows, the.source_top, rows)) return error;
-  if (const char* error = check_cells(the.left, width, the.coarse_columns, the.source_left, columns)) return error;
-  if (const char* error = check_tensor("source", source, planes * rows * columns, source_strides)) return error;
-  if (const char* error = check_tensor("weights", weights, batch * kSide * kSide * height * width, weights_strides)) return error;
-  if (const char* error = check_tensor("output", output, planes * height * width, nullptr)) return error;
-  return with_dtype(dtype, [&](auto storage) {
+extern "C" const char* featup_cuda_guided_double(const featup_tensor* source, const featup_tensor* weights,
+                                                 const featup_tensor* output, const featup_place* place, void* stream) {
+  const Named coarse{"source", source}, window{"weights", weights}, fine{"output", output};
+  if (const char* error = check_guided_double(coarse, window, fine, place)) return error;
+  if (const char* error = check_for_cuda({coarse, window}, fine, kSide)) return error;
+  if (is_empty(*output)) return nullptr;
+  const Sizes sizes = sizes_of(*output);
+  return with_dtype(output->dtype, [&](auto storage) {
     using T = decltype(storage);
-    const int64_t cell_rows = (the.top + height + 1) / 2 - the.top / 2, cell_columns = (the.left + width + 1) / 2 - the.left / 2;
+    const int64_t cell_rows = (place->top + sizes.height + 1) / 2 - place->top / 2;
+    const int64_t cell_columns = (place->left + sizes.width + 1) / 2 - place->left / 2;
     const int64_t tiles = Tiling::of(cell_rows, cell_columns, Cells::kCellRows).count, share = channel_share(sizes, tiles);
-    const int64_t items = tiles * batch * ((channels + share - 1) / share);
-    const bool aligned = reinterpret_cast<uintptr_t>(output) % (2 * sizeof(T)) == 0;
+    const int64_t items = tiles * sizes.batch * ((sizes.channels + share - 1) / share);
+    const bool aligned = reinterpret_cast<uintptr_t>(output->data) % (2 * sizeof(T)) == 0;
     const auto whole = [](int64_t value) { return static_cast<int>(value); };
-    const Place in{whole(the.coarse_rows), whole(the.coarse_columns), whole(the.source_top), whole(the.source_left),
-                   whole(the.top), whole(the.left), whole(rows), whole(columns)};
-    launch(double_cells<T>, blocks_for(items), dim3(kColumns, kLanes), stream, static_cast<const T*>(source),
-           strides_of(source_strides, channels, rows, columns), static_cast<const T*>(weights),
-           strides_of(weights_strides, kSide * kSide, height, width), static_cast<T*>(output), in, sizes, share,
-           aligned && the.left % 2 == 0 && width % 2 == 0);
+    const Place in{whole(place->coarse_rows), whole(place->coarse_columns), whole(place->source_top), whole(place->source_left),
+                   whole(place->top),         whole(place->left),           whole(source->size[2]),   whole(source->size[3])};
+    launch(double_cells<T>, blocks_for(items), dim3(kColumns, kLanes), stream, static_cast<const T*>(source->data),
+           strides_of(*source), static_cast<const T*>(weights->data), strides_of(*weights), static_cast<T*>(output->data), in,
+           sizes, share, aligned && place->left % 2 == 0 && sizes.width % 2 == 0);
     return launched();
   });
 }

@@ -1,26 +1,26 @@
 // What there is to compute on, in words; works without a driver.
 
-#include "arguments.h"
+#include "call.cuh"
 
 namespace featup {
 
-// Exists to be asked for: whether the library has code for a device.
+// Does nothing: whether a device can find it shows whether the library has code for that device.
 __global__ void probe() {}
 
 }  // namespace featup
 
 using namespace featup;
 
-extern "C" int featup_cuda_abi_version(void) { return FEATUP_CUDA_ABI_VERSION; }
+extern "C" int32_t featup_cuda_abi_version(void) { return FEATUP_ABI_VERSION; }
 
-extern "C" int featup_cuda_device_count(void) {
+extern "C" int32_t featup_cuda_device_count(void) {
   int count = 0;
   if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
   cudaGetLastError();
   return 0;
 }
 
-extern "C" const char* featup_cuda_device_problem(int device) {
+extern "C" const char* featup_cuda_device_problem(int32_t device) {
   int before = 0;
   if (const char* error = cuda_error(cudaGetDevice(&before))) return error;
   if (const char* error = cuda_error(cudaSetDevice(device))) {

@@ -4,7 +4,7 @@
 // registers while the channels go by in shared memory. For the gradient the window lies above and to the left of the pixel and
 // the weights are those with which that pixel went into its neighbours' sums.
 
-#include "arguments.h"
+#include "call.cuh"
 
 namespace featup {
 
@@ -139,16 +139,20 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <bool Gradient>
-const char* run_window_pass(const void* input, const Strides& input_strides, const void* weights, const Strides& weights_strides,
-                            void* output, const Sizes& sizes, int64_t kernel_size, int dtype, void* stream) {
-  const int64_t output_height = sizes.height + (Gradient ? kernel_size - 1 : 0);
-  const int64_t output_width = sizes.width + (Gradient ? kernel_size - 1 : 0);
-  if (sizes.batch * sizes.channels * output_height * output_width == 0) return nullptr;
-  return with_dtype(dtype, [&](auto storage) {
+const char* run_window_pass(const Named& input, const Named& weights, const Named& output, int32_t kernel_size, void* stream) {
+  const Named& padded = Gradient ? output : input;
+  const Named& unpadded = Gradient ? input : output;
+  if (const char* error = check_window_sum(padded, weights, unpadded, kernel_size, kLargestKernel)) return error;
+  if (const char* error = check_for_cuda({input, weights}, output, kernel_size)) return error;
+  if (is_empty(*output.tensor)) return nullptr;
+  const Sizes sizes = sizes_of(*unpadded.tensor);
+  const Strides input_strides = strides_of(*input.tensor), weights_strides = strides_of(*weights.tensor);
+  const int64_t output_height = output.tensor->size[2], output_width = output.tensor->size[3];
+  return with_dtype(output.tensor->dtype, [&](auto storage) {
     using T = decltype(storage);
     using Total = typename Sum<T>::Type;  // not in the lambda within, where GCC 12 takes T for const T
-    const T *from = static_cast<const T*>(input), *by = static_cast<const T*>(weights);
-    T* to = static_cast<T*>(output);
+    const T *from = static_cast<const T*>(input.tensor->data), *by = static_cast<const T*>(weights.tensor->data);
+    T* to = static_cast<T*>(output.tensor->data);
     return with_kernel_size(kernel_size, [&](auto constant) {
       constexpr int K = decltype(constant)::value;
       if constexpr (K != 0) {
@@ -161,7 +165,7 @@ const char* run_window_pass(const void* input, const Strides& input_strides, con
       } else {
         const int64_t items = sizes.batch * ((sizes.channels + kStage - 1) / kStage) * output_height * output_width;
         launch(window_pass_any<T, Gradient>, blocks_for((items + kThreads - 1) / kThreads), dim3(kThreads), stream, from,
-               input_strides, by, weights_strides, to, sizes, static_cast<int>(kernel_size));
+               input_strides, by, weights_strides, to, sizes, kernel_size);
       }
       return launched();
     });
@@ -172,33 +176,12 @@ const char* run_window_pass(const void* input, const Strides& input_strides, con
 
 using namespace featup;
 
-extern "C" const char* featup_cuda_window_sum(const void* padded, const int64_t* padded_strides, const void* weights,
-                                              const int64_t* weights_strides, void* output, int64_t batch, int64_t channels,
-                                              int64_t height, int64_t width, int64_t kernel_size, int dtype, void* stream) {
-  const Sizes sizes{batch, channels, height, width};
-  if (const char* error = check_sizes(sizes, kernel_size)) return error;
-  const int64_t taps = kernel_size * kernel_size, planes = batch * channels, pixels = height * width;
-  const int64_t padded_height = height + kernel_size - 1, padded_width = width + kernel_size - 1;
-  if (planes * pixels == 0) return nullptr;
-  if (const char* error = check_tensor("padded", padded, planes * padded_height * padded_width, padded_strides)) return error;
-  if (const char* error = check_tensor("weights", weights, batch * taps * pixels, weights_strides)) return error;
-  if (const char* error = check_tensor("output", output, planes * pixels, nullptr)) return error;
-  return run_window_pass<false>(padded, strides_of(padded_strides, channels, padded_height, padded_width), weights,
-                                strides_of(weights_strides, taps, height, width), output, sizes, kernel_size, dtype, stream);
+extern "C" const char* featup_cuda_window_sum(const featup_tensor* padded, const featup_tensor* weights,
+                                              const featup_tensor* output, int32_t kernel_size, void* stream) {
+  return run_window_pass<false>({"padded", padded}, {"weights", weights}, {"output", output}, kernel_size, stream);
 }
 
-extern "C" const char* featup_cuda_window_sum_grad_input(const void* grad, const int64_t* grad_strides, const void* weights,
-                                                         const int64_t* weights_strides, void* grad_padded, int64_t batch,
-                                                         int64_t channels, int64_t height, int64_t width, int64_t kernel_size,
-                                                         int dtype, void* stream) {
-  const Sizes sizes{batch, channels, height, width};
-  if (const char* error = check_sizes(sizes, kernel_size)) return error;
-  const int64_t taps = kernel_size * kernel_size, planes = batch * channels, pixels = height * width;
-  const int64_t padded_pixels = (height + kernel_size - 1) * (width + kernel_size - 1);
-  if (const char* error = check_tensor("grad", grad, planes * pixels, grad_strides)) return error;
-  if (const char* error = check_tensor("weights", weights, planes == 0 ? 0 : batch * taps * pixels, weights_strides))
-    return error;
-  if (const char* error = check_tensor("grad_padded", grad_padded, planes * padded_pixels, nullptr)) return error;
-  return run_window_pass<true>(grad, strides_of(grad_strides, channels, height, width), weights,
-                               strides_of(weights_strides, taps, height, width), grad_padded, sizes, kernel_size, dtype, stream);
+extern "C" const char* featup_cuda_window_sum_grad_input(const featup_tensor* grad, const featup_tensor* weights,
+                                                         const featup_tensor* grad_input, int32_t kernel_size, void* stream) {
+  return run_window_pass<true>({"grad", grad}, {"weights", weights}, {"grad_input", grad_input}, kernel_size, stream);
 }

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "arguments.h"
+#include "call.cuh"
 
 namespace featup {
 
@@ -222,16 +222,19 @@ struct Factors {
   double temperature, spatial, range;
 };
 
+// Tensors that were checked; `grad` is NULL but for kGradWeights.
 template <Operator Kind>
-const char* run_window_taps(const void* padded, const Strides& strides, const void* grad, const Strides& grad_strides,
-                            void* output, const Sizes& sizes, const Factors& factors, int64_t kernel_size, int dtype,
-                            void* stream) {
-  if (sizes.batch * sizes.height * sizes.width == 0) return nullptr;
-  return with_dtype(dtype, [&](auto storage) {
+const char* run_window_taps(const featup_tensor& padded, const featup_tensor* grad, const featup_tensor& output,
+                            const Factors& factors, int32_t kernel_size, void* stream) {
+  if (is_empty(output)) return nullptr;
+  const Sizes sizes{output.size[0], padded.size[1], output.size[2], output.size[3]};
+  const Strides strides = strides_of(padded), grad_strides = grad != nullptr ? strides_of(*grad) : strides;
+  return with_dtype(output.dtype, [&](auto storage) {
     using T = decltype(storage);
     using Total = typename Sum<T>::Type;
-    const T *from = static_cast<const T*>(padded), *by = static_cast<const T*>(grad);
-    T* to = static_cast<T*>(output);
+    const T* from = static_cast<const T*>(padded.data);
+    const T* by = grad != nullptr ? static_cast<const T*>(grad->data) : nullptr;
+    T* to = static_cast<T*>(output.data);
     const Finish<Total> finish{static_cast<const Total*>(factors.temperature_on_device), static_cast<Total>(factors.temperature),
                                static_cast<const Total*>(factors.bias_on_device), static_cast<Total>(factors.spatial),
                                static_cast<Total>(factors.range)};
@@ -246,7 +249,7 @@ const char* run_window_taps(const void* padded, const Strides& strides, const vo
         const int64_t items =
             sizes.batch * sizes.height * sizes.width * (Kind == kGradWeights ? kernel_size * kernel_size : 1);
         launch(window_taps_any<T, Kind>, blocks_for((items + kThreads - 1) / kThreads), dim3(kThreads), stream, from, strides, by,
-               grad_strides, to, sizes, finish, static_cast<int>(kernel_size));
+               grad_strides, to, sizes, finish, kernel_size);
       }
       return launched();
     });
@@ -254,64 +257,41 @@ const char* run_window_taps(const void* padded, const Strides& strides, const vo
 }
 
 // The checks that the two operators which make weights share.
-inline const char* check_weights_call(const char* name, const void* padded, const int64_t* strides, const void* output,
-                                      const Sizes& sizes, int64_t kernel_size) {
-  if (const char* error = check_sizes(sizes, kernel_size)) return error;
-  const int64_t images = sizes.height * sizes.width == 0 ? 0 : sizes.batch;
-  const int64_t padded_pixels = (sizes.height + kernel_size - 1) * (sizes.width + kernel_size - 1);
-  if (const char* error = check_tensor(name, padded, images * sizes.channels * padded_pixels, strides)) return error;
-  return check_tensor("output", output, images * kernel_size * kernel_size * sizes.height * sizes.width, nullptr);
+inline const char* check_weights_call(const Named& padded, const Named& output, int32_t kernel_size) {
+  if (const char* error = check_window_weights(padded, output, kernel_size, kLargestKernel)) return error;
+  return check_for_cuda({padded}, output, kernel_size);
 }
 
 }  // namespace featup
 
 using namespace featup;
 
-extern "C" const char* featup_cuda_window_sum_grad_weights(const void* grad, const int64_t* grad_strides, const void* padded,
-                                                           const int64_t* padded_strides, void* grad_weights, int64_t batch,
-                                                           int64_t channels, int64_t height, int64_t width, int64_t kernel_size,
-                                                           int dtype, void* stream) {
-  const Sizes sizes{batch, channels, height, width};
-  if (const char* error = check_sizes(sizes, kernel_size)) return error;
-  const int64_t padded_height = height + kernel_size - 1, padded_width = width + kernel_size - 1;
-  const int64_t images = height * width == 0 ? 0 : batch;
-  if (const char* error = check_tensor("grad", grad, images * channels * height * width, grad_strides)) return error;
-  if (const char* error = check_tensor("padded", padded, images * channels * padded_height * padded_width, padded_strides))
-    return error;
-  if (const char* error = check_tensor("grad_weights", grad_weights, images * kernel_size * kernel_size * height * width, nullptr))
-    return error;
-  return run_window_taps<kGradWeights>(padded, strides_of(padded_strides, channels, padded_height, padded_width), grad,
-                                       strides_of(grad_strides, channels, height, width), grad_weights, sizes,
-                                       {nullptr, nullptr, 1, 0, 0}, kernel_size, dtype, stream);
+extern "C" const char* featup_cuda_window_sum_grad_weights(const featup_tensor* padded, const featup_tensor* grad,
+                                                           const featup_tensor* grad_weights, int32_t kernel_size, void* stream) {
+  const Named input{"padded", padded}, centre{"grad", grad}, output{"grad_weights", grad_weights};
+  if (const char* error = check_window_sum(input, output, centre, kernel_size, kLargestKernel)) return error;
+  if (const char* error = check_for_cuda({input, centre}, output, kernel_size)) return error;
+  return run_window_taps<kGradWeights>(*padded, grad, *grad_weights, {nullptr, nullptr, 1, 0, 0}, kernel_size, stream);
 }
 
-extern "C" const char* featup_cuda_range_softmax(const void* keys, const int64_t* keys_strides,
-                                                 const void* temperature_on_device, double temperature,
-                                                 const void* bias_on_device, void* output, int64_t batch, int64_t channels,
-                                                 int64_t height, int64_t width, int64_t kernel_size, int dtype, void* stream) {
-  const Sizes sizes{batch, channels, height, width};
-  if (const char* error = check_weights_call("keys", keys, keys_strides, output, sizes, kernel_size)) return error;
+extern "C" const char* featup_cuda_range_softmax(const featup_tensor* keys, const void* temperature_on_device, double temperature,
+                                                 const void* bias_on_device, const featup_tensor* output, int32_t kernel_size,
+                                                 void* stream) {
+  if (const char* error = check_weights_call({"keys", keys}, {"output", output}, kernel_size)) return error;
   if (temperature_on_device != nullptr)
-    if (const char* error = check_tensor("temperature", temperature_on_device, 1, nullptr)) return error;
+    if (const char* error = check_on_device("temperature", temperature_on_device)) return error;
   if (bias_on_device != nullptr)
-    if (const char* error = check_tensor("bias", bias_on_device, kernel_size * kernel_size, nullptr)) return error;
-  const Strides strides = strides_of(keys_strides, channels, height + kernel_size - 1, width + kernel_size - 1);
-  return run_window_taps<kRangeSoftmax>(keys, strides, nullptr, strides, output, sizes,
-                                        {temperature_on_device, bias_on_device, temperature, 0, 0}, kernel_size, dtype, stream);
+    if (const char* error = check_on_device("bias", bias_on_device)) return error;
+  return run_window_taps<kRangeSoftmax>(*keys, nullptr, *output, {temperature_on_device, bias_on_device, temperature, 0, 0},
+                                        kernel_size, stream);
 }
 
-extern "C" const char* featup_cuda_bilateral_weights(const void* guidance, const int64_t* guidance_strides, double sigma_spatial,
-                                                     double sigma_range, void* output, int64_t batch, int64_t channels,
-                                                     int64_t height, int64_t width, int64_t kernel_size, int dtype,
-                                                     void* stream) {
-  const Sizes sizes{batch, channels, height, width};
-  if (const char* error = check_weights_call("guidance", guidance, guidance_strides, output, sizes, kernel_size)) return error;
+extern "C" const char* featup_cuda_bilateral_weights(const featup_tensor* guidance, double sigma_spatial, double sigma_range,
+                                                     const featup_tensor* output, int32_t kernel_size, void* stream) {
+  if (const char* error = check_weights_call({"guidance", guidance}, {"output", output}, kernel_size)) return error;
   if (!(sigma_spatial > 0)) return message("sigma_spatial is %g; expected a positive number", sigma_spatial);
   if (!(sigma_range > 0)) return message("sigma_range is %g; expected a positive number", sigma_range);
   const double step = kernel_size > 1 ? 2.0 / double(kernel_size - 1) : 0.0;
-  const Strides strides = strides_of(guidance_strides, channels, height + kernel_size - 1, width + kernel_size - 1);
-  return run_window_taps<kBilateral>(guidance, strides, nullptr, strides, output, sizes,
-                                     {nullptr, nullptr, 1, -0.5 * step * step / (sigma_spatial * sigma_spatial),
-                                      -0.5 / (sigma_range * sigma_range)},
-                                     kernel_size, dtype, stream);
+  const double spatial = -0.5 * step * step / (sigma_spatial * sigma_spatial), range = -0.5 / (sigma_range * sigma_range);
+  return run_window_taps<kBilateral>(*guidance, nullptr, *output, {nullptr, nullptr, 1, spatial, range}, kernel_size, stream);
 }

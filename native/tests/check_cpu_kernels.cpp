@@ -67,13 +67,13 @@ void check(int64_t channels, int64_t height, int64_t width, int k, int layout, i
   Operand<T> padded(batch, channels, height + edge, width + edge, layout);
   Operand<T> weights(batch, taps, height, width, (layout + 1) % 3);
   Operand<T> gradient(batch, channels, height, width, layout);
-  Operand<T> sum(batch, channels, height, width, layout), spread(batch, channels, height + edge, width + edge, layout);
-  Operand<T> dot(batch, taps, height, width, 0);
+  Operand<T> sum(batch, channels, height, width, layout), grad_input(batch, channels, height + edge, width + edge, layout);
+  Operand<T> grad_weights(batch, taps, height, width, 0);
   run(featup_window_sum(&padded.view, &weights.view, &sum.view, k, threads));
-  run(featup_window_spread(&gradient.view, &weights.view, &spread.view, k, threads));
-  run(featup_window_dot(&padded.view, &gradient.view, &dot.view, k, threads));
+  run(featup_window_sum_grad_input(&gradient.view, &weights.view, &grad_input.view, k, threads));
+  run(featup_window_sum_grad_weights(&padded.view, &gradient.view, &grad_weights.view, k, threads));
   std::vector<double> to_padded(batch * channels * (height + edge) * (width + edge), 0.0);
-  bool sums = true, dots = true, spreads = true, softmax = true;
+  bool sums = true, grad_weights_right = true, grad_input_right = true, softmax = true;
   Operand<T> keys(batch, channels, height + edge, width + edge, 0), shares(batch, taps, height, width, 0);
   const std::vector<double> bias(taps, 0.0);
   run(featup_range_softmax(&keys.view, 0.7, bias.data(), &shares.view, k, threads));
@@ -90,7 +90,7 @@ void check(int64_t channels, int64_t height, int64_t width, int k, int layout, i
                 double(gradient.at(b, c, y, x)) * double(weights.at(b, t, y, x));
             logits[t] += 0.7 * double(keys.at(b, c, y + t / k, x + t % k)) * double(keys.at(b, c, y + k / 2, x + k / 2));
           }
-          dots = dots && near(dot.at(b, t, y, x), product);
+          grad_weights_right = grad_weights_right && near(grad_weights.at(b, t, y, x), product);
           total += std::exp(logits[t]);
         }
         for (int64_t t = 0; t < taps; ++t) softmax = softmax && near(shares.at(b, t, y, x), std::exp(logits[t]) / total);
@@ -105,11 +105,11 @@ void check(int64_t channels, int64_t height, int64_t width, int k, int layout, i
     for (int64_t c = 0; c < channels; ++c)
       for (int64_t y = 0; y < height + edge; ++y)
         for (int64_t x = 0; x < width + edge; ++x)
-          spreads = spreads && near(spread.at(b, c, y, x),
+          grad_input_right = grad_input_right && near(grad_input.at(b, c, y, x),
                                     to_padded[((b * channels + c) * (height + edge) + y) * (width + edge) + x]);
   expect(sums, "window_sum", channels, height, width, k);
-  expect(spreads, "window_spread", channels, height, width, k);
-  expect(dots, "window_dot", channels, height, width, k);
+  expect(grad_input_right, "window_sum_grad_input", channels, height, width, k);
+  expect(grad_weights_right, "window_sum_grad_weights", channels, height, width, k);
   expect(softmax, "range_softmax", channels, height, width, k);
 }
 

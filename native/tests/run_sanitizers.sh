@@ -7,7 +7,7 @@ native=$(dirname "$here")
 folder=${1:-$(mktemp -d)}
 compiler=${CXX:-c++}
 flags="-std=c++20 -O1 -g -fopenmp -ffp-contract=fast -fno-omit-frame-pointer -Wno-psabi -Wno-unknown-pragmas \
--fsanitize=address,undefined -fno-sanitize-recover=all -I$native/include -I$native/cpu"
+-fsanitize=address,undefined -fno-sanitize-recover=all -I$native/include -I$native/shared -I$native/cpu"
 variants=""
 case $(uname -m) in
 x86_64 | amd64)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from featup_app.ops import cuda
+from featup_app.ops import c_interface, loading
 from featup_app.ops.loading import SharedLibrary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,17 +164,11 @@ def test_the_library_loads_without_a_driver_and_says_so(built):
         assert status.endswith(".")
 
 
-def test_an_old_interface_is_refused(built):
-    newer = SharedLibrary(
-        "CUDA library",
-        "CUDA compiler",
-        "featup_cuda_",
-        cuda.ABI_VERSION + 1,
-        lambda: built.library,
-        lambda library: None,
-    )
-    assert newer.get() is None
-    assert newer.failure == (
-        f"the CUDA library has interface {cuda.ABI_VERSION} and this program needs {cuda.ABI_VERSION + 1}; "
-        "please install again"
+def test_an_old_interface_is_refused(built, monkeypatch):
+    needed = c_interface.ABI_VERSION + 1
+    monkeypatch.setattr(loading, "ABI_VERSION", needed)
+    library = SharedLibrary("CUDA library", "CUDA compiler", "featup_cuda_", lambda: built.library, lambda opened: None)
+    assert library.get() is None
+    assert library.failure == (
+        f"the CUDA library has interface {needed - 1} and this program needs {needed}; please install again"
     )

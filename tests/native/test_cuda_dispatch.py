@@ -22,8 +22,8 @@ from featup_app.ops.status import native_status
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
 KERNELS = {
     "window_sum": native_operators._window_sum_cuda,
-    "window_spread": native_operators._window_spread_cuda,
-    "window_dot": native_operators._window_dot_cuda,
+    "window_sum_grad_input": native_operators._window_sum_grad_input_cuda,
+    "window_sum_grad_weights": native_operators._window_sum_grad_weights_cuda,
     "range_weights": native_operators._range_weights_cuda,
     "bilateral_weights": native_operators._bilateral_weights_cuda,
 }
@@ -91,8 +91,8 @@ def test_results_on_cuda_are_expected_contiguous_whatever_the_layout_of_the_inpu
         weights, gradient = torch.empty(2, 9, 6, 7, device="cuda"), padded[..., 1:-1, 1:-1]
         for result, shape in (
             (native_operators.window_sum(padded, weights, 3), gradient.shape),
-            (native_operators.window_spread(gradient, weights, 3), padded.shape),
-            (native_operators.window_dot(padded, gradient, 3), weights.shape),
+            (native_operators.window_sum_grad_input(gradient, weights, 3), padded.shape),
+            (native_operators.window_sum_grad_weights(padded, gradient, 3), weights.shape),
         ):
             assert result.shape == shape
             assert result.is_contiguous()
@@ -179,7 +179,7 @@ def test_golden_files_through_torch_and_its_gradients(exchanged, name):
     with Recorder() as recorder:
         output = ops.adaptive_conv(padded, filters)
         output.backward(known["grad_output"])
-    assert recorder.names == ["window_sum", "window_spread", "window_dot"]
+    assert recorder.names == ["window_sum", "window_sum_grad_input", "window_sum_grad_weights"]
     torch.testing.assert_close(output, known["output"], atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(padded.grad, known["grad_input"], atol=2e-5, rtol=1e-3)
     torch.testing.assert_close(filters.grad, known["grad_filters"], atol=2e-5, rtol=1e-3)
@@ -219,8 +219,8 @@ def test_torch_accepts_the_operators(exchanged):
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     leaves = [tensor.requires_grad_() for tensor in (padded, weights, gradient)]
     torch.library.opcheck(native_operators.window_sum, (*leaves[:2], 3), test_utils=checks)
-    torch.library.opcheck(native_operators.window_spread, (leaves[2], leaves[1], 3), test_utils=checks)
-    torch.library.opcheck(native_operators.window_dot, (leaves[0], leaves[2], 3), test_utils=checks)
+    torch.library.opcheck(native_operators.window_sum_grad_input, (leaves[2], leaves[1], 3), test_utils=checks)
+    torch.library.opcheck(native_operators.window_sum_grad_weights, (leaves[0], leaves[2], 3), test_utils=checks)
     temperature, bias = torch.tensor(0.5).double().requires_grad_(), random(9, seed=4).requires_grad_()
     torch.library.opcheck(native_operators.range_weights, (leaves[0], temperature, bias, 3), test_utils=checks)
     torch.library.opcheck(native_operators.bilateral_weights, (padded.detach(), 0.7, 0.2, 3), test_utils=checks)

@@ -155,8 +155,8 @@ def test_the_library_checks_what_it_is_given_itself():
     source, weights = torch.zeros(1, 2, 3, 4), torch.zeros(1, 49, 6, 8)
     for result, place, words in (
         (torch.zeros(1, 2, 6, 7), [3, 4, 0, 0, 0, 0], "weights has shape"),
-        (torch.zeros(1, 2, 6, 8), [3, 4, 0, 0, 2, 0], "result covers"),
-        (torch.zeros(1, 2, 6, 8), [30, 40, 9, 0, 0, 0], "the result needs"),
+        (torch.zeros(1, 2, 6, 8), [3, 4, 0, 0, 2, 0], "output covers"),
+        (torch.zeros(1, 2, 6, 8), [30, 40, 9, 0, 0, 0], "the output needs"),
         (torch.zeros(1, 2, 6, 16)[..., ::2], [3, 4, 0, 0, 0, 0], "next to each other"),
     ):
         with pytest.raises(RuntimeError, match=words):

@@ -100,8 +100,8 @@ def window_operators_agree(case):
     expected = reference.window_sum(*exact, kernel_size)
     close(ops.window_sum(padded, weights), expected, dtype)
     to_padded, to_weights = torch.autograd.grad(expected, exact, gradient.double())
-    close(native_operators.window_spread(gradient, weights, kernel_size), to_padded, dtype)
-    close(native_operators.window_dot(padded, gradient, kernel_size), to_weights, dtype)
+    close(native_operators.window_sum_grad_input(gradient, weights, kernel_size), to_padded, dtype)
+    close(native_operators.window_sum_grad_weights(padded, gradient, kernel_size), to_weights, dtype)
 
     bias = random(kernel_size**2, seed=case["seed"] + 3).to(padded)
     if channels and dtype in (torch.float32, torch.float64):
@@ -170,8 +170,8 @@ def operands(channels: int, layout: str = "plain", kernel_size: int = 3):
 def test_torch_accepts_the_operators(channels, layout):
     padded, weights, gradient = (tensor.requires_grad_() for tensor in operands(channels, layout))
     torch.library.opcheck(native_operators.window_sum, (padded, weights, 3))
-    torch.library.opcheck(native_operators.window_spread, (gradient, weights, 3))
-    torch.library.opcheck(native_operators.window_dot, (padded, gradient, 3))
+    torch.library.opcheck(native_operators.window_sum_grad_input, (gradient, weights, 3))
+    torch.library.opcheck(native_operators.window_sum_grad_weights, (padded, gradient, 3))
     temperature, bias = torch.tensor(0.5).double().requires_grad_(), random(9, seed=4).requires_grad_()
     torch.library.opcheck(native_operators.range_weights, (padded, temperature, bias, 3))
     torch.library.opcheck(native_operators.bilateral_weights, (padded.detach(), 0.7, 0.2, 3))
@@ -181,8 +181,8 @@ def test_torch_accepts_the_operators(channels, layout):
 def test_gradients_equal_finite_differences(channels):
     padded, weights, gradient = (tensor[:1].detach().requires_grad_() for tensor in operands(channels))
     assert torch.autograd.gradcheck(ops.window_sum, (padded, weights))
-    assert torch.autograd.gradcheck(lambda g, w: native_operators.window_spread(g, w, 3), (gradient, weights))
-    assert torch.autograd.gradcheck(lambda x, g: native_operators.window_dot(x, g, 3), (padded, gradient))
+    assert torch.autograd.gradcheck(lambda g, w: native_operators.window_sum_grad_input(g, w, 3), (gradient, weights))
+    assert torch.autograd.gradcheck(lambda x, g: native_operators.window_sum_grad_weights(x, g, 3), (padded, gradient))
     temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     sigma = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda k, t, s: ops.jbu_weights(k, t, s, 3), (padded, temperature, sigma))
@@ -207,8 +207,8 @@ def test_the_number_of_threads_does_not_change_the_result():
                 (
                     native_operators.window_sum(padded, weights, 7),
                     native_operators.window_sum(padded[:, :3], weights, 7),
-                    native_operators.window_spread(gradient, weights, 7),
-                    native_operators.window_dot(padded, gradient, 7),
+                    native_operators.window_sum_grad_input(gradient, weights, 7),
+                    native_operators.window_sum_grad_weights(padded, gradient, 7),
                     ops.jbu_weights(padded[:, :4], 0.3, 0.5, 7),
                 )
             )

@@ -42,22 +42,22 @@ template <class T>
 struct Kind;
 template <>
 struct Kind<float> {
-  static constexpr int dtype = FEATUP_CUDA_FLOAT32;
+  static constexpr int dtype = FEATUP_FLOAT32;
   static constexpr double tolerance = 2e-5;
 };
 template <>
 struct Kind<double> {
-  static constexpr int dtype = FEATUP_CUDA_FLOAT64;
+  static constexpr int dtype = FEATUP_FLOAT64;
   static constexpr double tolerance = 1e-12;
 };
 template <>
 struct Kind<__half> {
-  static constexpr int dtype = FEATUP_CUDA_FLOAT16;
+  static constexpr int dtype = FEATUP_FLOAT16;
   static constexpr double tolerance = 2e-3;
 };
 template <>
 struct Kind<__nv_bfloat16> {
-  static constexpr int dtype = FEATUP_CUDA_BFLOAT16;
+  static constexpr int dtype = FEATUP_BFLOAT16;
   static constexpr double tolerance = 1e-2;
 };
 
@@ -74,6 +74,7 @@ template <class T>
 struct Tensor {
   std::int64_t sizes[4], strides[4];
   std::vector<T> memory;
+  featup_tensor descriptor{};
 
   Tensor(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d, Layout layout = contiguous)
       : sizes{a, b, c, d}, strides{b * c * d, c * d, d, 1} {
@@ -87,7 +88,14 @@ struct Tensor {
     }
     memory.resize(std::size_t(count));
     for (T& value : memory) write(value, std::nan(""));  // what is not filled or written must not be used
+    descriptor.data = memory.data();
+    descriptor.dtype = Kind<T>::dtype;
+    std::memcpy(descriptor.size, sizes, sizeof sizes);
+    std::memcpy(descriptor.stride, strides, sizeof strides);
   }
+  Tensor(const Tensor&) = delete;  // the descriptor points into the memory
+
+  const featup_tensor* described() const { return &descriptor; }
 
   Tensor& fill() {
     for (std::int64_t a = 0; a < sizes[0]; ++a)
@@ -149,20 +157,15 @@ void check_window_sum(const Case& the) {
             to_input[std::size_t(((n * c + p) * (h + edge) + iy) * (w + edge) + ix)] += grad(n, p, y, x) * weights(n, tap, y, x);
             to_weights[std::size_t(((n * taps + tap) * h + y) * w + x)] += grad(n, p, y, x) * padded(n, p, iy, ix);
           }
-  const bool plain = the.layout == contiguous;
-  const auto strides = [plain](Tensor<T>& tensor) { return plain ? nullptr : tensor.strides; };
-  Tensor<T> output(b, c, h, w), grad_padded(b, c, h + edge, w + edge), grad_weights(b, taps, h, w);
+  Tensor<T> output(b, c, h, w), grad_input(b, c, h + edge, w + edge), grad_weights(b, taps, h, w);
+  const int window = int(k);
   compare("window_sum", the,
-          featup_cuda_window_sum(padded.memory.data(), strides(padded), weights.memory.data(), strides(weights),
-                                 output.memory.data(), b, c, h, w, k, Kind<T>::dtype, nullptr),
-          output, sum);
+          featup_cuda_window_sum(padded.described(), weights.described(), output.described(), window, nullptr), output, sum);
   compare("window_sum_grad_input", the,
-          featup_cuda_window_sum_grad_input(grad.memory.data(), strides(grad), weights.memory.data(), strides(weights),
-                                            grad_padded.memory.data(), b, c, h, w, k, Kind<T>::dtype, nullptr),
-          grad_padded, to_input);
+          featup_cuda_window_sum_grad_input(grad.described(), weights.described(), grad_input.described(), window, nullptr),
+          grad_input, to_input);
   compare("window_sum_grad_weights", the,
-          featup_cuda_window_sum_grad_weights(grad.memory.data(), strides(grad), padded.memory.data(), strides(padded),
-                                              grad_weights.memory.data(), b, c, h, w, k, Kind<T>::dtype, nullptr),
+          featup_cuda_window_sum_grad_weights(padded.described(), grad.described(), grad_weights.described(), window, nullptr),
           grad_weights, to_weights);
 }
 
@@ -208,20 +211,17 @@ void check_weights(const Case& the) {
           bilateral[index] = weight[std::size_t(tap)] / total_bilateral;
         }
       }
-  const std::int64_t* strides = the.layout == contiguous ? nullptr : padded.strides;
   Tensor<T> output(b, taps, h, w), again(b, taps, h, w), classical(b, taps, h, w);
+  const int window = int(k);
   compare("range_softmax", the,
-          featup_cuda_range_softmax(padded.memory.data(), strides, nullptr, temperature, nullptr, output.memory.data(), b, c, h,
-                                    w, k, Kind<T>::dtype, nullptr),
+          featup_cuda_range_softmax(padded.described(), nullptr, temperature, nullptr, output.described(), window, nullptr),
           output, softmax);
   const Total on_device(temperature);
   compare("range_softmax, temperature and bias on the device", the,
-          featup_cuda_range_softmax(padded.memory.data(), strides, &on_device, std::nan(""), bias.data(), again.memory.data(), b, c,
-                                    h, w, k, Kind<T>::dtype, nullptr),
+          featup_cuda_range_softmax(padded.described(), &on_device, std::nan(""), bias.data(), again.described(), window, nullptr),
           again, biased);
   compare("bilateral_weights", the,
-          featup_cuda_bilateral_weights(padded.memory.data(), strides, sigma_spatial, sigma_range, classical.memory.data(), b, c,
-                                        h, w, k, Kind<T>::dtype, nullptr),
+          featup_cuda_bilateral_weights(padded.described(), sigma_spatial, sigma_range, classical.described(), window, nullptr),
           classical, bilateral);
 }
 
@@ -256,7 +256,7 @@ void check_guided_double(const Case& coarse, std::int64_t top = 0, std::int64_t 
   Tensor<T> map(b, c, rows, columns), weights(b, 49, h, w, coarse.layout), output(b, c, h, w);
   map.fill();
   weights.fill();
-  const featup_cuda_place place{rows,
+  const featup_place place{rows,
                                 columns,
                                 whole ? 0 : std::max<std::int64_t>(top / 2 - 3, 0),
                                 whole ? 0 : std::max<std::int64_t>(left / 2 - 3, 0),
@@ -288,10 +288,8 @@ void check_guided_double(const Case& coarse, std::int64_t top = 0, std::int64_t 
                 doubled[std::size_t(from_y * 2 * columns + from_x)] * weights(n, tap, y, x);
           }
     }
-  const bool plain = coarse.layout == contiguous;
-  const char* error = featup_cuda_guided_double(
-      source.memory.data(), plain ? nullptr : source.strides, weights.memory.data(), plain ? nullptr : weights.strides,
-      output.memory.data(), whole ? nullptr : &place, b, c, source.sizes[2], source.sizes[3], h, w, Kind<T>::dtype, nullptr);
+  const char* error =
+      featup_cuda_guided_double(source.described(), weights.described(), output.described(), &place, nullptr);
   const std::string what = whole ? "guided_double" : "guided_double from " + std::to_string(top) + ", " + std::to_string(left);
   compare(what.c_str(), coarse, error, output, expected);
 }
@@ -327,8 +325,8 @@ void check_large_logits() {
   Tensor<float> keys(1, 2, h + 6, w + 6), output(1, 49, h, w);
   keys.fill();
   for (float& value : keys.memory) value *= 100;
-  const char* error = featup_cuda_range_softmax(keys.memory.data(), nullptr, nullptr, 100.0, nullptr, output.memory.data(), 1, 2, h, w,
-                                                k, FEATUP_CUDA_FLOAT32, nullptr);
+  const char* error =
+      featup_cuda_range_softmax(keys.described(), nullptr, 100.0, nullptr, output.described(), int(k), nullptr);
   expect(error == nullptr, "large logits: no error");
   for (std::int64_t y = 0; y < h; ++y)
     for (std::int64_t x = 0; x < w; ++x) {
@@ -344,40 +342,63 @@ void names(const char* error, const char* argument) {
 }
 
 void check_messages() {
-  float some[64] = {};
-  const std::int64_t negative[4] = {1, 1, -1, 1};
-  const auto sum = [&](const void* padded, const std::int64_t* strides, const void* weights, void* output, std::int64_t batch,
-                       std::int64_t channels, std::int64_t height, std::int64_t width, std::int64_t k, int dtype) {
-    return featup_cuda_window_sum(padded, strides, weights, nullptr, output, batch, channels, height, width, k, dtype, nullptr);
+  const Tensor<float> padded(1, 1, 3, 3), weights(1, 9, 1, 1), output(1, 1, 1, 1), taps(1, 9, 1, 1), coarse(1, 1, 2, 2);
+  const Tensor<double> exact(1, 9, 1, 1);
+  const Tensor<float> wide(1, 1, 1, 2, every_second), wider(1, 1, 3, 4), many(1, 9, 1, 2);
+  const auto changed = [](const featup_tensor* tensor, int dimension, std::int64_t size, std::int64_t stride) {
+    featup_tensor other = *tensor;
+    other.size[dimension] = size;
+    other.stride[dimension] = stride;
+    return other;
   };
-  expect(sum(some, nullptr, some, some, 1, 1, 1, 1, 3, 0) == nullptr, "a call that fits");
-  names(sum(nullptr, nullptr, some, some, 1, 1, 1, 1, 3, 0), "padded");
-  names(sum(some, negative, some, some, 1, 1, 1, 1, 3, 0), "padded");
-  names(sum(some, nullptr, nullptr, some, 1, 1, 1, 1, 3, 0), "weights");
-  names(sum(some, nullptr, some, nullptr, 1, 1, 1, 1, 3, 0), "output");
-  names(sum(some, nullptr, some, some, -1, 1, 1, 1, 3, 0), "batch");
-  names(sum(some, nullptr, some, some, 1, std::int64_t(1) << 40, 1, 1, 3, 0), "channels");
-  names(sum(some, nullptr, some, some, 1, 1, -2, 1, 3, 0), "height");
-  names(sum(some, nullptr, some, some, 1, 1, 1, -3, 3, 0), "width");
-  names(sum(some, nullptr, some, some, 1, 1, 1, 1, 4, 0), "kernel_size");
-  names(sum(some, nullptr, some, some, 1, 1, 1, 1, -3, 0), "kernel_size");
-  names(sum(some, nullptr, some, some, 1, 1, 1, 1, 3, 4), "dtype");
-  names(sum(some, nullptr, some, some, 1 << 30, 1 << 30, 1 << 30, 1, 3, 0), "batch, channels, height and width");
-  names(featup_cuda_bilateral_weights(some, nullptr, 0, 1, some, 1, 3, 1, 1, 3, 0, nullptr), "sigma_spatial");
-  names(featup_cuda_bilateral_weights(some, nullptr, 1, NAN, some, 1, 3, 1, 1, 3, 0, nullptr), "sigma_range");
-  names(featup_cuda_range_softmax(nullptr, nullptr, nullptr, 1, nullptr, some, 1, 3, 1, 1, 3, 0, nullptr), "keys");
-  names(featup_cuda_window_sum_grad_input(nullptr, nullptr, some, nullptr, some, 1, 1, 1, 1, 3, 0, nullptr), "grad");
-  const auto twice = [&](const featup_cuda_place* place, const void* source, std::int64_t height, std::int64_t width) {
-    return featup_cuda_guided_double(source, nullptr, some, nullptr, some, place, 1, 1, 2, 2, height, width, 0, nullptr);
+  const auto sum = [&](const featup_tensor* input, const featup_tensor* by, const featup_tensor* to, int k) {
+    return featup_cuda_window_sum(input, by, to, k, nullptr);
   };
-  const featup_cuda_place lower{9, 2, 7, 0, 16, 0}, outside{4, 2, 3, 0, 0, 0}, beyond{2, 2, 0, 0, 3, 0}, none{-1, 2, 0, 0, 0, 0};
-  names(twice(nullptr, some, 4, 5), "height");
-  names(twice(nullptr, nullptr, 4, 4), "source");
-  names(twice(&lower, some, 2, 4), "source");
-  names(twice(&outside, some, 2, 4), "source");
-  names(twice(&beyond, some, 2, 4), "output");
-  names(twice(&none, some, 2, 4), "source");
-  names(featup_cuda_window_sum_grad_weights(some, nullptr, nullptr, nullptr, some, 1, 1, 1, 1, 3, 0, nullptr), "padded");
+  const featup_tensor *in = padded.described(), *by = weights.described(), *to = output.described();
+  expect(sum(in, by, to, 3) == nullptr, "a call that fits");
+  names(sum(nullptr, by, to, 3), "padded");
+  names(sum(in, nullptr, to, 3), "weights");
+  names(sum(in, by, nullptr, 3), "output");
+  names(sum(in, by, to, 4), "kernel_size");
+  names(sum(in, by, to, -3), "kernel_size");
+  names(sum(in, by, to, 257), "kernel_size");
+  names(sum(in, by, to, 5), "weights");
+  names(sum(in, exact.described(), to, 3), "weights");
+  names(sum(wider.described(), many.described(), wide.described(), 3), "output");
+  const featup_tensor negative_stride = changed(in, 2, 3, -1), negative_size = changed(in, 2, -3, 3);
+  names(sum(&negative_stride, by, to, 3), "padded");
+  names(sum(&negative_size, by, to, 3), "padded");
+  featup_tensor unknown = *in, without_memory = *in;
+  unknown.dtype = 4;
+  without_memory.data = nullptr;
+  names(sum(&unknown, by, to, 3), "padded");
+  names(sum(&without_memory, by, to, 3), "padded");
+  const std::int64_t huge = std::int64_t(1) << 40, large = std::int64_t(1) << 30;
+  const featup_tensor huge_input = changed(in, 1, huge, 0), huge_output = changed(to, 1, huge, 0);
+  names(sum(&huge_input, by, &huge_output, 3), "padded");
+  featup_tensor large_input = changed(in, 1, large, 0), large_output = changed(to, 1, large, 0), large_weights = *by;
+  large_input.size[0] = large_output.size[0] = large_weights.size[0] = large;
+  names(sum(&large_input, &large_weights, &large_output, 3), "padded");
+  names(featup_cuda_bilateral_weights(in, 0, 1, taps.described(), 3, nullptr), "sigma_spatial");
+  names(featup_cuda_bilateral_weights(in, 1, NAN, taps.described(), 3, nullptr), "sigma_range");
+  names(featup_cuda_range_softmax(nullptr, nullptr, 1, nullptr, taps.described(), 3, nullptr), "keys");
+  names(featup_cuda_range_softmax(to, nullptr, 1, nullptr, taps.described(), 3, nullptr), "keys");
+  names(featup_cuda_window_sum_grad_input(nullptr, by, in, 3, nullptr), "grad");
+  names(featup_cuda_window_sum_grad_weights(nullptr, to, by, 3, nullptr), "padded");
+  const auto twice = [&](const featup_place* place, std::int64_t height, std::int64_t width) {
+    const Tensor<float> window(1, 49, height, width), fine(1, 1, height, width);
+    return featup_cuda_guided_double(coarse.described(), window.described(), fine.described(), place, nullptr);
+  };
+  const featup_place whole{2, 2, 0, 0, 0, 0}, lower{9, 2, 7, 0, 16, 0}, outside{4, 2, 3, 0, 0, 0}, beyond{2, 2, 0, 0, 3, 0},
+      none{-1, 2, 0, 0, 0, 0}, far{30, 2, 9, 0, 0, 0};
+  expect(twice(&whole, 4, 4) == nullptr, "a doubling that fits");
+  names(twice(nullptr, 4, 4), "place");
+  names(twice(&whole, 4, 5), "output");
+  names(twice(&lower, 2, 4), "source");
+  names(twice(&outside, 2, 4), "source");
+  names(twice(&beyond, 2, 4), "output");
+  names(twice(&none, 2, 4), "source");
+  names(twice(&far, 2, 4), "source");
 }
 
 // The emulation itself: dynamic shared memory is there, and is new for each block.

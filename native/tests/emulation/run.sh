@@ -26,7 +26,7 @@ if [ "$mode" = library ]; then
   main=$here/status.cpp
   link=-shared
 fi
-newer=$(find "$native/cuda" "$native/include/featup_cuda.h" "$here" -type f \( -name '*.cu' -o -name '*.cuh' -o -name '*.h' \
+newer=$(find "$native/cuda" "$native/include" "$native/shared" "$here" -type f \( -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.hpp' \
   -o -name '*.cpp' -o -name run.sh \) -newer "$program" 2>/dev/null || true)
 if [ ! -x "$program" ] || [ -n "$newer" ]; then
   waiting=
@@ -35,7 +35,7 @@ if [ ! -x "$program" ] || [ -n "$newer" ]; then
     # that the loop over the blocks that a grid has no room for is run too.
     # shellcheck disable=SC2086
     "${CXX:-g++}" -std=c++20 -O1 -g -pthread $sanitizer -Wall -Wextra -Wno-unknown-pragmas -DFEATUP_CUDA_PLANTED_FAULTS \
-      -DFEATUP_CUDA_MOST_BLOCKS=5 -I"$here" -I"$native/include" -I"$native/cuda" -x c++ -c "$source" \
+      -DFEATUP_CUDA_MOST_BLOCKS=5 -I"$here" -I"$native/include" -I"$native/shared" -I"$native/cuda" -x c++ -c "$source" \
       -o "$build/$(basename "$source").o" &
     waiting="$waiting $!"
   done

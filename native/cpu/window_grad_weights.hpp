@@ -3,8 +3,8 @@
 // Stripes and rings as in window_sum.hpp, but with many channels in the ring at once: the sums of a tile are only added up
 // across the lanes when a row of taps has seen all of them, and that costs a few instructions for each sum.
 
-constexpr int kDotPixels = kManyRegisters ? 4 : 2;
-constexpr int64_t kDotChannelBytes = 1536;
+constexpr int kGradWeightsPixels = kManyRegisters ? 4 : 2;
+constexpr int64_t kGradWeightsChannelBytes = 1536;
 
 template <class T, int Count>
 inline void add_up(Vector<T>* sums, T* totals) {
@@ -21,7 +21,7 @@ inline void add_up(Vector<T>* sums, T* totals) {
 // Adds to result[pixel * result_pitch + dx] the products of one row of taps.
 template <class T, int K>
 inline void dot_tile(const T* row, const T* centre, int64_t pitch, T* result, int64_t result_pitch) {
-  constexpr int P = kDotPixels;
+  constexpr int P = kGradWeightsPixels;
   Vector<T> sums[P * K] = {};
   for (int64_t c = 0; c < pitch; c += kLanes<T>) {
     Vector<T> pixels[P];
@@ -46,7 +46,7 @@ inline void dot_tile(const T* row, const T* centre, int64_t pitch, T* result, in
 
 template <class T>
 inline void dot_any(const T* row, const T* centre, int64_t pitch, int64_t k, T* result, int64_t result_pitch) {
-  for (int p = 0; p < kDotPixels; ++p)
+  for (int p = 0; p < kGradWeightsPixels; ++p)
     for (int64_t dx = 0; dx < k; ++dx) {
       Vector<T> sum{};
       for (int64_t c = 0; c < pitch; c += kLanes<T>)
@@ -58,14 +58,14 @@ inline void dot_any(const T* row, const T* centre, int64_t pitch, int64_t k, T* 
 }
 
 template <class T, int K>
-bool window_dot_many(const WindowDotJob& job) {
+bool window_grad_weights_many(const WindowGradWeightsJob& job) {
   const int64_t k = job.kernel_size, taps = k * k, taps_pitch = rounded_up(taps, kLanes<T>);
   const int64_t batch = job.centre.size[0], channels = job.centre.size[1];
   const int64_t height = job.centre.size[2], width = job.centre.size[3];
   const int64_t bands = (height + kBand - 1) / kBand, band_rows = (height + bands - 1) / bands;
   const int64_t stripes = (width + kStripe - 1) / kStripe;
-  const int64_t columns_most = rounded_up(smaller_of(width, kStripe), kDotPixels);
-  const int64_t block = smaller_of(kDotChannelBytes / int64_t(sizeof(T)), rounded_up(channels, kLanes<T>));
+  const int64_t columns_most = rounded_up(smaller_of(width, kStripe), kGradWeightsPixels);
+  const int64_t block = smaller_of(kGradWeightsChannelBytes / int64_t(sizeof(T)), rounded_up(channels, kLanes<T>));
   const int64_t ring_row = (columns_most + k - 1) * block;
   const ReadRow<T> read_padded = Formats<T>::reader(job.padded.dtype), read_centre = Formats<T>::reader(job.centre.dtype);
   const WriteRow<T> write = Formats<T>::writer(job.result.dtype);
@@ -82,7 +82,7 @@ bool window_dot_many(const WindowDotJob& job) {
       if (!ready) continue;
       const int64_t b = task / (bands * stripes), x0 = task % stripes * kStripe;
       const int64_t top = task / stripes % bands * band_rows, bottom = smaller_of(top + band_rows, height);
-      const int64_t columns = smaller_of(width - x0, kStripe), padded_columns = rounded_up(columns, kDotPixels);
+      const int64_t columns = smaller_of(width - x0, kStripe), padded_columns = rounded_up(columns, kGradWeightsPixels);
       memset(sums.get(), 0, size_t(band_rows * columns_most * taps_pitch) * sizeof(T));
       for (int64_t c0 = 0; c0 < channels; c0 += block) {
         const int64_t count = smaller_of(channels - c0, block), pitch = rounded_up(count, kLanes<T>);
@@ -94,7 +94,7 @@ bool window_dot_many(const WindowDotJob& job) {
           for (int64_t dy = 0; dy < k; ++dy) {
             const T* ring_line = ring.get() + (y + dy) % k * ring_row;
             T* row_sums = sums.get() + (y - top) * columns_most * taps_pitch + dy * k;
-            for (int64_t x = 0; x < padded_columns; x += kDotPixels) {
+            for (int64_t x = 0; x < padded_columns; x += kGradWeightsPixels) {
               const T *line = ring_line + x * pitch, *pixels = centre.get() + x * pitch;
               if constexpr (K > 0) dot_tile<T, K>(line, pixels, pitch, row_sums + x * taps_pitch, taps_pitch);
               else dot_any<T>(line, pixels, pitch, k, row_sums + x * taps_pitch, taps_pitch);
