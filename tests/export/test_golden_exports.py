@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from golden_exports import CASES, GOLDEN, environment, exported, sample
+from golden_exports import CASES, GOLDEN, SLOW, environment, exported, sample
 
 RECORDED = json.loads(GOLDEN.read_text())
 
@@ -16,7 +16,9 @@ def picture(tmp_path_factory):
     return sample(tmp_path_factory.mktemp("golden") / "sample.png")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES]
+)
 def test_an_export_is_the_same_to_the_last_bit(case, picture, tmp_path):
     """To the last bit where the golden file was written; elsewhere the same words, and nearly the same numbers."""
     found, expected = exported(case, picture, tmp_path), RECORDED["cases"][case]

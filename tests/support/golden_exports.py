@@ -22,14 +22,21 @@ GOLDEN = ROOT / "tests" / "data" / "golden" / "exports.json"
 ENVIRONMENT = ("software", "native", "device")
 """Parts of a provenance that say where an export was made and not how."""
 
-VIEWS = "pca,pca:4-6,pca:1,4,9,similarity@40,30,similarity@10.5,80,cam,cam:espresso"
+FEATURE_VIEWS = "pca,pca:4-6,pca:1,4,9,similarity@40,30,similarity@10.5,80"
+CLASS_VIEWS = "cam,cam:espresso"
+VIEWS = f"{FEATURE_VIEWS},{CLASS_VIEWS}"
 METHODS = (
     "lowres", "bilinear", "resize_conv", "dip", "strided", "large_image", "carafe", "sapa", "jbu", "implicit",
     "guided_filter",
 )  # fmt: skip
+OPTIMISED = ("dip", "implicit")
+"""Methods that fit the image. With DINOv2, classes come from the classifier's features, to which they are fitted as well."""
 SMALL = ("--size", "70x98", "--output-size", "40x60")
 CASES: dict[str, tuple[str, ...]] = {
-    **{f"dinov2 {method}": ("--method", method, "--views", VIEWS, *SMALL) for method in METHODS},
+    **{
+        f"dinov2 {method}": ("--method", method, "--views", FEATURE_VIEWS if method in OPTIMISED else VIEWS, *SMALL)
+        for method in METHODS
+    },
     **{
         f"lite0 {method}": ("--backbone", "tf_efficientnet_lite0", "--method", method, "--views", VIEWS,
                             "--size", "128x160", "--output-size", "8x")
@@ -39,7 +46,10 @@ CASES: dict[str, tuple[str, ...]] = {
     "safetensors half": ("--format", "safetensors", "--dtype", "bfloat16", *SMALL),
     "npz half": ("--dtype", "float16", "--output-size", "grid", "--size", "70x98"),
     "layer": ("--layer", "block 10", "--views", "pca,similarity@40,30,cam", *SMALL),
+    **{f"dinov2 {method} classes": ("--method", method, "--views", CLASS_VIEWS, *SMALL) for method in OPTIMISED},
 }  # fmt: skip
+SLOW = tuple(f"dinov2 {method} classes" for method in OPTIMISED)
+"""Cases that take up to a minute."""
 
 
 def environment() -> str:
