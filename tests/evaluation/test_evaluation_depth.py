@@ -186,11 +186,17 @@ def test_figures_are_their_definitions():
     assert found[0, 0] <= resampled.min() <= score.means[0, 0] <= resampled.max() <= found[0, 0] + 1
 
 
+def descend_in(monkeypatch, *, steps):
+    """Fewer steps for the probes that are fitted by gradient descent."""
+    monkeypatch.setitem(fit_by_gradient.__kwdefaults__, "steps", steps)
+
+
 # -- probes ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["ridge", "gradient"])
-def test_probes_find_what_depth_depends_on_whatever_its_scale(kind):
+def test_probes_find_what_depth_depends_on_whatever_its_scale(kind, monkeypatch):
+    descend_in(monkeypatch, steps=200)
     frames = made_frames(4)
     probes = fit_lowres_depth(frames, count=4, folds=2, kind=kind)
     assert len(probes.probes) == 3
@@ -309,7 +315,8 @@ def test_the_same_seed_gives_the_same_digits(scenes, tmp_path):
     assert one == two
 
 
-def test_preservation_is_the_transfer_minus_bilinear(scenes, tmp_path):
+def test_preservation_is_the_transfer_minus_bilinear(scenes, tmp_path, monkeypatch):
+    descend_in(monkeypatch, steps=40)  # the figures that are compared are those of ridges
     plan = Plan(Averaging(), parse_methods("lowres"), opened(scenes), cross="scenes")
     transfer = evaluated("depth", dataclasses.replace(plan, methods=parse_methods("lowres,bilinear")), tmp_path / "out")
     measured = (tmp_path / "out" / "results.jsonl").read_text().count("\n")
