@@ -1,13 +1,15 @@
-// Bilinear look-up of whole rows and columns: result[c, y, x] lies between source rows rows[y], rows[y] + 1 and likewise columns.
+// Bilinear look-up of whole rows and columns: result[c, y, x] lies between source rows rows[y], rows[y] + 1 and
+// likewise columns.
 //
-// With channels next to each other a pixel is four vectors and four weights; a few planes are first mixed to one line for each
-// row. The line after the last one counts as the last.
+// With channels next to each other a pixel is four vectors and four weights; a few planes are first mixed to one line
+// for each row. The line after the last one counts as the last.
 
 // Source and result have their channels next to each other.
 template <class T>
 void bilinear_many(const BilinearJob& job) {
   const int64_t channels = job.result.size[1], height = job.result.size[2], width = job.result.size[3];
-  const int64_t lines = job.result.size[0] * height, last_row = job.source.size[2] - 1, last_column = job.source.size[3] - 1;
+  const int64_t lines = job.result.size[0] * height, last_row = job.source.size[2] - 1,
+                last_column = job.source.size[3] - 1;
   const int64_t step = job.source.stride[3];
 #pragma omp parallel for num_threads(job.threads) schedule(static, 4)
   for (int64_t line = 0; line < lines; ++line) {

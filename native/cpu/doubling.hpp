@@ -1,14 +1,14 @@
 // The guided doubling: bicubic doubling, reflecting padding and a 7 x 7 window sum in one pass.
 //
-// Many channels: all three are linear, so the window's weights fold with those of the doubling. The four fine pixels of a
-// coarse cell (a quad) all read the same 7 x 7 coarse cells around it, and neither the doubled map nor its padded copy is
-// ever made; each coarse vector that is loaded serves four sums. Folding costs about as much as ten channels.
+// Many channels: all three are linear, so the window's weights fold with those of the doubling. The four fine pixels of
+// a coarse cell (a quad) all read the same 7 x 7 coarse cells around it, and neither the doubled map nor its padded
+// copy is ever made; each coarse vector that is loaded serves four sums. Folding costs about as much as ten channels.
 //
-// Few channels: a doubled row is small beside the 49 weights of each of its pixels. Each thread doubles the rows under the
-// window in memory of its own and sums in planes, as planar.hpp does.
+// Few channels: a doubled row is small beside the 49 weights of each of its pixels. Each thread doubles the rows under
+// the window in memory of its own and sums in planes, as planar.hpp does.
 //
-// A fine line at either border is mirrored and the doubling's coarse lines are clamped; both stay within three coarse lines
-// of the pixel's own cell, so that the borders are nothing but other numbers in the tables.
+// A fine line at either border is mirrored and the doubling's coarse lines are clamped; both stay within three coarse
+// lines of the pixel's own cell, so that the borders are nothing but other numbers in the tables.
 
 constexpr int kSide = 7;
 constexpr int kTaps = kSide * kSide;
@@ -63,8 +63,8 @@ inline bool far_inside(int64_t fine, int64_t coarse_length) {
   return fine / 2 >= kReach && fine / 2 + kReach < coarse_length;
 }
 
-// folded[(i * 7 + j) * pitch] of one vector of fine columns: row_shares are those of the row, column_shares[(tap * 7 + j) *
-// share_pitch] differ from column to column.
+// folded[(i * 7 + j) * pitch] of one vector of fine columns: row_shares are those of the row, column_shares[(tap * 7 +
+// j) * share_pitch] differ from column to column.
 template <class T, bool RowInside, bool ColumnsInside>
 inline void fold_weights(const Vector<T>* weights, const T* row_shares, const T* column_shares, int64_t share_pitch,
                          T* folded, int64_t pitch) {
@@ -107,7 +107,8 @@ void fold_row(const DoublingJob& job, int64_t b, int64_t y, int64_t x0, const T*
     const int64_t before = larger_of(-first, 0), there = smaller_of(width - first, kLanes<T>);
     for (int tap = 0; tap < kTaps; ++tap) {
       if (before == 0) {
-        weights[tap] = there > 0 ? load_as<T, S>(address<S>(job.weights, b, tap, y - job.place.top, first), there) : Vector<T>{};
+        weights[tap] =
+            there > 0 ? load_as<T, S>(address<S>(job.weights, b, tap, y - job.place.top, first), there) : Vector<T>{};
       } else {
         T lanes[kLanes<T>] = {};
         for (int64_t lane = before; lane < there; ++lane)
@@ -115,11 +116,12 @@ void fold_row(const DoublingJob& job, int64_t b, int64_t y, int64_t x0, const T*
         weights[tap] = load<T>(lanes);
       }
     }
-    const bool columns_inside = far_inside(x0 + x, job.place.coarse_columns) &&
-                                far_inside(x0 + x + kLanes<T> - 1, job.place.coarse_columns);
+    const bool columns_inside =
+        far_inside(x0 + x, job.place.coarse_columns) && far_inside(x0 + x + kLanes<T> - 1, job.place.coarse_columns);
     const T* shares = column_shares + x;
     T* to = folded + x;
-    if (row_inside && columns_inside) fold_weights<T, true, true>(weights, row_shares, shares, share_pitch, to, kStripeColumns);
+    if (row_inside && columns_inside)
+      fold_weights<T, true, true>(weights, row_shares, shares, share_pitch, to, kStripeColumns);
     else if (row_inside) fold_weights<T, true, false>(weights, row_shares, shares, share_pitch, to, kStripeColumns);
     else if (columns_inside) fold_weights<T, false, true>(weights, row_shares, shares, share_pitch, to, kStripeColumns);
     else fold_weights<T, false, false>(weights, row_shares, shares, share_pitch, to, kStripeColumns);
@@ -138,7 +140,8 @@ inline void sum_quad(const T* const* rows, const int64_t* columns, const T* fold
     for (int j = 0; j < kSide; ++j, weight += kStripeColumns) {
       const T* at = row + columns[j];
       Vector<T> weights[4] = {broadcast<T>(weight[0]), broadcast<T>(weight[1]),
-                              broadcast<T>(weight[kTaps * kStripeColumns]), broadcast<T>(weight[kTaps * kStripeColumns + 1])};
+                              broadcast<T>(weight[kTaps * kStripeColumns]),
+                              broadcast<T>(weight[kTaps * kStripeColumns + 1])};
 #pragma GCC unroll 4
       for (int p = 0; p < 4; ++p) keep_in_register<T>(weights[p]);
 #pragma GCC unroll 8
@@ -207,9 +210,11 @@ bool double_many(const DoublingJob& job) {
         for (int64_t half = 0; half < 2; ++half) {
           const int64_t y = 2 * m + half;
           T* to = folded.get() + half * kTaps * kStripeColumns;
-          if (y < job.place.top || y >= job.place.top + height) memset(to, 0, size_t(kTaps * kStripeColumns) * sizeof(T));
-          else fold_row<T, S>(job, b, y, x0, row_table.get() + (y - 2 * first_row) * kTaps,
-                              column_table.get() + (x0 - 2 * first_column), share_pitch, to);
+          if (y < job.place.top || y >= job.place.top + height)
+            memset(to, 0, size_t(kTaps * kStripeColumns) * sizeof(T));
+          else
+            fold_row<T, S>(job, b, y, x0, row_table.get() + (y - 2 * first_row) * kTaps,
+                           column_table.get() + (x0 - 2 * first_column), share_pitch, to);
         }
         for (int64_t next = 0; next < channels; next += block) {
           // The last block overlaps its neighbour instead of being cut, if there are enough channels for whole vectors.
@@ -218,12 +223,15 @@ bool double_many(const DoublingJob& job) {
           const int64_t c = rest < vectors * kLanes<T> ? larger_of(channels - vectors * kLanes<T>, 0) : next;
           const int64_t count = smaller_of(channels - c, vectors * kLanes<T>);
           const bool whole = count == vectors * kLanes<T>;
-          const auto sum = vectors == kQuadVectors       ? (whole ? sum_quad<T, kQuadVectors, true> : sum_quad<T, kQuadVectors, false>)
-                           : vectors == kQuadVectors / 2 ? (whole ? sum_quad<T, kQuadVectors / 2, true> : sum_quad<T, kQuadVectors / 2, false>)
-                                                         : (whole ? sum_quad<T, quarter, true> : sum_quad<T, quarter, false>);
+          const auto sum = vectors == kQuadVectors
+                               ? (whole ? sum_quad<T, kQuadVectors, true> : sum_quad<T, kQuadVectors, false>)
+                           : vectors == kQuadVectors / 2
+                               ? (whole ? sum_quad<T, kQuadVectors / 2, true> : sum_quad<T, kQuadVectors / 2, false>)
+                               : (whole ? sum_quad<T, quarter, true> : sum_quad<T, quarter, false>);
           const T* rows[kSide];
           for (int i = 0; i < kSide; ++i)
-            rows[i] = address<T>(job.source, b, c, clamped(m - kReach + i - job.place.source_top, job.source.size[2]), 0);
+            rows[i] =
+                address<T>(job.source, b, c, clamped(m - kReach + i - job.place.source_top, job.source.size[2]), 0);
           for (int64_t quad = 0; quad < quads; ++quad) {
             T* targets[4];
             for (int p = 0; p < 4; ++p) {
@@ -256,7 +264,8 @@ inline Vector<T> weighted(Vector<T> a, Vector<T> b, Vector<T> c, Vector<T> d, co
 template <class T>
 struct Lines {
   // Near a border the mirrored columns reach back by as much as they lie outside; whole vectors are read and written.
-  explicit Lines(int64_t columns) : size(columns / 2 + 16 + 2 * kLanes<T>), cells(size), even(size), odd(size), fine(2 * size) {}
+  explicit Lines(int64_t columns)
+      : size(columns / 2 + 16 + 2 * kLanes<T>), cells(size), even(size), odd(size), fine(2 * size) {}
   bool ready() const { return cells.get() && even.get() && odd.get() && fine.get(); }
   int64_t size;
   Scratch<T> cells, even, odd, fine;
@@ -347,7 +356,8 @@ bool double_planar(const DoublingJob& job) {
           T* rows = padded.get() + c * plane;
           if (y0 > top) memmove(rows, rows + kPlanarRows * pitch, size_t(2 * kReach * pitch) * sizeof(T));
           for (int64_t y = made; y < y1 + kReach; ++y)
-            double_row<T>(job, b, c, job.place.top + y, job.place.left + x0, columns, lines, rows + (y - y0 + kReach) * pitch);
+            double_row<T>(job, b, c, job.place.top + y, job.place.left + x0, columns, lines,
+                          rows + (y - y0 + kReach) * pitch);
         }
         made = y1 + kReach;
         for (int64_t y = y0; y < y1; ++y)
@@ -356,8 +366,8 @@ bool double_planar(const DoublingJob& job) {
             for (int64_t c = 0; c < channels; c += 4) {
               const T* source = padded.get() + c * plane + (y - y0) * pitch + x;
               T* result = const_cast<T*>(address<T>(job.result, b, c, y, x0 + x));
-              planar_sum<T, S>(smaller_of(channels - c, 4), source, plane, pitch, weights, job.weights.stride[1], kSide, result,
-                               job.result.stride[1], count);
+              planar_sum<T, S>(smaller_of(channels - c, 4), source, plane, pitch, weights, job.weights.stride[1], kSide,
+                               result, job.result.stride[1], count);
             }
           });
       }

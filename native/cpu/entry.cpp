@@ -18,7 +18,8 @@ const Kernels* best() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     return &kernels_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) return &kernels_avx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    return &kernels_avx2;
 #endif
   return &kernels_baseline;
 }
@@ -30,7 +31,9 @@ std::atomic<const Kernels*>& chosen() {
 
 constexpr int kLargestKernel = 1023;
 
-const char* out_of_memory(bool done) { return done ? nullptr : "output cannot be computed: there is not enough memory"; }
+const char* out_of_memory(bool done) {
+  return done ? nullptr : "output cannot be computed: there is not enough memory";
+}
 
 const char* check_threads(int32_t threads) {
   return threads >= 1 ? nullptr : message("threads is %d; expected at least 1", int(threads));
@@ -44,8 +47,9 @@ const char* check_plain(const Named& named) {
   return named.tensor->dtype <= FEATUP_FLOAT64 ? nullptr : message("%s must be float32 or float64", named.name);
 }
 
-// Large results live in fresh memory, which the system hands out in pages of 4 KB at the first touch of each; that takes
-// longer than the computation. Asking for large pages makes it a few milliseconds. Only a hint: failure is no matter.
+// Large results live in fresh memory, which the system hands out in pages of 4 KB at the first touch of each; that
+// takes longer than the computation. Asking for large pages makes it a few milliseconds. Only a hint: failure is no
+// matter.
 void expect_writing(const featup_tensor& tensor) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   const size_t unit = bytes_of(tensor.dtype);
@@ -66,14 +70,14 @@ void clear(const featup_tensor& tensor) {
     for (int64_t c = 0; c < tensor.size[1]; ++c)
       for (int64_t y = 0; y < tensor.size[2]; ++y)
         for (int64_t x = 0; x < tensor.size[3]; ++x)
-          memset(static_cast<char*>(tensor.data) + unit * (b * tensor.stride[0] + c * tensor.stride[1] +
-                                                           y * tensor.stride[2] + x * tensor.stride[3]),
+          memset(static_cast<char*>(tensor.data) +
+                     unit * (b * tensor.stride[0] + c * tensor.stride[1] + y * tensor.stride[2] + x * tensor.stride[3]),
                  0, unit);
 }
 
 // A window sum, or its gradient to the input.
-const char* run_window_sum(const Named& source, const Named& weights, const Named& output, int32_t kernel_size, int32_t threads,
-                           bool grad_input) {
+const char* run_window_sum(const Named& source, const Named& weights, const Named& output, int32_t kernel_size,
+                           int32_t threads, bool grad_input) {
   const Named& padded = grad_input ? output : source;
   const Named& unpadded = grad_input ? source : output;
   if (const char* wrong = check_threads(threads)) return wrong;
@@ -87,8 +91,8 @@ const char* run_window_sum(const Named& source, const Named& weights, const Name
   return out_of_memory(chosen().load()->window_sum(job));
 }
 
-const char* run_window_weights(const Named& padded, double factor, const double* bias, const Named& output, int32_t kernel_size,
-                               int32_t threads, bool distances) {
+const char* run_window_weights(const Named& padded, double factor, const double* bias, const Named& output,
+                               int32_t kernel_size, int32_t threads, bool distances) {
   if (const char* wrong = check_threads(threads)) return wrong;
   if (const char* wrong = check_window_weights(padded, output, kernel_size, kLargestKernel)) return wrong;
   if (bias == nullptr) return message("bias is missing");
@@ -109,7 +113,8 @@ const char* check_layouts(const featup_tensor& source, const featup_tensor& outp
   return message("source and output must have their %s next to each other", along == 1 ? "channels" : "columns");
 }
 
-const char* check_indices(const char* name, const int64_t* indices, const double* shares, int64_t count, int64_t length) {
+const char* check_indices(const char* name, const int64_t* indices, const double* shares, int64_t count,
+                          int64_t length) {
   if (indices == nullptr || shares == nullptr) return message("%s are missing", name);
   for (int64_t i = 0; i < count; ++i)
     if (indices[i] < 0 || indices[i] >= length || !(shares[i] >= 0 && shares[i] <= 1))
@@ -147,8 +152,8 @@ const char* featup_window_sum(const featup_tensor* padded, const featup_tensor* 
   return run_window_sum({"padded", padded}, {"weights", weights}, {"output", output}, kernel_size, threads, false);
 }
 
-const char* featup_window_sum_grad_input(const featup_tensor* grad, const featup_tensor* weights, const featup_tensor* grad_input,
-                                         int32_t kernel_size, int32_t threads) {
+const char* featup_window_sum_grad_input(const featup_tensor* grad, const featup_tensor* weights,
+                                         const featup_tensor* grad_input, int32_t kernel_size, int32_t threads) {
   return run_window_sum({"grad", grad}, {"weights", weights}, {"grad_input", grad_input}, kernel_size, threads, true);
 }
 
@@ -166,13 +171,13 @@ const char* featup_window_sum_grad_weights(const featup_tensor* padded, const fe
   return out_of_memory(chosen().load()->window_grad_weights(job));
 }
 
-const char* featup_range_softmax(const featup_tensor* keys, double temperature, const double* bias, const featup_tensor* output,
-                                 int32_t kernel_size, int32_t threads) {
+const char* featup_range_softmax(const featup_tensor* keys, double temperature, const double* bias,
+                                 const featup_tensor* output, int32_t kernel_size, int32_t threads) {
   return run_window_weights({"keys", keys}, temperature, bias, {"output", output}, kernel_size, threads, false);
 }
 
-const char* featup_bilateral_weights(const featup_tensor* guidance, double scale, const double* bias, const featup_tensor* output,
-                                     int32_t kernel_size, int32_t threads) {
+const char* featup_bilateral_weights(const featup_tensor* guidance, double scale, const double* bias,
+                                     const featup_tensor* output, int32_t kernel_size, int32_t threads) {
   return run_window_weights({"guidance", guidance}, scale, bias, {"output", output}, kernel_size, threads, true);
 }
 
@@ -191,8 +196,9 @@ const char* featup_guided_double(const featup_tensor* source, const featup_tenso
   return out_of_memory(chosen().load()->guided_double(job));
 }
 
-const char* featup_bilinear(const featup_tensor* source, const featup_tensor* output, const int64_t* rows, const double* row_shares,
-                            const int64_t* columns, const double* column_shares, int32_t threads) {
+const char* featup_bilinear(const featup_tensor* source, const featup_tensor* output, const int64_t* rows,
+                            const double* row_shares, const int64_t* columns, const double* column_shares,
+                            int32_t threads) {
   const Named coarse{"source", source}, fine{"output", output};
   if (const char* wrong = check_threads(threads)) return wrong;
   if (const char* wrong = check_tensors({coarse, fine})) return wrong;
@@ -227,9 +233,12 @@ const char* featup_pixel_network(const featup_tensor* first, const featup_tensor
   const struct {
     Named named;
     int64_t b, c, y, x;
-  } shapes[] = {{all[0], batch, first->size[1], height, width}, {all[1], batch, second->size[1], height, width},
-                {all[2], 1, 1, hidden, inputs},                 {all[3], 1, 1, 1, hidden},
-                {all[4], 1, 1, outputs, hidden},                {all[5], 1, 1, 1, outputs}};
+  } shapes[] = {{all[0], batch, first->size[1], height, width},
+                {all[1], batch, second->size[1], height, width},
+                {all[2], 1, 1, hidden, inputs},
+                {all[3], 1, 1, 1, hidden},
+                {all[4], 1, 1, outputs, hidden},
+                {all[5], 1, 1, 1, outputs}};
   for (const auto& each : shapes)
     if (const char* wrong = check_shape(each.named, each.b, each.c, each.y, each.x)) return wrong;
   if ((hidden > 1 && weights1->stride[2] != inputs) || (outputs > 1 && weights2->stride[2] != hidden))
@@ -237,8 +246,8 @@ const char* featup_pixel_network(const featup_tensor* first, const featup_tensor
   if (skip != 0 && first->size[1] < outputs) return message("first has too few channels to be added to the output");
   if (is_empty(*output)) return nullptr;
   expect_writing(*output);
-  const PixelNetworkJob job{*first, *second, *output, weights1->data, bias1->data, weights2->data, bias2->data,
-                            hidden, skip,    scale,   threads};
+  const PixelNetworkJob job{*first,      *second, *output, weights1->data, bias1->data, weights2->data,
+                            bias2->data, hidden,  skip,    scale,          threads};
   return out_of_memory(chosen().load()->pixel_network(job));
 }
 

@@ -12,9 +12,9 @@ constexpr int64_t kFewChannels = 8;
 
 // A window sum, or its gradient to the padded input.
 //
-// Both read, for the result pixel (y, x) and the tap (dy, dx), the source at (y + dy - margin, x + dx - margin), which counts
-// as zero outside. For the sum the margin is 0 and nothing is outside. The gradient is the same sum with a margin of k - 1 over
-// mirrored taps, whose weights are those of the pixel that is read.
+// Both read, for the result pixel (y, x) and the tap (dy, dx), the source at (y + dy - margin, x + dx - margin), which
+// counts as zero outside. For the sum the margin is 0 and nothing is outside. The gradient is the same sum with a
+// margin of k - 1 over mirrored taps, whose weights are those of the pixel that is read.
 struct WindowSumJob {
   featup_tensor source;
   featup_tensor weights;
@@ -24,8 +24,8 @@ struct WindowSumJob {
   int threads;
 };
 
-// The gradient of a window sum to its weights: products of the pixel's vector with the vectors of its neighbours, summed over
-// channels.
+// The gradient of a window sum to its weights: products of the pixel's vector with the vectors of its neighbours,
+// summed over channels.
 struct WindowGradWeightsJob {
   featup_tensor padded;
   featup_tensor centre;
@@ -64,8 +64,8 @@ struct BilinearJob {
   int threads;
 };
 
-// result = skip * first + scale * (weights2 GELU(weights1 [first; second] + bias1) + bias2) at each pixel. Weights and biases
-// are in the number format of the maps, rows of weights one after the other; `second` may have no channels.
+// result = skip * first + scale * (weights2 GELU(weights1 [first; second] + bias1) + bias2) at each pixel. Weights and
+// biases are in the number format of the maps, rows of weights one after the other; `second` may have no channels.
 struct PixelNetworkJob {
   featup_tensor first;
   featup_tensor second;
@@ -86,7 +86,8 @@ struct RoundingJob {
   int threads;
 };
 
-// So many rounds of independent multiplications and additions in registers by each thread; how many operations that was.
+// So many rounds of independent multiplications and additions in registers by each thread; how many operations that
+// was.
 struct MultiplyAddJob {
   int64_t rounds;
   double* operations;

@@ -1,5 +1,5 @@
-// A yardstick: how many products and sums the processor can do, with every operand in a register and no sum waiting for another.
-// Only the loop of a thread is here; nothing is read or written.
+// A yardstick: how many products and sums the processor can do, with every operand in a register and no sum waiting for
+// another. Only the loop of a thread is here; nothing is read or written.
 
 constexpr int kPeakSums = kManyRegisters ? 24 : 12;  // two units with a latency of four or five cycles need ten
 
@@ -7,7 +7,8 @@ bool multiply_add(const MultiplyAddJob& job) {
   double operations = 0;
 #pragma omp parallel num_threads(job.threads) reduction(+ : operations)
   {
-    Vector<float> sums[kPeakSums], factor = broadcast(0.5f), term = broadcast(0.5f);  // towards 1: no overflow, no subnormals
+    Vector<float> sums[kPeakSums], factor = broadcast(0.5f),
+                                   term = broadcast(0.5f);  // towards 1: no overflow, no subnormals
     keep_in_register<float>(factor);
     keep_in_register<float>(term);
 #pragma GCC unroll 24

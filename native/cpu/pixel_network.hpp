@@ -1,6 +1,7 @@
-// A small network of two layers at every pixel: result = skip * first + scale * (second layer(GELU(first layer(input)))).
-// Columns lie along the vectors; a block of pixels goes through both layers before the next, so that hidden values stay in
-// the nearest cache. The input is two maps one above the other, so that nobody needs to join them.
+// A small network of two layers at every pixel: result = skip * first + scale * (second layer(GELU(first
+// layer(input)))). Columns lie along the vectors; a block of pixels goes through both layers before the next, so that
+// hidden values stay in the nearest cache. The input is two maps one above the other, so that nobody needs to join
+// them.
 
 constexpr int kNetworkVectors = kManyRegisters ? 4 : 2;
 constexpr int kNetworkUnits = kManyRegisters ? 6 : 4;
@@ -55,7 +56,8 @@ inline void network_units(const T* weights, const T* bias, int64_t inputs, const
 
 // Calls done(unit, sums of its vectors) for every unit of a layer.
 template <class T, class Done>
-inline void network_layer(const T* weights, const T* bias, int64_t inputs, int64_t units, const T* from, int64_t pitch, Done done) {
+inline void network_layer(const T* weights, const T* bias, int64_t inputs, int64_t units, const T* from, int64_t pitch,
+                          Done done) {
   Vector<T> sums[kNetworkUnits][kNetworkVectors];
   int64_t unit = 0;
   for (; unit + kNetworkUnits <= units; unit += kNetworkUnits) {

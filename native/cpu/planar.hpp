@@ -1,7 +1,8 @@
 // The kernels for few channels: columns along the vectors, all operands in planes.
 //
-// A row is cut into blocks; the last one overlaps its neighbour instead of being shorter, so that every pixel is computed by
-// the same instructions wherever it lies and its value does not depend on how a caller cuts an image into regions.
+// A row is cut into blocks; the last one overlaps its neighbour instead of being shorter, so that every pixel is
+// computed by the same instructions wherever it lies and its value does not depend on how a caller cuts an image into
+// regions.
 
 constexpr int kPlanarVectors = kManyRegisters ? 4 : 2;
 
@@ -16,8 +17,8 @@ inline void for_blocks(int64_t width, int64_t block, Body body) {
 }
 
 template <class T, class S, int G>
-inline void planar_sum_block(const T* source, int64_t source_plane, int64_t source_row, const S* weights, int64_t tap_plane,
-                             int64_t k, T* result, int64_t result_plane, int64_t count) {
+inline void planar_sum_block(const T* source, int64_t source_plane, int64_t source_row, const S* weights,
+                             int64_t tap_plane, int64_t k, T* result, int64_t result_plane, int64_t count) {
   constexpr int U = kPlanarVectors;
   Vector<T> sums[G][U] = {};
   const bool whole = count == U * kLanes<T>;
@@ -44,7 +45,8 @@ inline void planar_sum_block(const T* source, int64_t source_plane, int64_t sour
           weight[u] = load_as<T, S>(tap + u * kLanes<T>, here);
           for (int g = 0; g < G; ++g) {
             Vector<T> input = load_some<T>(shifted + g * source_plane + u * kLanes<T>, here);
-            keep_in_register<T>(input);  // or the product is not fused with the sum, and its bits differ from those above
+            // Otherwise the product is not fused with the sum, and its bits differ from those above.
+            keep_in_register<T>(input);
             sums[g][u] += weight[u] * input;
           }
         }
@@ -90,7 +92,8 @@ void window_sum_planar(const WindowSumJob& job) {
 // The gradient to the padded input in planes: the same sum with both operands read at the tap's distance to the left
 // and above, nothing beyond the borders.
 template <class T, int G, bool Inside>
-inline void planar_grad_input_block(const WindowSumJob& job, int64_t b, int64_t c, int64_t y, int64_t x, int64_t count) {
+inline void planar_grad_input_block(const WindowSumJob& job, int64_t b, int64_t c, int64_t y, int64_t x,
+                                    int64_t count) {
   constexpr int U = kPlanarVectors;
   const int64_t k = job.kernel_size, height = job.source.size[2], width = job.source.size[3];
   Vector<T> sums[G][U] = {};
@@ -100,8 +103,7 @@ inline void planar_grad_input_block(const WindowSumJob& job, int64_t b, int64_t 
     for (int64_t dx = 0; dx < k; ++dx, weights += job.weights.stride[1]) {
       Vector<T> weight[U];
 #pragma GCC unroll 4
-      for (int u = 0; u < U; ++u)
-        weight[u] = load_between<T>(weights, x - dx + u * kLanes<T>, width, Inside);
+      for (int u = 0; u < U; ++u) weight[u] = load_between<T>(weights, x - dx + u * kLanes<T>, width, Inside);
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g)
 #pragma GCC unroll 4

@@ -73,7 +73,8 @@ inline Vector<T> load_as(const S* from, int64_t count) {
 #if defined(__AVX512F__)
     if constexpr (kIsHalf<S>)
       if (count >= kLanes<T>)
-        return reinterpret_cast<Vector<T>>(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+        return reinterpret_cast<Vector<T>>(
+            _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
 #elif defined(__F16C__)
     if constexpr (kIsHalf<S>)
       if (count >= kLanes<T>)
@@ -130,8 +131,8 @@ class Scratch {
 // Copy `channels` channels of `columns` pixels of a row, the first at column x0, to to[column * pitch + channel], as T.
 // What lies outside of the tensor is 0, and so are the channels up to the pitch. The pitch is a multiple of the lanes.
 template <class T, class S>
-void read_row(const featup_tensor& from, int64_t b, int64_t c0, int64_t channels, int64_t y, int64_t x0, int64_t columns,
-              T* to, int64_t pitch) {
+void read_row(const featup_tensor& from, int64_t b, int64_t c0, int64_t channels, int64_t y, int64_t x0,
+              int64_t columns, T* to, int64_t pitch) {
   constexpr int lanes = kLanes<T>;
   const bool row_inside = y >= 0 && y < from.size[2];
   const int64_t first = row_inside ? smaller_of(larger_of(-x0, 0), columns) : columns;
@@ -175,8 +176,8 @@ void read_row(const featup_tensor& from, int64_t b, int64_t c0, int64_t channels
 
 // The other way round.
 template <class T, class S>
-void write_row(const featup_tensor& into, int64_t b, int64_t c0, int64_t channels, int64_t y, int64_t x0, int64_t columns,
-               const T* from, int64_t pitch) {
+void write_row(const featup_tensor& into, int64_t b, int64_t c0, int64_t channels, int64_t y, int64_t x0,
+               int64_t columns, const T* from, int64_t pitch) {
   constexpr int lanes = kLanes<T>;
   S* row = const_cast<S*>(address<S>(into, b, c0, y, x0));
   const int64_t step = into.stride[3], plane = into.stride[1];
@@ -198,15 +199,15 @@ void write_row(const featup_tensor& into, int64_t b, int64_t c0, int64_t channel
     }
   } else {
     for (int64_t column = 0; column < columns; ++column)
-      for (int64_t c = 0; c < channels; ++c)
-        row[column * step + c * plane] = Narrow<S>::from(from[column * pitch + c]);
+      for (int64_t c = 0; c < channels; ++c) row[column * step + c * plane] = Narrow<S>::from(from[column * pitch + c]);
   }
 }
 
 template <class T>
 using ReadRow = void (*)(const featup_tensor&, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, T*, int64_t);
 template <class T>
-using WriteRow = void (*)(const featup_tensor&, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, const T*, int64_t);
+using WriteRow = void (*)(const featup_tensor&, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, const T*,
+                          int64_t);
 
 template <class T>
 struct Formats;

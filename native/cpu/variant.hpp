@@ -1,4 +1,5 @@
-// All kernels for one instruction set. The including file names the set: FEATUP_VARIANT (an identifier) and FEATUP_NAME.
+// All kernels for one instruction set. The including file names the set: FEATUP_VARIANT (an identifier) and
+// FEATUP_NAME.
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -24,8 +25,8 @@ namespace {
 #include "rounding.hpp"
 #include "peak.hpp"
 
-// The gradient to the input reads the weights of all the pixels around its own. Up to so many channels it is faster in planes, where those are
-// shifted rows, than pixel by pixel, where they must be gathered.
+// The gradient to the input reads the weights of all the pixels around its own. Up to so many channels it is faster in
+// planes, where those are shifted rows, than pixel by pixel, where they must be gathered.
 constexpr int64_t kGradInputPlanes = 64;
 
 template <class T>
@@ -69,7 +70,6 @@ bool window_weights(const WindowWeightsJob& job) {
   return job.padded.dtype == FEATUP_FLOAT64 ? window_weights_planar<double>(job) : window_weights_planar<float>(job);
 }
 
-
 template <class T, class S>
 bool double_of(const DoublingJob& job) {
   return job.result.size[1] > kFewChannels ? double_many<T, S>(job) : double_planar<T, S>(job);
@@ -101,9 +101,14 @@ bool pixel_network(const PixelNetworkJob& job) {
 
 #define FEATUP_JOIN_(a, b) a##b
 #define FEATUP_JOIN(a, b) FEATUP_JOIN_(a, b)
-const Kernels FEATUP_JOIN(kernels_, FEATUP_VARIANT) = {FEATUP_NAME, FEATUP_VARIANT::window_sum, FEATUP_VARIANT::window_grad_weights,
-                                                       FEATUP_VARIANT::window_weights, FEATUP_VARIANT::guided_double, FEATUP_VARIANT::bilinear,
-                                                       FEATUP_VARIANT::pixel_network, FEATUP_VARIANT::round_weights,
+const Kernels FEATUP_JOIN(kernels_, FEATUP_VARIANT) = {FEATUP_NAME,
+                                                       FEATUP_VARIANT::window_sum,
+                                                       FEATUP_VARIANT::window_grad_weights,
+                                                       FEATUP_VARIANT::window_weights,
+                                                       FEATUP_VARIANT::guided_double,
+                                                       FEATUP_VARIANT::bilinear,
+                                                       FEATUP_VARIANT::pixel_network,
+                                                       FEATUP_VARIANT::round_weights,
                                                        FEATUP_VARIANT::multiply_add};
 
 }  // namespace featup

@@ -1,6 +1,6 @@
-// Vectors of the width that the including file is compiled for. Included once for each instruction set, inside a namespace
-// of its own: nothing here may be shared, or the linker could give AVX-512 code to a processor without it. For the same
-// reason no templates of the standard library are used in the kernels.
+// Vectors of the width that the including file is compiled for. Included once for each instruction set, inside a
+// namespace of its own: nothing here may be shared, or the linker could give AVX-512 code to a processor without it.
+// For the same reason no templates of the standard library are used in the kernels.
 
 constexpr int kVectorBytes =
 #if defined(__AVX512F__)
@@ -151,7 +151,8 @@ inline Vector<T> add_lanes(Vector<T>* rows) {
   return rows[0];
 }
 
-// exp for arguments up to about 88, within 2 units in the last place; exactly 0 where it would be below the normal numbers.
+// exp for arguments up to about 88, within 2 units in the last place; exactly 0 where it would be below the normal
+// numbers.
 inline Vector<float> exponential(Vector<float> x) {
   typedef Vector<float> V;
   const V smallest = broadcast(-87.0f);

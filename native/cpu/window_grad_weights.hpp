@@ -1,7 +1,7 @@
 // The gradient to the weights: for each pixel and tap the product of two vectors of channels, summed along the vectors.
 //
-// Stripes and rings as in window_sum.hpp, but with many channels in the ring at once: the sums of a tile are only added up
-// across the lanes when a row of taps has seen all of them, and that costs a few instructions for each sum.
+// Stripes and rings as in window_sum.hpp, but with many channels in the ring at once: the sums of a tile are only added
+// up across the lanes when a row of taps has seen all of them, and that costs a few instructions for each sum.
 
 constexpr int kGradWeightsPixels = kManyRegisters ? 4 : 2;
 constexpr int64_t kGradWeightsChannelBytes = 1536;
@@ -67,7 +67,8 @@ bool window_grad_weights_many(const WindowGradWeightsJob& job) {
   const int64_t columns_most = rounded_up(smaller_of(width, kStripe), kGradWeightsPixels);
   const int64_t block = smaller_of(kGradWeightsChannelBytes / int64_t(sizeof(T)), rounded_up(channels, kLanes<T>));
   const int64_t ring_row = (columns_most + k - 1) * block;
-  const ReadRow<T> read_padded = Formats<T>::reader(job.padded.dtype), read_centre = Formats<T>::reader(job.centre.dtype);
+  const ReadRow<T> read_padded = Formats<T>::reader(job.padded.dtype),
+                   read_centre = Formats<T>::reader(job.centre.dtype);
   const WriteRow<T> write = Formats<T>::writer(job.result.dtype);
   const int64_t tasks = batch * bands * stripes;
   int failures = 0;
@@ -87,7 +88,8 @@ bool window_grad_weights_many(const WindowGradWeightsJob& job) {
       for (int64_t c0 = 0; c0 < channels; c0 += block) {
         const int64_t count = smaller_of(channels - c0, block), pitch = rounded_up(count, kLanes<T>);
         for (int64_t row = top; row < bottom + k - 1; ++row) {
-          read_padded(job.padded, b, c0, count, row, x0, padded_columns + k - 1, ring.get() + row % k * ring_row, pitch);
+          read_padded(job.padded, b, c0, count, row, x0, padded_columns + k - 1, ring.get() + row % k * ring_row,
+                      pitch);
           const int64_t y = row - (k - 1);
           if (y < top) continue;
           read_centre(job.centre, b, c0, count, y, x0, padded_columns, centre.get(), pitch);

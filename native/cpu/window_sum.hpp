@@ -1,9 +1,10 @@
 // The weighted window sum for many channels: pixels in rows of a stripe, channels along the vectors.
 //
-// A thread takes a stripe of a band of rows. It gathers the stripe's weights once, pixel by pixel, and goes down the band with
-// a block of channels after the other, keeping the k rows under the window in a ring of its own. Copying a row into the ring
-// also converts its numbers and, where channels are not next to each other, transposes it, so all layouts share one kernel.
-// The tile holds the sums of several pixels in registers, so that each input vector serves up to as many taps.
+// A thread takes a stripe of a band of rows. It gathers the stripe's weights once, pixel by pixel, and goes down the
+// band with a block of channels after the other, keeping the k rows under the window in a ring of its own. Copying a
+// row into the ring also converts its numbers and, where channels are not next to each other, transposes it, so all
+// layouts share one kernel. The tile holds the sums of several pixels in registers, so that each input vector serves up
+// to as many taps.
 
 constexpr int kTilePixels = kManyRegisters ? 8 : 4;
 constexpr int kTileVectors = kManyRegisters ? 3 : 2;
@@ -105,7 +106,8 @@ bool window_sum_many(const WindowSumJob& job) {
   const int64_t block = kTileVectors * kLanes<T>;
   const int64_t ring_row = (columns_most + k - 1) * block;
   const int64_t weight_pitch = rounded_up(taps, kLanes<T>);
-  const ReadRow<T> read_source = Formats<T>::reader(job.source.dtype), read_weights = Formats<T>::reader(job.weights.dtype);
+  const ReadRow<T> read_source = Formats<T>::reader(job.source.dtype),
+                   read_weights = Formats<T>::reader(job.weights.dtype);
   const WriteRow<T> write = Formats<T>::writer(job.result.dtype);
   // Whole vectors can go straight to the result if it has the layout of the tile.
   const bool direct = job.result.dtype == kPlain<T> && job.result.stride[1] == 1 && channels % kLanes<T> == 0;

@@ -1,4 +1,5 @@
-// What every call does around its kernel: the checks that only CUDA needs, the number of blocks, and the choice of a template.
+// What every call does around its kernel: the checks that only CUDA needs, the number of blocks, and the choice of a
+// template.
 #pragma once
 
 #include "checks.hpp"
@@ -54,7 +55,8 @@ inline const char* check_contiguous(const Named& named) {
   if (is_empty(*named.tensor)) return nullptr;
   int64_t step = 1;
   for (int i = 3; i >= 0; --i) {
-    if (named.tensor->size[i] != 1 && named.tensor->stride[i] != step) return message("%s must be contiguous", named.name);
+    if (named.tensor->size[i] != 1 && named.tensor->stride[i] != step)
+      return message("%s must be contiguous", named.name);
     step *= named.tensor->size[i];
   }
   return nullptr;

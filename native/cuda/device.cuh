@@ -34,14 +34,14 @@ struct Strides {
   int64_t batch, channel, row, column;
 };
 
-// The sizes of one call: those of the tensors without padding. Heights and widths, and with them coordinates, fit into 32 bits,
-// which saves registers; offsets do not.
+// The sizes of one call: those of the tensors without padding. Heights and widths, and with them coordinates, fit into
+// 32 bits, which saves registers; offsets do not.
 struct Sizes {
   int64_t batch, channels, height, width;
 };
 
-// A block is kColumns x kLanes threads. Each thread has a column of Pixels pixels, so that a value of the tile is read from
-// shared memory once for all the pixels that it belongs to: shared memory, not arithmetic, is the bound.
+// A block is kColumns x kLanes threads. Each thread has a column of Pixels pixels, so that a value of the tile is read
+// from shared memory once for all the pixels that it belongs to: shared memory, not arithmetic, is the bound.
 constexpr int kColumns = 32;
 constexpr int kLanes = 4;
 constexpr int kThreads = kColumns * kLanes;
@@ -55,8 +55,8 @@ constexpr int pixels_per_thread() {
   return K == 3 ? 4 : 2;
 }
 
-// Blocks per multiprocessor that the compiler keeps registers free for: of the 65536, three blocks leave 168 to each thread and
-// two 255. More blocks would spill the weights.
+// Blocks per multiprocessor that the compiler keeps registers free for: of the 65536, three blocks leave 168 to each
+// thread and two 255. More blocks would spill the weights.
 template <class Total>
 constexpr int resident_blocks() {
   return sizeof(Total) == 8 ? 2 : 3;
@@ -83,11 +83,11 @@ struct Tiling {
 // What a tile holds where it lies outside of its input.
 enum class Outside { zero, nearest };
 
-// Copies `channels` (at most kStage) planes of `source`, whose pixel (0, 0) the pointer shows, from row `top` and column `left`
-// on; outside height x width as said. Ends without a barrier.
+// Copies `channels` (at most kStage) planes of `source`, whose pixel (0, 0) the pointer shows, from row `top` and
+// column `left` on; outside height x width as said. Ends without a barrier.
 template <class Shape, Outside Rest, class T, class Total>
-__device__ void load_tile(Total* tile, const T* source, const Strides& strides, int channels, int top, int left, int height,
-                          int width) {
+__device__ void load_tile(Total* tile, const T* source, const Strides& strides, int channels, int top, int left,
+                          int height, int width) {
   const bool channels_last = strides.channel == 1 && strides.column != 1;
   const int count = (channels_last ? kStage : channels) * Shape::kPlane + (planted(Fault::shared_overflow) ? 1 : 0);
   if (planted(Fault::global_overflow)) width += 1;

@@ -1,13 +1,13 @@
 // Bicubic doubling, reflecting padding and a 7 x 7 window sum in one pass, without the doubled map or its padded copy.
 //
-// All three are linear, so the weights of the window fold with those of the doubling: the four fine pixels of a coarse cell
-// (2 m + a, 2 n + b) all read the 7 x 7 cells around it. A thread makes the two pixels of one fine row of a cell, so that a value
-// of the tile is read from shared memory once for both. Which cells a tap reads depends on whether its line is even or odd, and
-// the odd line of a cell mirrors the even one; so a thread with an odd row goes through its window upside down, and all indices
-// of weights in registers are constants.
+// All three are linear, so the weights of the window fold with those of the doubling: the four fine pixels of a coarse
+// cell (2 m + a, 2 n + b) all read the 7 x 7 cells around it. A thread makes the two pixels of one fine row of a cell,
+// so that a value of the tile is read from shared memory once for both. Which cells a tap reads depends on whether its
+// line is even or odd, and the odd line of a cell mirrors the even one; so a thread with an odd row goes through its
+// window upside down, and all indices of weights in registers are constants.
 //
-// Borders: the doubling repeats the outermost cells, and so does the tile. A tap outside of the fine map reads what the reflected
-// one reads, which is always in the same window, and its weight is added to that one's.
+// Borders: the doubling repeats the outermost cells, and so does the tile. A tap outside of the fine map reads what the
+// reflected one reads, which is always in the same window, and its weight is added to that one's.
 
 #include "call.cuh"
 
@@ -30,18 +30,22 @@ struct Place {
   int coarse_rows, coarse_columns, source_top, source_left, top, left, rows, columns;
 };
 
-// Line `line` of the window around an even fine line reads the cells line / 2 to line / 2 + 3 of the seven; this is its weight for
-// the `cell`th of the four: Keys' (1981) with a = -0.75, a quarter of a cell off the middle. Lines 0, 2, 4 and 6 of the window are
-// odd fine lines, which lie behind the middle of their cell, the others before it. Exact in float32.
+// Line `line` of the window around an even fine line reads the cells line / 2 to line / 2 + 3 of the seven; this is its
+// weight for the `cell`th of the four: Keys' (1981) with a = -0.75, a quarter of a cell off the middle. Lines 0, 2, 4
+// and 6 of the window are odd fine lines, which lie behind the middle of their cell, the others before it. Exact in
+// float32.
 template <class Total>
 __device__ constexpr Total cubic(int line, int cell) {
   const int from = line % 2 == 0 ? cell : kCubic - 1 - cell;
-  return from == 0 ? Total(-0.10546875) : from == 1 ? Total(0.87890625) : from == 2 ? Total(0.26171875) : Total(-0.03515625);
+  return from == 0   ? Total(-0.10546875)
+         : from == 1 ? Total(0.87890625)
+         : from == 2 ? Total(0.26171875)
+                     : Total(-0.03515625);
 }
 
-// The line of the window whose weight counts for line `line`, if that is in the map: itself (reflection 0), or the one before the
-// map's first line (1) or behind its last (2) that reflects onto it; -1: there is none. `first` is the fine line of the window's
-// line 0.
+// The line of the window whose weight counts for line `line`, if that is in the map: itself (reflection 0), or the one
+// before the map's first line (1) or behind its last (2) that reflects onto it; -1: there is none. `first` is the fine
+// line of the window's line 0.
 __device__ inline int reflected_onto(int line, int reflection, int first, int length) {
   const int at = first + line;
   if (at < 0 || at >= length) return -1;
@@ -74,22 +78,23 @@ struct alignas(2 * sizeof(T)) Pair {
   T left, right;
 };
 
-// One block makes kCellRows x kColumns cells for `share` channels of one image. `sizes` are those of the output. `paired`: cells
-// lie in the output whole.
+// One block makes kCellRows x kColumns cells for `share` channels of one image. `sizes` are those of the output.
+// `paired`: cells lie in the output whole.
 template <class T>
 __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Type>())
-    double_cells(const T* source, Strides source_strides, const T* weights, Strides weights_strides, T* output, Place place,
-                 Sizes sizes, int64_t share, bool paired) {
+    double_cells(const T* source, Strides source_strides, const T* weights, Strides weights_strides, T* output,
+                 Place place, Sizes sizes, int64_t share, bool paired) {
   using Total = typename Sum<T>::Type;
-  // In float64 the weights of two pixels have no room in registers: the block goes through the channels once for each column.
+  // In float64 the weights of two pixels have no room in registers: the block goes through the channels once for each
+  // column.
   constexpr int Together = sizeof(Total) == 8 ? 1 : 2;
   FEATUP_SHARED(Total, tile, Cells::kCount);
 
   const int height = static_cast<int>(sizes.height), width = static_cast<int>(sizes.width);
   const int fine_rows = 2 * place.coarse_rows, fine_columns = 2 * place.coarse_columns;
   const int first_row = place.top / 2, first_column = place.left / 2;  // cells
-  const Tiling tiling = Tiling::of((place.top + height + 1) / 2 - first_row, (place.left + width + 1) / 2 - first_column,
-                                   Cells::kCellRows);
+  const Tiling tiling = Tiling::of((place.top + height + 1) / 2 - first_row,
+                                   (place.left + width + 1) / 2 - first_column, Cells::kCellRows);
   const int64_t shares = (sizes.channels + share - 1) / share;
   const int64_t plane_step = int64_t(height) * width;
   const bool odd = threadIdx.y % 2 == 1;
@@ -140,7 +145,8 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
 #pragma unroll
               for (int cell = 0; cell < kCubic; ++cell) {
                 const int onto = mirrored / 2 + cell;
-                folded[side + pixel == 1 ? kSide - 1 - onto : onto] += row[pixel][column] * cubic<Total>(mirrored, cell);
+                folded[side + pixel == 1 ? kSide - 1 - onto : onto] +=
+                    row[pixel][column] * cubic<Total>(mirrored, cell);
               }
             }
 #pragma unroll
@@ -158,14 +164,14 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
 #pragma unroll 1
       for (int channel = first; channel < end; channel += kStage) {
         const int channels = end - channel < kStage ? end - channel : kStage;
-        load_tile<Cells, Outside::nearest>(tile, source + image * source_strides.batch + channel * source_strides.channel,
-                                           source_strides, channels, top - kReach - place.source_top,
-                                           left - kReach - place.source_left, place.rows, place.columns);
+        load_tile<Cells, Outside::nearest>(
+            tile, source + image * source_strides.batch + channel * source_strides.channel, source_strides, channels,
+            top - kReach - place.source_top, left - kReach - place.source_left, place.rows, place.columns);
         tile_is_filled();
 #pragma unroll 1
         for (int plane = 0; plane < channels; ++plane) {
-          const Total* line = tile + plane * Cells::kPlane + (threadIdx.y / 2 + (odd ? kSide - 1 : 0)) * Cells::kWidth +
-                              threadIdx.x;
+          const Total* line =
+              tile + plane * Cells::kPlane + (threadIdx.y / 2 + (odd ? kSide - 1 : 0)) * Cells::kWidth + threadIdx.x;
           Total total[Together] = {};
 #pragma unroll
           for (int row = 0; row < kSide; ++row) {
@@ -173,7 +179,8 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
             for (int column = 0; column < kSide; ++column) {
               const Total value = line[column];
 #pragma unroll
-              for (int pixel = 0; pixel < Together; ++pixel) total[pixel] += value * weight[pixel][row * kSide + column];
+              for (int pixel = 0; pixel < Together; ++pixel)
+                total[pixel] += value * weight[pixel][row * kSide + column];
             }
             if (row + 1 < kSide) line += odd ? -Cells::kWidth : Cells::kWidth;
           }
@@ -216,15 +223,17 @@ extern "C" const char* featup_cuda_guided_double(const featup_tensor* source, co
     using T = decltype(storage);
     const int64_t cell_rows = (place->top + sizes.height + 1) / 2 - place->top / 2;
     const int64_t cell_columns = (place->left + sizes.width + 1) / 2 - place->left / 2;
-    const int64_t tiles = Tiling::of(cell_rows, cell_columns, Cells::kCellRows).count, share = channel_share(sizes, tiles);
+    const int64_t tiles = Tiling::of(cell_rows, cell_columns, Cells::kCellRows).count,
+                  share = channel_share(sizes, tiles);
     const int64_t items = tiles * sizes.batch * ((sizes.channels + share - 1) / share);
     const bool aligned = reinterpret_cast<uintptr_t>(output->data) % (2 * sizeof(T)) == 0;
     const auto whole = [](int64_t value) { return static_cast<int>(value); };
-    const Place in{whole(place->coarse_rows), whole(place->coarse_columns), whole(place->source_top), whole(place->source_left),
-                   whole(place->top),         whole(place->left),           whole(source->size[2]),   whole(source->size[3])};
+    const Place in{
+        whole(place->coarse_rows), whole(place->coarse_columns), whole(place->source_top), whole(place->source_left),
+        whole(place->top),         whole(place->left),           whole(source->size[2]),   whole(source->size[3])};
     launch(double_cells<T>, blocks_for(items), dim3(kColumns, kLanes), stream, static_cast<const T*>(source->data),
-           strides_of(*source), static_cast<const T*>(weights->data), strides_of(*weights), static_cast<T*>(output->data), in,
-           sizes, share, aligned && place->left % 2 == 0 && sizes.width % 2 == 0);
+           strides_of(*source), static_cast<const T*>(weights->data), strides_of(*weights),
+           static_cast<T*>(output->data), in, sizes, share, aligned && place->left % 2 == 0 && sizes.width % 2 == 0);
     return launched();
   });
 }

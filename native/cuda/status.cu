@@ -49,12 +49,13 @@ extern "C" const char* featup_cuda_status(void) {
   if (error == cudaErrorInsufficientDriver && driver == 0)
     return message("There is no CUDA driver on this machine (the library needs one for CUDA %d).", needed);
   if (error == cudaErrorInsufficientDriver)
-    return message("The CUDA driver is too old: it is for CUDA %d.%d, and the library needs one for CUDA %d.", driver / 1000,
-                   driver % 1000 / 10, needed);
-  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) return message("There is a CUDA driver, but no device.");
+    return message("The CUDA driver is too old: it is for CUDA %d.%d, and the library needs one for CUDA %d.",
+                   driver / 1000, driver % 1000 / 10, needed);
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
+    return message("There is a CUDA driver, but no device.");
   if (error != cudaSuccess) return message("The CUDA devices cannot be used: %s.", cudaGetErrorString(error));
   cudaDeviceProp first;
   if (cudaGetDeviceProperties(&first, 0) != cudaSuccess) return message("%d CUDA devices.", count);
-  return message("%d CUDA device%s, the first is %s (compute capability %d.%d).", count, count == 1 ? "" : "s", first.name,
-                 first.major, first.minor);
+  return message("%d CUDA device%s, the first is %s (compute capability %d.%d).", count, count == 1 ? "" : "s",
+                 first.name, first.major, first.minor);
 }

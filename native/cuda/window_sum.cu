@@ -1,18 +1,18 @@
 // The weighted sum over a window around each pixel, and its gradient to the input.
 //
-// Both are one pass: a pixel of the output has k * k weights, the same for all channels, and a window of the input. They stay in
-// registers while the channels go by in shared memory. For the gradient the window lies above and to the left of the pixel and
-// the weights are those with which that pixel went into its neighbours' sums.
+// Both are one pass: a pixel of the output has k * k weights, the same for all channels, and a window of the input.
+// They stay in registers while the channels go by in shared memory. For the gradient the window lies above and to the
+// left of the pixel and the weights are those with which that pixel went into its neighbours' sums.
 
 #include "call.cuh"
 
 namespace featup {
 
-// Where the weight lies that multiplies the window's element (row, column), counted from the window's top left corner, in the
-// sum for the output pixel (y, x). NULL: outside.
+// Where the weight lies that multiplies the window's element (row, column), counted from the window's top left corner,
+// in the sum for the output pixel (y, x). NULL: outside.
 template <bool Gradient, class T>
-__device__ inline const T* weight_of(const T* weights, const Strides& strides, int kernel_size, int row, int column, int y, int x,
-                                     int height, int width) {
+__device__ inline const T* weight_of(const T* weights, const Strides& strides, int kernel_size, int row, int column,
+                                     int y, int x, int height, int width) {
   int tap = row * kernel_size + column;
   if (Gradient) {
     tap = kernel_size * kernel_size - 1 - tap;
@@ -23,12 +23,12 @@ __device__ inline const T* weight_of(const T* weights, const Strides& strides, i
   return weights + tap * strides.channel + y * strides.row + x * strides.column;
 }
 
-// One block makes a tile of the output, for `share` channels of one image. `sizes` are those without padding; input and output
-// are padded and plain, for the gradient the other way round.
+// One block makes a tile of the output, for `share` channels of one image. `sizes` are those without padding; input and
+// output are padded and plain, for the gradient the other way round.
 template <class T, int K, int Pixels, bool Gradient>
 __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Type>())
-    window_pass(const T* input, Strides input_strides, const T* weights, Strides weights_strides, T* output, Sizes sizes,
-                int64_t share) {
+    window_pass(const T* input, Strides input_strides, const T* weights, Strides weights_strides, T* output,
+                Sizes sizes, int64_t share) {
   using Total = typename Sum<T>::Type;
   using Shape = Tile<K, Pixels>;
   FEATUP_SHARED(Total, tile, Shape::kCount);
@@ -55,8 +55,8 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
 #pragma unroll
       for (int pixel = 0; pixel < Pixels; ++pixel) {
         if (Gradient) {
-          const T* at = weight_of<true>(weights + image * weights_strides.batch, weights_strides, K, element / K, element % K,
-                                        y + pixel, x, height, width);
+          const T* at = weight_of<true>(weights + image * weights_strides.batch, weights_strides, K, element / K,
+                                        element % K, y + pixel, x, height, width);
           weight[pixel][element] = at != nullptr ? load(at) : Total(0);
         } else {
           weight[pixel][element] = x < width && y + pixel < height ? load(tap + pixel * weights_strides.row) : Total(0);
@@ -71,9 +71,9 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
 #pragma unroll 1
     for (int channel = first; channel < end; channel += kStage) {
       const int channels = end - channel < kStage ? end - channel : kStage;
-      load_tile<Shape, Outside::zero>(tile, input + image * input_strides.batch + channel * input_strides.channel, input_strides,
-                                      channels, top - (Gradient ? K - 1 : 0), left - (Gradient ? K - 1 : 0), input_height,
-                                      input_width);
+      load_tile<Shape, Outside::zero>(tile, input + image * input_strides.batch + channel * input_strides.channel,
+                                      input_strides, channels, top - (Gradient ? K - 1 : 0),
+                                      left - (Gradient ? K - 1 : 0), input_height, input_width);
       tile_is_filled();
 #pragma unroll 1
       for (int plane = 0; plane < channels; ++plane) {
@@ -99,11 +99,12 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
   }
 }
 
-// The same for any kernel size: one thread makes a pixel of up to kStage channels and reads everything from global memory.
+// The same for any kernel size: one thread makes a pixel of up to kStage channels and reads everything from global
+// memory.
 template <class T, bool Gradient>
 __global__ void __launch_bounds__(kThreads)
-    window_pass_any(const T* input, Strides input_strides, const T* weights, Strides weights_strides, T* output, Sizes sizes,
-                    int kernel_size) {
+    window_pass_any(const T* input, Strides input_strides, const T* weights, Strides weights_strides, T* output,
+                    Sizes sizes, int kernel_size) {
   using Total = typename Sum<T>::Type;
   const int edge = kernel_size - 1;
   const int height = static_cast<int>(sizes.height), width = static_cast<int>(sizes.width);
@@ -112,7 +113,8 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t pixels = int64_t(output_height) * output_width;
   const int64_t stages = (sizes.channels + kStage - 1) / kStage;
   const int64_t step = int64_t(gridDim.x) * kThreads;
-  for (int64_t index = int64_t(blockIdx.x) * kThreads + threadIdx.x; index < pixels * stages * sizes.batch; index += step) {
+  for (int64_t index = int64_t(blockIdx.x) * kThreads + threadIdx.x; index < pixels * stages * sizes.batch;
+       index += step) {
     const int64_t image = index / (pixels * stages);
     const int64_t first = index / pixels % stages * kStage;
     const int channels = sizes.channels - first < kStage ? static_cast<int>(sizes.channels - first) : kStage;
@@ -123,8 +125,8 @@ __global__ void __launch_bounds__(kThreads)
       for (int column = 0; column < kernel_size; ++column) {
         const int from_y = y + row - (Gradient ? edge : 0), from_x = x + column - (Gradient ? edge : 0);
         if (from_y < 0 || from_y >= input_height || from_x < 0 || from_x >= input_width) continue;
-        const T* at = weight_of<Gradient>(weights + image * weights_strides.batch, weights_strides, kernel_size, row, column, y,
-                                          x, height, width);
+        const T* at = weight_of<Gradient>(weights + image * weights_strides.batch, weights_strides, kernel_size, row,
+                                          column, y, x, height, width);
         const Total weight = at != nullptr ? load(at) : Total(0);
         const T* value = source + from_y * input_strides.row + from_x * input_strides.column;
 #pragma unroll
@@ -134,12 +136,14 @@ __global__ void __launch_bounds__(kThreads)
     }
 #pragma unroll
     for (int plane = 0; plane < kStage; ++plane)
-      if (plane < channels) store(output + (image * sizes.channels + first + plane) * pixels + index % pixels, total[plane]);
+      if (plane < channels)
+        store(output + (image * sizes.channels + first + plane) * pixels + index % pixels, total[plane]);
   }
 }
 
 template <bool Gradient>
-const char* run_window_pass(const Named& input, const Named& weights, const Named& output, int32_t kernel_size, void* stream) {
+const char* run_window_pass(const Named& input, const Named& weights, const Named& output, int32_t kernel_size,
+                            void* stream) {
   const Named& padded = Gradient ? output : input;
   const Named& unpadded = Gradient ? input : output;
   if (const char* error = check_window_sum(padded, weights, unpadded, kernel_size, kLargestKernel)) return error;
@@ -160,12 +164,12 @@ const char* run_window_pass(const Named& input, const Named& weights, const Name
         const int64_t tiles = Tiling::of(output_height, output_width, Tile<K, Pixels>::kPixelRows).count;
         const int64_t share = channel_share(sizes, tiles);
         const int64_t items = tiles * sizes.batch * ((sizes.channels + share - 1) / share);
-        launch(window_pass<T, K, Pixels, Gradient>, blocks_for(items), dim3(kColumns, kLanes), stream, from, input_strides, by,
-               weights_strides, to, sizes, share);
+        launch(window_pass<T, K, Pixels, Gradient>, blocks_for(items), dim3(kColumns, kLanes), stream, from,
+               input_strides, by, weights_strides, to, sizes, share);
       } else {
         const int64_t items = sizes.batch * ((sizes.channels + kStage - 1) / kStage) * output_height * output_width;
-        launch(window_pass_any<T, Gradient>, blocks_for((items + kThreads - 1) / kThreads), dim3(kThreads), stream, from,
-               input_strides, by, weights_strides, to, sizes, kernel_size);
+        launch(window_pass_any<T, Gradient>, blocks_for((items + kThreads - 1) / kThreads), dim3(kThreads), stream,
+               from, input_strides, by, weights_strides, to, sizes, kernel_size);
       }
       return launched();
     });
@@ -182,6 +186,7 @@ extern "C" const char* featup_cuda_window_sum(const featup_tensor* padded, const
 }
 
 extern "C" const char* featup_cuda_window_sum_grad_input(const featup_tensor* grad, const featup_tensor* weights,
-                                                         const featup_tensor* grad_input, int32_t kernel_size, void* stream) {
+                                                         const featup_tensor* grad_input, int32_t kernel_size,
+                                                         void* stream) {
   return run_window_pass<true>({"grad", grad}, {"weights", weights}, {"grad_input", grad_input}, kernel_size, stream);
 }

@@ -1,8 +1,8 @@
-// Operators that make one number for each tap of the window around each pixel, summed over the channels: the gradient to the
-// weights of the window sum, the softmax of products of keys, and the classical bilateral weights.
+// Operators that make one number for each tap of the window around each pixel, summed over the channels: the gradient
+// to the weights of the window sum, the softmax of products of keys, and the classical bilateral weights.
 //
-// The k * k sums stay in registers while the channels go by in shared memory, so that nothing of the size of an unfolded input
-// ever exists.
+// The k * k sums stay in registers while the channels go by in shared memory, so that nothing of the size of an
+// unfolded input ever exists.
 
 #include <cmath>
 
@@ -102,8 +102,8 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
     Total sum[Pixels][K * K] = {};
     for (int64_t channel = 0; channel < sizes.channels; channel += kStage) {
       const int channels = sizes.channels - channel < kStage ? static_cast<int>(sizes.channels - channel) : kStage;
-      load_tile<Shape, Outside::zero>(tile, padded + image * strides.batch + channel * strides.channel, strides, channels, top,
-                                      left, height + K - 1, width + K - 1);
+      load_tile<Shape, Outside::zero>(tile, padded + image * strides.batch + channel * strides.channel, strides,
+                                      channels, top, left, height + K - 1, width + K - 1);
       tile_is_filled();
 #pragma unroll 1
       for (int plane = 0; plane < channels; ++plane) {
@@ -163,12 +163,13 @@ __device__ typename Sum<T>::Type sum_of_tap(const T* window, const Strides& stri
   const T* value = window + row * strides.row + column * strides.column;
   Total sum = 0;
   for (int64_t channel = 0; channel < channels; ++channel)
-    sum = one_channel<Kind>(sum, load(middle + channel * middle_strides.channel), load(value + channel * strides.channel));
+    sum = one_channel<Kind>(sum, load(middle + channel * middle_strides.channel),
+                            load(value + channel * strides.channel));
   return sum;
 }
 
-// The same for any kernel size: a thread for each tap of each pixel (gradient), or for each pixel, which takes every sum twice:
-// the first time for the normalisation, since there may be too many to keep.
+// The same for any kernel size: a thread for each tap of each pixel (gradient), or for each pixel, which takes every
+// sum twice: the first time for the normalisation, since there may be too many to keep.
 template <class T, Operator Kind>
 __global__ void __launch_bounds__(kThreads)
     window_taps_any(const T* padded, Strides strides, const T* grad, Strides grad_strides, T* output, Sizes sizes,
@@ -235,7 +236,8 @@ const char* run_window_taps(const featup_tensor& padded, const featup_tensor* gr
     const T* from = static_cast<const T*>(padded.data);
     const T* by = grad != nullptr ? static_cast<const T*>(grad->data) : nullptr;
     T* to = static_cast<T*>(output.data);
-    const Finish<Total> finish{static_cast<const Total*>(factors.temperature_on_device), static_cast<Total>(factors.temperature),
+    const Finish<Total> finish{static_cast<const Total*>(factors.temperature_on_device),
+                               static_cast<Total>(factors.temperature),
                                static_cast<const Total*>(factors.bias_on_device), static_cast<Total>(factors.spatial),
                                static_cast<Total>(factors.range)};
     return with_kernel_size(kernel_size, [&](auto constant) {
@@ -248,8 +250,8 @@ const char* run_window_taps(const featup_tensor& padded, const featup_tensor* gr
       } else {
         const int64_t items =
             sizes.batch * sizes.height * sizes.width * (Kind == kGradWeights ? kernel_size * kernel_size : 1);
-        launch(window_taps_any<T, Kind>, blocks_for((items + kThreads - 1) / kThreads), dim3(kThreads), stream, from, strides, by,
-               grad_strides, to, sizes, finish, kernel_size);
+        launch(window_taps_any<T, Kind>, blocks_for((items + kThreads - 1) / kThreads), dim3(kThreads), stream, from,
+               strides, by, grad_strides, to, sizes, finish, kernel_size);
       }
       return launched();
     });
@@ -267,31 +269,35 @@ inline const char* check_weights_call(const Named& padded, const Named& output, 
 using namespace featup;
 
 extern "C" const char* featup_cuda_window_sum_grad_weights(const featup_tensor* padded, const featup_tensor* grad,
-                                                           const featup_tensor* grad_weights, int32_t kernel_size, void* stream) {
+                                                           const featup_tensor* grad_weights, int32_t kernel_size,
+                                                           void* stream) {
   const Named input{"padded", padded}, centre{"grad", grad}, output{"grad_weights", grad_weights};
   if (const char* error = check_window_sum(input, output, centre, kernel_size, kLargestKernel)) return error;
   if (const char* error = check_for_cuda({input, centre}, output, kernel_size)) return error;
   return run_window_taps<kGradWeights>(*padded, grad, *grad_weights, {nullptr, nullptr, 1, 0, 0}, kernel_size, stream);
 }
 
-extern "C" const char* featup_cuda_range_softmax(const featup_tensor* keys, const void* temperature_on_device, double temperature,
-                                                 const void* bias_on_device, const featup_tensor* output, int32_t kernel_size,
-                                                 void* stream) {
+extern "C" const char* featup_cuda_range_softmax(const featup_tensor* keys, const void* temperature_on_device,
+                                                 double temperature, const void* bias_on_device,
+                                                 const featup_tensor* output, int32_t kernel_size, void* stream) {
   if (const char* error = check_weights_call({"keys", keys}, {"output", output}, kernel_size)) return error;
   if (temperature_on_device != nullptr)
     if (const char* error = check_on_device("temperature", temperature_on_device)) return error;
   if (bias_on_device != nullptr)
     if (const char* error = check_on_device("bias", bias_on_device)) return error;
-  return run_window_taps<kRangeSoftmax>(*keys, nullptr, *output, {temperature_on_device, bias_on_device, temperature, 0, 0},
-                                        kernel_size, stream);
+  return run_window_taps<kRangeSoftmax>(
+      *keys, nullptr, *output, {temperature_on_device, bias_on_device, temperature, 0, 0}, kernel_size, stream);
 }
 
-extern "C" const char* featup_cuda_bilateral_weights(const featup_tensor* guidance, double sigma_spatial, double sigma_range,
-                                                     const featup_tensor* output, int32_t kernel_size, void* stream) {
+extern "C" const char* featup_cuda_bilateral_weights(const featup_tensor* guidance, double sigma_spatial,
+                                                     double sigma_range, const featup_tensor* output,
+                                                     int32_t kernel_size, void* stream) {
   if (const char* error = check_weights_call({"guidance", guidance}, {"output", output}, kernel_size)) return error;
   if (!(sigma_spatial > 0)) return message("sigma_spatial is %g; expected a positive number", sigma_spatial);
   if (!(sigma_range > 0)) return message("sigma_range is %g; expected a positive number", sigma_range);
   const double step = kernel_size > 1 ? 2.0 / double(kernel_size - 1) : 0.0;
-  const double spatial = -0.5 * step * step / (sigma_spatial * sigma_spatial), range = -0.5 / (sigma_range * sigma_range);
-  return run_window_taps<kBilateral>(*guidance, nullptr, *output, {nullptr, nullptr, 1, spatial, range}, kernel_size, stream);
+  const double spatial = -0.5 * step * step / (sigma_spatial * sigma_spatial),
+               range = -0.5 / (sigma_range * sigma_range);
+  return run_window_taps<kBilateral>(*guidance, nullptr, *output, {nullptr, nullptr, 1, spatial, range}, kernel_size,
+                                     stream);
 }

@@ -1,4 +1,5 @@
-/* The compiled operators on the processor: a plain C interface. featup_cuda.h has those for CUDA devices under the same names.
+/* The compiled operators on the processor: a plain C interface. featup_cuda.h has those for CUDA devices under the same
+ * names.
  *
  * Every function that computes returns NULL, or a message that names the argument that is wrong. The message belongs to
  * the calling thread and is valid until its next call. Nothing is thrown, and nothing is written when a message is
@@ -20,7 +21,8 @@ FEATUP_API int32_t featup_abi_version(void);
 /* "AVX-512", "AVX2" or "baseline": what the functions below run on. */
 FEATUP_API const char* featup_instruction_set(void);
 
-/* Choose one of those by name ("best" for what this processor does fastest). Meant for tests: it holds for the process. */
+/* Choose one of those by name ("best" for what this processor does fastest). Meant for tests: it holds for the process.
+ */
 FEATUP_API const char* featup_use_instruction_set(const char* name);
 
 /* output[b,c,y,x] = sum over taps (dy,dx) of padded[b,c,y+dy,x+dx] * weights[b,dy*k+dx,y,x].
@@ -30,14 +32,17 @@ FEATUP_API const char* featup_window_sum(const featup_tensor* padded, const feat
 
 /* Its gradient to padded: grad (B,C,H,W) spread over the windows; grad_input (B,C,H+k-1,W+k-1) in the dtype of grad. */
 FEATUP_API const char* featup_window_sum_grad_input(const featup_tensor* grad, const featup_tensor* weights,
-                                                    const featup_tensor* grad_input, int32_t kernel_size, int32_t threads);
+                                                    const featup_tensor* grad_input, int32_t kernel_size,
+                                                    int32_t threads);
 
 /* Its gradient to weights: grad_weights[b,dy*k+dx,y,x] = sum over c of padded[b,c,y+dy,x+dx] * grad[b,c,y,x]. */
 FEATUP_API const char* featup_window_sum_grad_weights(const featup_tensor* padded, const featup_tensor* grad,
-                                                      const featup_tensor* grad_weights, int32_t kernel_size, int32_t threads);
+                                                      const featup_tensor* grad_weights, int32_t kernel_size,
+                                                      int32_t threads);
 
 /* Softmax over the taps of temperature * (key of the pixel . key of its neighbour) + bias[tap].
- * keys (B,D,H+k-1,W+k-1) with columns next to each other, bias (k*k) of doubles, output (B,k*k,H,W); float32 or float64. */
+ * keys (B,D,H+k-1,W+k-1) with columns next to each other, bias (k*k) of doubles, output (B,k*k,H,W); float32 or
+ * float64. */
 FEATUP_API const char* featup_range_softmax(const featup_tensor* keys, double temperature, const double* bias,
                                             const featup_tensor* output, int32_t kernel_size, int32_t threads);
 
@@ -47,23 +52,23 @@ FEATUP_API const char* featup_bilateral_weights(const featup_tensor* guidance, d
                                                 const featup_tensor* output, int32_t kernel_size, int32_t threads);
 
 /* Bicubic doubling of the coarse map, reflecting padding by 3 and window sum with 7 x 7 weights, in one pass.
- * source (B,C,r,c) holds every coarse cell that is read; weights (B,49,H,W) with columns next to each other, in any format;
- * output (B,C,H,W). Source and output are float32 or float64; both have their channels next to each other, or, if there are
- * at most 8 of them, their columns. */
+ * source (B,C,r,c) holds every coarse cell that is read; weights (B,49,H,W) with columns next to each other, in any
+ * format; output (B,C,H,W). Source and output are float32 or float64; both have their channels next to each other, or,
+ * if there are at most 8 of them, their columns. */
 FEATUP_API const char* featup_guided_double(const featup_tensor* source, const featup_tensor* weights,
                                             const featup_tensor* output, const featup_place* place, int32_t threads);
 
-/* output[b,c,y,x]: the source between its rows rows[y] and rows[y] + 1, row_shares[y] of the way (0..1), and likewise its
- * columns; the line after the last counts as the last. source (B,C,h,w), output (B,C,H,W), layouts as above; H indices and
- * shares of rows, W of columns. */
+/* output[b,c,y,x]: the source between its rows rows[y] and rows[y] + 1, row_shares[y] of the way (0..1), and likewise
+ * its columns; the line after the last counts as the last. source (B,C,h,w), output (B,C,H,W), layouts as above; H
+ * indices and shares of rows, W of columns. */
 FEATUP_API const char* featup_bilinear(const featup_tensor* source, const featup_tensor* output, const int64_t* rows,
                                        const double* row_shares, const int64_t* columns, const double* column_shares,
                                        int32_t threads);
 
 /* A network of two layers at each pixel: output = skip * first + scale * (W2 gelu(W1 [first; second] + b1) + b2).
- * first (B,I,H,W), second (B,J,H,W) with J >= 0, weights1 (1,1,hidden,I+J), bias1 (1,1,1,hidden), weights2 (1,1,O,hidden),
- * bias2 (1,1,1,O), output (B,O,H,W); all float32 or all float64, columns next to each other, weights without gaps. With a
- * skip, first has at least O channels. */
+ * first (B,I,H,W), second (B,J,H,W) with J >= 0, weights1 (1,1,hidden,I+J), bias1 (1,1,1,hidden), weights2
+ * (1,1,O,hidden), bias2 (1,1,1,O), output (B,O,H,W); all float32 or all float64, columns next to each other, weights
+ * without gaps. With a skip, first has at least O channels. */
 FEATUP_API const char* featup_pixel_network(const featup_tensor* first, const featup_tensor* second,
                                             const featup_tensor* weights1, const featup_tensor* bias1,
                                             const featup_tensor* weights2, const featup_tensor* bias2,
@@ -73,9 +78,8 @@ FEATUP_API const char* featup_pixel_network(const featup_tensor* first, const fe
  * tap is carried to the next, so that the sum over the taps is kept. */
 FEATUP_API const char* featup_round_weights(const featup_tensor* weights, const featup_tensor* output, int32_t threads);
 
-/* The peak of arithmetic, to compare the others with: in each of `rounds`, every thread multiplies and adds float32 vectors in
- * registers.
- * operations[0] becomes the number of multiplications and additions that were done. */
+/* The peak of arithmetic, to compare the others with: in each of `rounds`, every thread multiplies and adds float32
+ * vectors in registers. operations[0] becomes the number of multiplications and additions that were done. */
 FEATUP_API const char* featup_multiply_add(int64_t rounds, int32_t threads, double* operations);
 
 #ifdef __cplusplus

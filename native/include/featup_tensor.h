@@ -24,8 +24,8 @@ typedef struct featup_tensor {
   int32_t dtype;
 } featup_tensor;
 
-/* Which part of its maps a guided doubling works on: rows and columns of the whole coarse map, the coarse cell (source_top,
- * source_left) at which the source begins, and the fine pixel (top, left) at which the output begins. */
+/* Which part of its maps a guided doubling works on: rows and columns of the whole coarse map, the coarse cell
+ * (source_top, source_left) at which the source begins, and the fine pixel (top, left) at which the output begins. */
 typedef struct featup_place {
   int64_t coarse_rows, coarse_columns;
   int64_t source_top, source_left;

@@ -41,7 +41,8 @@ inline const char* check_tensor(const Named& named) {
   const featup_tensor* const tensor = named.tensor;
   if (tensor == nullptr) return message("%s is missing", named.name);
   if (tensor->dtype < FEATUP_FLOAT32 || tensor->dtype > FEATUP_BFLOAT16)
-    return message("%s has number format %d; expected float32, float64, float16 or bfloat16", named.name, int(tensor->dtype));
+    return message("%s has number format %d; expected float32, float64, float16 or bfloat16", named.name,
+                   int(tensor->dtype));
   for (int i = 0; i < 4; ++i)
     if (tensor->size[i] < 0 || tensor->stride[i] < 0)
       return message("%s has size %lld and stride %lld in dimension %d; expected none below 0", named.name,
@@ -87,10 +88,10 @@ inline const char* check_same_precision(const Named& named, const Named& leader)
   return message("%s must be float64 exactly if %s is", named.name, leader.name);
 }
 
-// The three tensors of a window sum and of both its gradients, one of which is the output: padded (B, C, H + k - 1, W + k - 1),
-// weights (B, k * k, H, W) and unpadded (B, C, H, W), whose sizes lead.
-inline const char* check_window_sum(const Named& padded, const Named& weights, const Named& unpadded, int64_t kernel_size,
-                                    int largest) {
+// The three tensors of a window sum and of both its gradients, one of which is the output: padded (B, C, H + k - 1, W +
+// k - 1), weights (B, k * k, H, W) and unpadded (B, C, H, W), whose sizes lead.
+inline const char* check_window_sum(const Named& padded, const Named& weights, const Named& unpadded,
+                                    int64_t kernel_size, int largest) {
   if (const char* wrong = check_kernel_size(kernel_size, largest)) return wrong;
   if (const char* wrong = check_tensors({padded, weights, unpadded})) return wrong;
   const int64_t* const size = unpadded.tensor->size;
@@ -99,7 +100,8 @@ inline const char* check_window_sum(const Named& padded, const Named& weights, c
   return check_shape(padded, size[0], size[1], size[2] + edge, size[3] + edge);
 }
 
-// The two tensors of an operator that makes window weights: padded (B, D, H + k - 1, W + k - 1), output (B, k * k, H, W).
+// The two tensors of an operator that makes window weights: padded (B, D, H + k - 1, W + k - 1), output (B, k * k, H,
+// W).
 inline const char* check_window_weights(const Named& padded, const Named& output, int64_t kernel_size, int largest) {
   if (const char* wrong = check_kernel_size(kernel_size, largest)) return wrong;
   if (const char* wrong = check_tensors({padded, output})) return wrong;
@@ -108,7 +110,8 @@ inline const char* check_window_weights(const Named& padded, const Named& output
   if (size[2] < edge || size[3] < edge)
     return message("%s has %lld rows and %lld columns; expected at least %lld of each", padded.name,
                    static_cast<long long>(size[2]), static_cast<long long>(size[3]), static_cast<long long>(edge));
-  if (const char* wrong = check_shape(output, size[0], kernel_size * kernel_size, size[2] - edge, size[3] - edge)) return wrong;
+  if (const char* wrong = check_shape(output, size[0], kernel_size * kernel_size, size[2] - edge, size[3] - edge))
+    return wrong;
   return check_same_dtype(output, padded);
 }
 
@@ -120,7 +123,8 @@ inline const char* check_part(const char* name, int64_t begin, int64_t count, in
 }
 
 // Whether the source holds the coarse lines within three of those that the fine lines lie in.
-inline const char* check_cells(int64_t begin, int64_t count, int64_t coarse, int64_t source_begin, int64_t source_count) {
+inline const char* check_cells(int64_t begin, int64_t count, int64_t coarse, int64_t source_begin,
+                               int64_t source_count) {
   const int64_t first = begin / 2 > 3 ? begin / 2 - 3 : 0;
   const int64_t reached = (begin + count - 1) / 2 + 4, end = reached < coarse ? reached : coarse;
   if (first >= source_begin && end <= source_begin + source_count) return nullptr;
@@ -130,7 +134,8 @@ inline const char* check_cells(int64_t begin, int64_t count, int64_t coarse, int
 }
 
 // A guided doubling: source (B, C, r, c), weights (B, 49, H, W), output (B, C, H, W), and where they lie.
-inline const char* check_guided_double(const Named& source, const Named& weights, const Named& output, const featup_place* place) {
+inline const char* check_guided_double(const Named& source, const Named& weights, const Named& output,
+                                       const featup_place* place) {
   if (const char* wrong = check_tensors({source, weights, output})) return wrong;
   if (place == nullptr) return message("place is missing");
   const int64_t* const coarse = source.tensor->size;
@@ -143,7 +148,8 @@ inline const char* check_guided_double(const Named& source, const Named& weights
   if (const char* wrong = check_part("output", place->top, fine[2], 2 * place->coarse_rows)) return wrong;
   if (const char* wrong = check_part("output", place->left, fine[3], 2 * place->coarse_columns)) return wrong;
   if (is_empty(*output.tensor)) return nullptr;
-  if (const char* wrong = check_cells(place->top, fine[2], place->coarse_rows, place->source_top, coarse[2])) return wrong;
+  if (const char* wrong = check_cells(place->top, fine[2], place->coarse_rows, place->source_top, coarse[2]))
+    return wrong;
   return check_cells(place->left, fine[3], place->coarse_columns, place->source_left, coarse[3]);
 }
 

@@ -1,5 +1,5 @@
-// The CPU kernels against plain loops, meant to be run under the sanitizers: small sizes around every tile, stripe and vector
-// boundary, operands that end exactly where their memory does, and padding that must not be touched.
+// The CPU kernels against plain loops, meant to be run under the sanitizers: small sizes around every tile, stripe and
+// vector boundary, operands that end exactly where their memory does, and padding that must not be touched.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -67,7 +67,8 @@ void check(int64_t channels, int64_t height, int64_t width, int k, int layout, i
   Operand<T> padded(batch, channels, height + edge, width + edge, layout);
   Operand<T> weights(batch, taps, height, width, (layout + 1) % 3);
   Operand<T> gradient(batch, channels, height, width, layout);
-  Operand<T> sum(batch, channels, height, width, layout), grad_input(batch, channels, height + edge, width + edge, layout);
+  Operand<T> sum(batch, channels, height, width, layout),
+      grad_input(batch, channels, height + edge, width + edge, layout);
   Operand<T> grad_weights(batch, taps, height, width, 0);
   run(featup_window_sum(&padded.view, &weights.view, &sum.view, k, threads));
   run(featup_window_sum_grad_input(&gradient.view, &weights.view, &grad_input.view, k, threads));
@@ -88,12 +89,14 @@ void check(int64_t channels, int64_t height, int64_t width, int k, int layout, i
             product += double(padded.at(b, c, y + t / k, x + t % k)) * double(gradient.at(b, c, y, x));
             to_padded[((b * channels + c) * (height + edge) + y + t / k) * (width + edge) + x + t % k] +=
                 double(gradient.at(b, c, y, x)) * double(weights.at(b, t, y, x));
-            logits[t] += 0.7 * double(keys.at(b, c, y + t / k, x + t % k)) * double(keys.at(b, c, y + k / 2, x + k / 2));
+            logits[t] +=
+                0.7 * double(keys.at(b, c, y + t / k, x + t % k)) * double(keys.at(b, c, y + k / 2, x + k / 2));
           }
           grad_weights_right = grad_weights_right && near(grad_weights.at(b, t, y, x), product);
           total += std::exp(logits[t]);
         }
-        for (int64_t t = 0; t < taps; ++t) softmax = softmax && near(shares.at(b, t, y, x), std::exp(logits[t]) / total);
+        for (int64_t t = 0; t < taps; ++t)
+          softmax = softmax && near(shares.at(b, t, y, x), std::exp(logits[t]) / total);
         for (int64_t c = 0; c < channels; ++c) {
           double value = 0;
           for (int64_t t = 0; t < taps; ++t)
@@ -105,8 +108,9 @@ void check(int64_t channels, int64_t height, int64_t width, int k, int layout, i
     for (int64_t c = 0; c < channels; ++c)
       for (int64_t y = 0; y < height + edge; ++y)
         for (int64_t x = 0; x < width + edge; ++x)
-          grad_input_right = grad_input_right && near(grad_input.at(b, c, y, x),
-                                    to_padded[((b * channels + c) * (height + edge) + y) * (width + edge) + x]);
+          grad_input_right =
+              grad_input_right && near(grad_input.at(b, c, y, x),
+                                       to_padded[((b * channels + c) * (height + edge) + y) * (width + edge) + x]);
   expect(sums, "window_sum", channels, height, width, k);
   expect(grad_input_right, "window_sum_grad_input", channels, height, width, k);
   expect(grad_weights_right, "window_sum_grad_weights", channels, height, width, k);
@@ -161,7 +165,8 @@ void double_line(int64_t fine, int64_t coarse, int64_t cells[4], double shares[4
 template <class T, class Weights>
 void check_doubling(int64_t channels, int64_t rows, int64_t columns, int64_t top, int64_t left, int64_t height,
                     int64_t width, Weights& weights, int threads) {
-  const int64_t batch = 2, first_row = std::max(top / 2 - 3, int64_t(0)), first_column = std::max(left / 2 - 3, int64_t(0));
+  const int64_t batch = 2, first_row = std::max(top / 2 - 3, int64_t(0)),
+                first_column = std::max(left / 2 - 3, int64_t(0));
   const int64_t end_row = std::min((top + height - 1) / 2 + 4, rows);
   const int64_t end_column = std::min((left + width - 1) / 2 + 4, columns);
   const int layout = channels > 8 ? 1 : 0;
@@ -183,7 +188,8 @@ void check_doubling(int64_t channels, int64_t rows, int64_t columns, int64_t top
           double value = 0;
           for (int i = 0; i < 4; ++i)
             for (int j = 0; j < 4; ++j)
-              value += down[i] * along[j] * double(source.at(b, c, cell_rows[i] - first_row, cell_columns[j] - first_column));
+              value += down[i] * along[j] *
+                       double(source.at(b, c, cell_rows[i] - first_row, cell_columns[j] - first_column));
           padded[y * wide + x] = value;
         }
       for (int64_t y = 0; y < height; ++y)
@@ -231,29 +237,34 @@ void check_bilinear(int64_t channels, int64_t rows, int64_t columns, int64_t hei
       shares[along].push_back(double(i % 5) / 4);
     }
   }
-  run(featup_bilinear(&source.view, &result.view, lines[0].data(), shares[0].data(), lines[1].data(), shares[1].data(), threads));
+  run(featup_bilinear(&source.view, &result.view, lines[0].data(), shares[0].data(), lines[1].data(), shares[1].data(),
+                      threads));
   bool right = true;
   for (int64_t b = 0; b < batch; ++b)
     for (int64_t c = 0; c < channels; ++c)
       for (int64_t y = 0; y < height; ++y)
         for (int64_t x = 0; x < width; ++x) {
-          const int64_t y0 = lines[0][y], x0 = lines[1][x], y1 = std::min(y0 + 1, rows - 1), x1 = std::min(x0 + 1, columns - 1);
+          const int64_t y0 = lines[0][y], x0 = lines[1][x], y1 = std::min(y0 + 1, rows - 1),
+                        x1 = std::min(x0 + 1, columns - 1);
           const double down = shares[0][y], to_right = shares[1][x];
-          const double upper = double(source.at(b, c, y0, x0)) * (1 - to_right) + double(source.at(b, c, y0, x1)) * to_right;
-          const double lower = double(source.at(b, c, y1, x0)) * (1 - to_right) + double(source.at(b, c, y1, x1)) * to_right;
+          const double upper =
+              double(source.at(b, c, y0, x0)) * (1 - to_right) + double(source.at(b, c, y0, x1)) * to_right;
+          const double lower =
+              double(source.at(b, c, y1, x0)) * (1 - to_right) + double(source.at(b, c, y1, x1)) * to_right;
           right = right && near(result.at(b, c, y, x), upper * (1 - down) + lower * down);
         }
   expect(right, "bilinear", channels, height, width, 1);
 }
 
 template <class T>
-void check_network(int64_t firsts, int64_t seconds, int64_t hidden, int64_t outputs, int64_t width, bool skip, int threads) {
+void check_network(int64_t firsts, int64_t seconds, int64_t hidden, int64_t outputs, int64_t width, bool skip,
+                   int threads) {
   const int64_t batch = 2, height = 3, inputs = firsts + seconds;
   Operand<T> first(batch, firsts, height, width, 0), second(batch, seconds, height, width, 0);
   Operand<T> weights1(1, 1, hidden, inputs, 0), bias1(1, 1, 1, hidden, 0);
   Operand<T> weights2(1, 1, outputs, hidden, 0), bias2(1, 1, 1, outputs, 0), result(batch, outputs, height, width, 0);
-  run(featup_pixel_network(&first.view, &second.view, &weights1.view, &bias1.view, &weights2.view, &bias2.view, &result.view,
-                           skip ? 1.0 : 0.0, 0.1, threads));
+  run(featup_pixel_network(&first.view, &second.view, &weights1.view, &bias1.view, &weights2.view, &bias2.view,
+                           &result.view, skip ? 1.0 : 0.0, 0.1, threads));
   bool right = true;
   for (int64_t b = 0; b < batch; ++b)
     for (int64_t y = 0; y < height; ++y)
@@ -269,7 +280,8 @@ void check_network(int64_t firsts, int64_t seconds, int64_t hidden, int64_t outp
         for (int64_t output = 0; output < outputs; ++output) {
           double sum = double(bias2.at(0, 0, 0, output));
           for (int64_t unit = 0; unit < hidden; ++unit) sum += double(weights2.at(0, 0, output, unit)) * units[unit];
-          right = right && near(result.at(b, output, y, x), 0.1 * sum + (skip ? double(first.at(b, output, y, x)) : 0.0));
+          right =
+              right && near(result.at(b, output, y, x), 0.1 * sum + (skip ? double(first.at(b, output, y, x)) : 0.0));
         }
       }
   expect(right, "pixel_network", inputs, height, width, 1);
@@ -309,8 +321,8 @@ int check_others() {
   int cases = 0;
   for (const int64_t channels : {1, 3, 8, 9, 17, 50, 130})
     for (const int64_t columns : {1, 2, 3, 9, 17})
-      for (const int64_t rows : {1, 4, 9}) cases += check_doublings<float>(channels, rows, columns) +
-                                                   check_doublings<double>(channels, rows, columns);
+      for (const int64_t rows : {1, 4, 9})
+        cases += check_doublings<float>(channels, rows, columns) + check_doublings<double>(channels, rows, columns);
   for (const int64_t channels : {1, 8, 9, 16, 33})
     for (const int64_t width : {1, 7, 16, 17, 33})
       for (const int64_t columns : {1, 2, 16, 17}) {

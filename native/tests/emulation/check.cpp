@@ -2,7 +2,8 @@
 //
 //   check           all cases
 //   check few       some of them, for every kernel size and operator in float32
-//   check FAULT     one case with a mistake planted in the kernels (race, shared, global, divergent), which must not pass
+//   check FAULT     one case with a mistake planted in the kernels (race, shared, global, divergent), which must not
+//   pass
 //
 // Ends with 0 if all agree, 1 if not.
 
@@ -117,14 +118,15 @@ struct Case {
   std::string name() const {
     static const char* layouts[] = {"contiguous", "channels last", "every second"};
     char text[128];
-    std::snprintf(text, sizeof text, "B%lld C%lld %lldx%lld k%lld %s", (long long)batch, (long long)channels, (long long)height,
-                  (long long)width, (long long)kernel_size, layouts[layout]);
+    std::snprintf(text, sizeof text, "B%lld C%lld %lldx%lld k%lld %s", (long long)batch, (long long)channels,
+                  (long long)height, (long long)width, (long long)kernel_size, layouts[layout]);
     return text;
   }
 };
 
 template <class T>
-void compare(const char* what, const Case& the, const char* error, Tensor<T>& found, const std::vector<double>& expected) {
+void compare(const char* what, const Case& the, const char* error, Tensor<T>& found,
+             const std::vector<double>& expected) {
   const std::string name = std::string(what) + " dtype " + std::to_string(Kind<T>::dtype) + " " + the.name();
   expect(error == nullptr, name + ": " + (error != nullptr ? error : ""));
   expect(found.memory.size() == expected.size(), name + ": size");
@@ -141,7 +143,8 @@ template <class T>
 void check_window_sum(const Case& the) {
   const std::int64_t k = the.kernel_size, taps = k * k, edge = k - 1;
   const std::int64_t b = the.batch, c = the.channels, h = the.height, w = the.width;
-  Tensor<T> padded(b, c, h + edge, w + edge, the.layout), weights(b, taps, h, w, the.layout), grad(b, c, h, w, the.layout);
+  Tensor<T> padded(b, c, h + edge, w + edge, the.layout), weights(b, taps, h, w, the.layout),
+      grad(b, c, h, w, the.layout);
   padded.fill();
   weights.fill();
   grad.fill();
@@ -154,18 +157,22 @@ void check_window_sum(const Case& the) {
           for (std::int64_t tap = 0; tap < taps; ++tap) {
             const std::int64_t iy = y + tap / k, ix = x + tap % k;
             sum[std::size_t(((n * c + p) * h + y) * w + x)] += padded(n, p, iy, ix) * weights(n, tap, y, x);
-            to_input[std::size_t(((n * c + p) * (h + edge) + iy) * (w + edge) + ix)] += grad(n, p, y, x) * weights(n, tap, y, x);
+            to_input[std::size_t(((n * c + p) * (h + edge) + iy) * (w + edge) + ix)] +=
+                grad(n, p, y, x) * weights(n, tap, y, x);
             to_weights[std::size_t(((n * taps + tap) * h + y) * w + x)] += grad(n, p, y, x) * padded(n, p, iy, ix);
           }
   Tensor<T> output(b, c, h, w), grad_input(b, c, h + edge, w + edge), grad_weights(b, taps, h, w);
   const int window = int(k);
   compare("window_sum", the,
-          featup_cuda_window_sum(padded.described(), weights.described(), output.described(), window, nullptr), output, sum);
-  compare("window_sum_grad_input", the,
-          featup_cuda_window_sum_grad_input(grad.described(), weights.described(), grad_input.described(), window, nullptr),
-          grad_input, to_input);
+          featup_cuda_window_sum(padded.described(), weights.described(), output.described(), window, nullptr), output,
+          sum);
+  compare(
+      "window_sum_grad_input", the,
+      featup_cuda_window_sum_grad_input(grad.described(), weights.described(), grad_input.described(), window, nullptr),
+      grad_input, to_input);
   compare("window_sum_grad_weights", the,
-          featup_cuda_window_sum_grad_weights(padded.described(), grad.described(), grad_weights.described(), window, nullptr),
+          featup_cuda_window_sum_grad_weights(padded.described(), grad.described(), grad_weights.described(), window,
+                                              nullptr),
           grad_weights, to_weights);
 }
 
@@ -213,15 +220,18 @@ void check_weights(const Case& the) {
       }
   Tensor<T> output(b, taps, h, w), again(b, taps, h, w), classical(b, taps, h, w);
   const int window = int(k);
-  compare("range_softmax", the,
-          featup_cuda_range_softmax(padded.described(), nullptr, temperature, nullptr, output.described(), window, nullptr),
-          output, softmax);
+  compare(
+      "range_softmax", the,
+      featup_cuda_range_softmax(padded.described(), nullptr, temperature, nullptr, output.described(), window, nullptr),
+      output, softmax);
   const Total on_device(temperature);
   compare("range_softmax, temperature and bias on the device", the,
-          featup_cuda_range_softmax(padded.described(), &on_device, std::nan(""), bias.data(), again.described(), window, nullptr),
+          featup_cuda_range_softmax(padded.described(), &on_device, std::nan(""), bias.data(), again.described(),
+                                    window, nullptr),
           again, biased);
   compare("bilateral_weights", the,
-          featup_cuda_bilateral_weights(padded.described(), sigma_spatial, sigma_range, classical.described(), window, nullptr),
+          featup_cuda_bilateral_weights(padded.described(), sigma_spatial, sigma_range, classical.described(), window,
+                                        nullptr),
           classical, bilateral);
 }
 
@@ -239,7 +249,9 @@ struct Cubic {
   }
 };
 
-std::int64_t clamped(std::int64_t index, std::int64_t length) { return std::min(std::max<std::int64_t>(index, 0), length - 1); }
+std::int64_t clamped(std::int64_t index, std::int64_t length) {
+  return std::min(std::max<std::int64_t>(index, 0), length - 1);
+}
 
 std::int64_t reflected(std::int64_t index, std::int64_t length) {
   while (index < 0 || index >= length) index = index < 0 ? -index : 2 * (length - 1) - index;
@@ -257,11 +269,11 @@ void check_guided_double(const Case& coarse, std::int64_t top = 0, std::int64_t 
   map.fill();
   weights.fill();
   const featup_place place{rows,
-                                columns,
-                                whole ? 0 : std::max<std::int64_t>(top / 2 - 3, 0),
-                                whole ? 0 : std::max<std::int64_t>(left / 2 - 3, 0),
-                                top,
-                                left};
+                           columns,
+                           whole ? 0 : std::max<std::int64_t>(top / 2 - 3, 0),
+                           whole ? 0 : std::max<std::int64_t>(left / 2 - 3, 0),
+                           top,
+                           left};
   const std::int64_t bottom = whole ? rows : std::min(rows, (top + h - 1) / 2 + 4);
   const std::int64_t right = whole ? columns : std::min(columns, (left + w - 1) / 2 + 4);
   Tensor<T> source(b, c, bottom - place.source_top, right - place.source_left, coarse.layout);
@@ -277,7 +289,8 @@ void check_guided_double(const Case& coarse, std::int64_t top = 0, std::int64_t 
           double& value = doubled[std::size_t(y * 2 * columns + x)] = 0;
           for (int i = 0; i < 4; ++i)
             for (int j = 0; j < 4; ++j)
-              value += down.weights[i] * across.weights[j] * map(n, p, clamped(down.first + i, rows), clamped(across.first + j, columns));
+              value += down.weights[i] * across.weights[j] *
+                       map(n, p, clamped(down.first + i, rows), clamped(across.first + j, columns));
         }
       for (std::int64_t y = 0; y < h; ++y)
         for (std::int64_t x = 0; x < w; ++x)
@@ -290,14 +303,16 @@ void check_guided_double(const Case& coarse, std::int64_t top = 0, std::int64_t 
     }
   const char* error =
       featup_cuda_guided_double(source.described(), weights.described(), output.described(), &place, nullptr);
-  const std::string what = whole ? "guided_double" : "guided_double from " + std::to_string(top) + ", " + std::to_string(left);
+  const std::string what =
+      whole ? "guided_double" : "guided_double from " + std::to_string(top) + ", " + std::to_string(left);
   compare(what.c_str(), coarse, error, output, expected);
 }
 
 void check_all_guided_doubles() {
   // Every size at which the borders meet, and more than a tile each way.
   for (std::int64_t rows = 1; rows < 6; ++rows)
-    for (std::int64_t columns = 1; columns < 6; ++columns) check_guided_double<float>({1, 1, rows, columns, 7, contiguous});
+    for (std::int64_t columns = 1; columns < 6; ++columns)
+      check_guided_double<float>({1, 1, rows, columns, 7, contiguous});
   check_guided_double<float>({2, 9, 7, 34, 7, channels_last});
   check_guided_double<float>({1, 70, 3, 4, 7, every_second});
   check_guided_double<double>({2, 9, 5, 35, 7, channels_last});
@@ -305,7 +320,8 @@ void check_all_guided_doubles() {
   check_guided_double<__half>({1, 3, 5, 6, 7, contiguous});
   check_guided_double<__nv_bfloat16>({1, 3, 4, 7, 7, every_second});
   // Parts that begin and end anywhere.
-  for (std::int64_t top = 0; top < 4; ++top) check_guided_double<float>({1, 2, 9, 40, 7, channels_last}, top, 3 + top, 9, 66 + top);
+  for (std::int64_t top = 0; top < 4; ++top)
+    check_guided_double<float>({1, 2, 9, 40, 7, channels_last}, top, 3 + top, 9, 66 + top);
   check_guided_double<float>({2, 2, 20, 30, 7, contiguous}, 17, 21, 4, 6);
   check_guided_double<float>({1, 2, 20, 30, 7, contiguous}, 35, 50, 5, 10);
   check_guided_double<double>({1, 2, 12, 13, 7, every_second}, 11, 9, 3, 5);
@@ -389,8 +405,8 @@ void check_messages() {
     const Tensor<float> window(1, 49, height, width), fine(1, 1, height, width);
     return featup_cuda_guided_double(coarse.described(), window.described(), fine.described(), place, nullptr);
   };
-  const featup_place whole{2, 2, 0, 0, 0, 0}, lower{9, 2, 7, 0, 16, 0}, outside{4, 2, 3, 0, 0, 0}, beyond{2, 2, 0, 0, 3, 0},
-      none{-1, 2, 0, 0, 0, 0}, far{30, 2, 9, 0, 0, 0};
+  const featup_place whole{2, 2, 0, 0, 0, 0}, lower{9, 2, 7, 0, 16, 0}, outside{4, 2, 3, 0, 0, 0},
+      beyond{2, 2, 0, 0, 3, 0}, none{-1, 2, 0, 0, 0, 0}, far{30, 2, 9, 0, 0, 0};
   expect(twice(&whole, 4, 4) == nullptr, "a doubling that fits");
   names(twice(nullptr, 4, 4), "place");
   names(twice(&whole, 4, 5), "output");

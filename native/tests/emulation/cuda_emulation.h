@@ -1,14 +1,19 @@
 // CUDA's execution model on the host, so that a .cu file can be compiled as C++ and run under the sanitizers.
 //
-// One std::thread stands for each thread of a block; the blocks of a grid follow each other. What the sanitizers then see:
-//  - Two threads of a block that touch the same shared or global memory without a barrier between them are a data race for
+// One std::thread stands for each thread of a block; the blocks of a grid follow each other. What the sanitizers then
+// see:
+//  - Two threads of a block that touch the same shared or global memory without a barrier between them are a data race
+//  for
 //    ThreadSanitizer, whatever the order in which they really ran.
-//  - Every shared array is an allocation of its own, exactly as large as declared, so that AddressSanitizer sees an access
-//    beyond it. It is filled with NaN before each block: what a block reads without having written it spoils its results.
-//  - Barriers are checked: all threads of a block must wait at the same one. Threads that wait at another one, or that have
+//  - Every shared array is an allocation of its own, exactly as large as declared, so that AddressSanitizer sees an
+//  access
+//    beyond it. It is filled with NaN before each block: what a block reads without having written it spoils its
+//    results.
+//  - Barriers are checked: all threads of a block must wait at the same one. Threads that wait at another one, or that
+//  have
 //    ended, are reported with file and line, and the program ends with status 70 instead of hanging.
-// Not shown: races between blocks (they do not overlap here), anything of warps (there are no shuffles or votes), coalescing,
-// bank conflicts, limits of registers and shared memory, asynchronous errors, fused multiply-add.
+// Not shown: races between blocks (they do not overlap here), anything of warps (there are no shuffles or votes),
+// coalescing, bank conflicts, limits of registers and shared memory, asynchronous errors, fused multiply-add.
 #pragma once
 
 #include <algorithm>
@@ -146,7 +151,8 @@ inline dim3 block_size, grid_size;
 
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, std::size_t dynamic_bytes, Arguments... arguments) {
-  if (threads.count() == 0 || threads.count() > 1024) fail("a block of " + std::to_string(threads.count()) + " threads");
+  if (threads.count() == 0 || threads.count() > 1024)
+    fail("a block of " + std::to_string(threads.count()) + " threads");
   if (grid.count() == 0 || grid.y > 65535 || grid.z > 65535) fail("a grid that CUDA would refuse");
   block_size = threads;
   grid_size = grid;
@@ -176,8 +182,10 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, std::size_t 
 #define gridDim cuda_emulation::grid_size
 #define __syncthreads() cuda_emulation::block->barrier(__FILE__, __LINE__)
 #define CUDA_EMULATION_SHARED(type, name, count) \
-  type* const name = static_cast<type*>(cuda_emulation::block->shared_array(#name, __FILE__, __LINE__, sizeof(type) * (count)))
-#define CUDA_EMULATION_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(cuda_emulation::block->dynamic_shared())
+  type* const name =                             \
+      static_cast<type*>(cuda_emulation::block->shared_array(#name, __FILE__, __LINE__, sizeof(type) * (count)))
+#define CUDA_EMULATION_DYNAMIC_SHARED(type, name) \
+  type* const name = static_cast<type*>(cuda_emulation::block->dynamic_shared())
 
 // The 16-bit storage types, as far as the kernels use them.
 struct __half {
