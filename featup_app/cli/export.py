@@ -17,7 +17,7 @@ from featup_app.cli import export_options as options
 from featup_app.cli.options import AsJSON, BackboneName, Device, Images, InputSize, LayerName, UpsamplerChoice
 from featup_app.cli.terminal import BAD_INPUT, CANCELLED, complain, progress_bar, say, say_json
 from featup_app.engine.exporting import ExportOptions, export_image, unique_stems
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.fields import CLASSICAL, METHODS, find_method
 from featup_app.lenses import parse_views
 

@@ -16,7 +16,7 @@ from featup_app.base.progress import Progress, Stage
 from featup_app.base.words import human_bytes
 from featup_app.cli.stopping import stopped_by_signals
 from featup_app.cli.terminal import CANCELLED, complain, progress_bar, say
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe, find_fit_recipe
 
 if TYPE_CHECKING:

@@ -108,7 +108,7 @@ def _run(
 ) -> TrainingResult:
     bar("starting", 0, 0)
     from featup_app.backbones import load_backbone
-    from featup_app.engine.views import ViewSettings
+    from featup_app.engine.settings import ViewSettings
     from featup_app.training.train import Limits, find_images, train_upsampler
 
     Limits(arguments["steps"], arguments["minutes"]).check()

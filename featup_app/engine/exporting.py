@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from featup_app.base.errors import ExportError
 from featup_app.base.progress import Progress, silent
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.export import Staging, build_provenance, stage_features, stage_picture
 from featup_app.export.feature_files import MEMORY_BUDGET, check_choice, json_beside
 from featup_app.images import Image

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from featup_app.base.words import percent_below
 from featup_app.engine.fits import FitPlan, FitReport, next_number
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.images import Image
 
 FITS_KEPT = 8

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from featup_app.base.progress import Progress, silent
 from featup_app.engine.fits import FitPlan, FitRefusal, FitReport
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.features import Geometry, Size
 from featup_app.images import Image
 from featup_app.lenses import PCARequest

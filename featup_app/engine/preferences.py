@@ -11,7 +11,7 @@ from typing import Any
 
 import platformdirs
 
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 
 RECENT_LIMIT = 10
 FILE_NAME = "preferences.json"

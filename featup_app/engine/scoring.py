@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featup_app.base.progress import Progress, silent
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.features import Size
 from featup_app.fields import find_method
 from featup_app.images import Image

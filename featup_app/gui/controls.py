@@ -10,7 +10,7 @@ from PySide6.QtGui import QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
 
 from featup_app.backbones import BackboneInfo
-from featup_app.engine.views import BackboneFacts, UpsamplerFacts, ViewSettings
+from featup_app.engine.settings import BackboneFacts, UpsamplerFacts, ViewSettings
 from featup_app.fields import CLASSICAL, METHODS, find_method
 from featup_app.gui import style
 

@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from featup_app.engine.views import UpsamplerFacts
+from featup_app.engine.settings import UpsamplerFacts
 from featup_app.gui.actions import MOUSE_AND_KEYS, commands
 from featup_app.gui.widgets import button, dialog_buttons, row_of
 from featup_app.ops.status import native_status

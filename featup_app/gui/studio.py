@@ -10,7 +10,7 @@ from typing import Any
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from featup_app.base.progress import Progress
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.features import Point
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.images import Image, image_from_array, load_image

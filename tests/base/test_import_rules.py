@@ -96,17 +96,7 @@ def test_the_public_names_are_there_and_nothing_else_is_imported_for_their_list(
 
 # -- circles and lengths -------------------------------------------------------------------------------------------------
 
-LONGEST_MODULE, LONGEST_FUNCTION = 450, 80
-
-KNOWN_CIRCLES: set[frozenset[str]] = {
-    frozenset({"featup_app.engine.looks", "featup_app.engine.session"}),
-}
-KNOWN_LONG: set[str] = {
-    "training/trainer.py",
-    "evaluation/tasks/probing.py measure_with_probes",
-    "training/train.py train_upsampler",
-}
-"""What is still to be shortened."""
+LONGEST_MODULE, LONGEST_FUNCTION = 450, 80  # lines
 
 
 def files_of_the_program() -> dict[str, Path]:
@@ -164,8 +154,8 @@ def test_circles_are_found_when_there_are_some():
 def test_no_file_imports_itself_by_way_of_others():
     files = files_of_the_program()
     assert len(files) > 150
-    assert circles({name: imports_of(name, files) for name in files}) <= KNOWN_CIRCLES
+    assert circles({name: imports_of(name, files) for name in files}) == set()
 
 
 def test_files_and_functions_are_short():
-    assert set(too_long()) <= KNOWN_LONG
+    assert list(too_long()) == []

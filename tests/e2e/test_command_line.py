@@ -19,7 +19,7 @@ from PIL import Image as pillow
 from featup_app.cli.main import run
 from featup_app.engine.exporting import ExportOptions, export_image
 from featup_app.engine.session import Session
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.export import load_export, picture_provenance
 from featup_app.images import load_image, sample_images
 from featup_app.lenses import CAMRequest, PCARequest

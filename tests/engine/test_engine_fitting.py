@@ -14,7 +14,7 @@ from featup_app.engine.fits import FitPlan, FitRefusal, next_number
 from featup_app.engine.fitting import begin_fit, compare_fits, live_size, open_fit
 from featup_app.engine.preferences import Preferences, load_preferences, save_preferences
 from featup_app.engine.session import Session
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.fields.implicit.fit import ImplicitFit
 from featup_app.fields.implicit.recipe import FIT_RECIPES
 from featup_app.images import load_image, sample_images

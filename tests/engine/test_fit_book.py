@@ -11,7 +11,7 @@ import pytest
 
 from featup_app.engine.fit_book import FITS_KEPT, FitBook, features_key
 from featup_app.engine.fits import FitPlan, FitReport
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.fields.implicit.recipe import DEFAULT
 from featup_app.images import image_from_array
 

@@ -17,7 +17,7 @@ from featup_app.engine.preferences import (
     load_preferences,
     save_preferences,
 )
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import torch
 from featup_app.base.resources import resource
 from featup_app.engine.scoring import HELD_OUT, Scorer
 from featup_app.engine.session import Session
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.fields import save_upsampler
 from featup_app.fields.network import untrained
 from featup_app.fields.resize_conv import ResizeConvNetwork

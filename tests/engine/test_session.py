@@ -15,7 +15,7 @@ from featup_app.backbones import Backbone
 from featup_app.base.errors import BackboneError, Cancelled, LensError, SizeError
 from featup_app.base.resources import resource
 from featup_app.engine.session import CLASSIFIER, Session
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.fields import METHODS
 from featup_app.images import Image, image_from_array, load_image
 from featup_app.lenses import CAMRequest, PCARequest, SimilarityRequest

@@ -14,7 +14,7 @@ from featup_app.base.errors import UpsamplerError
 from featup_app.base.resources import resource
 from featup_app.engine.exporting import ExportOptions, export_image
 from featup_app.engine.session import CLASSIFIER, Session
-from featup_app.engine.views import ViewSettings, upsampler_facts
+from featup_app.engine.settings import ViewSettings, upsampler_facts
 from featup_app.export import load_export
 from featup_app.fields import JBUStack, load_upsampler, save_upsampler, upsample
 from featup_app.fields.carafe import CarafeNetwork

@@ -15,7 +15,7 @@ from featup_app.backbones.finer_stride import finer_features
 from featup_app.base.errors import BackboneError, Cancelled, UpsamplerError
 from featup_app.base.resources import resource
 from featup_app.engine.session import Session
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.features import FeatureMap, Geometry, Region
 from featup_app.fields import dip, guided_filter, upsample
 from featup_app.images import Image, image_from_array, load_image

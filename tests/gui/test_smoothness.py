@@ -18,7 +18,7 @@ from PySide6.QtCore import Qt, QTimer
 
 from featup_app.engine.fits import FitPlan, next_number
 from featup_app.engine.session import CLASSIFIER, Session
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.features import FeatureMap, Geometry
 from featup_app.fields import upsample
 from featup_app.fields.implicit.recipe import FIT_RECIPES

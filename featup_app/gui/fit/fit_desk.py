@@ -14,7 +14,7 @@ from featup_app.engine.fit_book import FitBook, FitRecord, features_key
 from featup_app.engine.fits import FitPlan, FitRefusal, FitReport
 from featup_app.engine.fitting import begin_fit, live_size
 from featup_app.engine.jobs import Progressed
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.gui.bottom_dock import BottomDock
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.fit.fit_dialogs import may_lose

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import QObject
 
 from featup_app.engine.scoring import Scorer, measured_settings
-from featup_app.engine.views import ViewSettings
+from featup_app.engine.settings import ViewSettings
 from featup_app.fields import METHODS, Method
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.quality.quality_tab import QualityTab

@@ -21,8 +21,8 @@ from PySide6.QtWidgets import (
 from featup_app.backbones import list_backbones
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.words import human_bytes, human_duration
+from featup_app.engine.settings import ViewSettings
 from featup_app.engine.training import CACHE_BUDGET, UNIVERSAL_BACKBONES, TrainingPlan, TrainingSurvey, proposed_output
-from featup_app.engine.views import ViewSettings
 from featup_app.gui.widgets import MoreButton, button, dialog_buttons, fill_form, number_box, row_of
 from featup_app.images import IMAGE_SUFFIXES
 
