@@ -203,13 +203,13 @@ def fitted(
     points: list[Point] = []
     seconds: list[float] = []
 
-    def watch(state: Any) -> None:
+    def on_state(state: Any) -> None:
         seconds.append(state.seconds)
         known = state.points and state.points[-1].held_out is not None
         if curve and known and (not points or state.step >= points[-1].step * _POINTS_APART):
             points.append(Point(state.step, state.seconds, fit.measure(progress).mean))
 
-    state = fit.run(watch=watch, progress=progress)
+    state = fit.run(on_state=on_state, progress=progress)
     field = fit.field()
     assert field is not None
     if not points or points[-1].step != state.step:

@@ -188,7 +188,7 @@ def _run(
         else:
             bar(words, done, total, stage)
 
-    def watch(state: FitState) -> None:
+    def on_state(state: FitState) -> None:
         latest[:] = [state]
         if as_json and state.points and state.points[-1].held_out is not None:
             _say_line(_curve_facts(state))
@@ -196,7 +196,7 @@ def _run(
     if steps is not None and steps > fitting.state.steps:
         fitting.extend(steps - fitting.state.steps)
     try:
-        fitting.run(steps=steps, seconds=seconds, watch=watch, progress=progress)
+        fitting.run(steps=steps, seconds=seconds, on_state=on_state, progress=progress)
     except Cancelled:
         return True
     return False

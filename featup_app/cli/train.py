@@ -136,7 +136,7 @@ def _run(
         loaded,
         recipe,
         held_out=held_out,
-        watch=latest.append,
+        on_state=latest.append,
         progress=progress,
         processes=processes,
         **arguments,

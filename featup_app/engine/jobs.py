@@ -129,7 +129,7 @@ class Lane:
 
     def close(self, timeout: float) -> bool:
         """Cancel everything and end the thread; whether it ended within ``timeout`` seconds."""
-        with self._changed:  # at once, lest a request slip in that nobody would ever answer
+        with self._changed:  # at once, so that no request slips in that would never be answered
             self._closing = True
             dropped = self._take_waiting(None)
             if self._running is not None:

@@ -50,7 +50,7 @@ class ViewSettings:
 
 
 def upsampler_facts(settings: ViewSettings, weights: Mapping[str, Any] | None) -> UpsamplerFacts:
-    """Facts about weights, as a field's settings give them; None stands for the classical ones, or for none."""
+    """Facts about weights, as a field's settings give them; None means the classical ones, or none."""
     if weights is None and settings.method != "jbu":
         reason = ("Weights", "none for these features; as bilinear")
         return UpsamplerFacts("untrained", "untrained", True, (reason,), settings.method)

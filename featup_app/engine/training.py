@@ -31,13 +31,13 @@ UNIVERSAL_BACKBONES = (DEFAULT_BACKBONE, CLASSIFIER)
 DETAIL_RESTORED = (
     "Detail was restored at the end: features are sharper for it, and the error is above that of the curve."
 )
-"""What is told of a training whose result restores detail."""
+"""The message about a training whose result restores detail."""
 
 CACHE_BUDGET = 4 * 10**9
 """Bytes of disk that cached features may take."""
 
 _LOOKED_AT = 6
-"""Images whose sizes and reading times stand for all."""
+"""Sizes and reading times are estimated from this many images."""
 
 _GUIDANCE_BYTES = 3 * 16**2
 """Of the cached picture, for each cell of its feature grid."""
@@ -243,7 +243,7 @@ class Workshop:
         plan: TrainingPlan,
         control: TrainingControl,
         *,
-        watch: Callable[[TrainingState], None] | None = None,
+        on_state: Callable[[TrainingState], None] | None = None,
         progress: Progress = silent,
     ) -> TrainingOutcome:
         """Train, and write weights, report and curve.
@@ -251,7 +251,7 @@ class Workshop:
         Args:
             plan: what is trained on what.
             control: stops and pauses.
-            watch: told how the training stands, on this thread.
+            on_state: called with the state of the training, on this thread.
             progress: cancels; then nothing is left but cached features.
 
         Raises:
@@ -278,7 +278,7 @@ class Workshop:
                 budget=CACHE_BUDGET,
                 checkpoint=plan.checkpoint,
                 measure_every=_measure_every(plan, len(images)),
-                watch=watch,
+                on_state=on_state,
                 progress=check,
             )
             outcome = _save(result, plan, len(images), progress)

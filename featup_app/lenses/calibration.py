@@ -1,4 +1,4 @@
-"""Does a predicted uncertainty tell where a field is wrong? NumPy alone, so that any method's numbers can be fed."""
+"""Does a predicted uncertainty show where a field is wrong? NumPy alone, so that any method's numbers can be passed."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class CAMView(LensView):
         chosen: the class.
         top: the most probable ones.
         kind: "CAM" or "Grad-CAM".
-        note: says so when another backbone than the chosen one had to give the classes.
+        note: a sentence, if another backbone than the chosen one had to give the classes.
         class_names: all that may be chosen.
     """
 

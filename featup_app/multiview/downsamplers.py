@@ -44,7 +44,7 @@ class BlurDownsampler(nn.Module):
         return positive / positive.sum()
 
     def of_views(self, features: Tensor, jitters: Sequence[Jitter], view_hw: Size, grid_hw: Size) -> Tensor:
-        """What the patches of some views see of a map, as :meth:`forward` of the views would tell, without drawing them.
+        """What the patches of some views average of a map, equal to :meth:`forward` of the views, without drawing them.
 
         Args:
             features: (C, H, W), a map over the whole picture.
@@ -191,7 +191,7 @@ class AttentionDownsampler(nn.Module):
         channels: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """What the patches of some views see of a map, as :meth:`forward` of the views would tell, without drawing them.
+        """What the patches of some views average of a map, equal to :meth:`forward` of the views, without drawing them.
 
         In training mode each view drops channels and patches of its own.
 

@@ -131,7 +131,7 @@ def random_jitter(generator: torch.Generator, size_hw: Size, *, max_padding: int
     """Draw a view as published: zoom and flip each with probability one half, every place of the crop equally likely.
 
     Args:
-        generator: the source of chance; every view takes five numbers from it.
+        generator: every view draws five numbers from it.
         size_hw: (H, W) of the image in pixels.
         max_padding: pixels of padding on each side, the same for all views; an image whose shorter side is no longer
             than that gets what can be mirrored.

@@ -75,7 +75,7 @@ def total_variation(magnitude: Tensor) -> Tensor:
 def blur_distance(features: Tensor) -> Tensor:
     """The mean squared distance of (K, H, W) from its blurred form (5 x 5 Gaussian, deviation one pixel): a scalar.
 
-    Paid by the implicit network, so that what no view can tell from noise stays out (FeatUp's published code).
+    Added to the loss of the implicit network, so that what no view can distinguish from noise stays out (published code).
 
     Raises:
         ValueError: if the map is too small to be blurred.

@@ -203,7 +203,7 @@ def prepare_pictures(
 def _affordable(
     views: int, pictures: int, budget: int, channels: int, size_hw: Size, stride: int, notes: list[str]
 ) -> int:
-    """How many views of each picture fit into the budget; says so if that is fewer than wanted."""
+    """How many views of each picture fit into the budget; adds a note if that is fewer than wanted."""
     cells = (size_hw[0] // stride) * (size_hw[1] // stride)
     one = 2 * channels * cells
     fixed = one + 3 * UPSAMPLING**2 * cells + 4096
@@ -238,7 +238,7 @@ def _parts(image: Image, preparation: Preparation) -> list[tuple[Image, str]]:
 
 
 def _generator(seed: int, *words: object) -> torch.Generator:
-    """A source of chance that depends on nothing but its arguments."""
+    """A random generator whose seed depends on nothing but the arguments."""
     text = "\n".join(str(word) for word in (seed, *words))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
     return torch.Generator().manual_seed(number)
@@ -276,7 +276,7 @@ class _Store:
         return Picture(name, (int(grid_hw[0]), int(grid_hw[1])), jitters, opened)
 
     def _jitters(self, image: Image, size_hw: Size, views: int) -> list[Jitter]:
-        """Every view has a source of chance of its own, so that more views can be added later."""
+        """Every view has a random generator of its own, so that more views can be added later."""
         padding = round(self.preparation.max_padding * min(size_hw) / 224)
         return [
             random_jitter(

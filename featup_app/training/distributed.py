@@ -2,8 +2,8 @@
 
 Every process holds the whole training: the same weights, the same optimizer, the same curve. They differ in the examples that
 they draw and in the held-out pictures that they measure. Gradients, losses and errors are averaged, so that all of them take
-the same step and the same decisions; what can happen to one alone (a request to stop, a full disk) is told to all where
-:meth:`Processes.together` ends. The first process writes the files and speaks for all.
+the same step and the same decisions; what can happen to one alone (a request to stop, a full disk) is passed to all where
+:meth:`Processes.together` ends. The first process writes the files and all messages.
 
 Without ``torchrun`` there is one process, :data:`ALONE`, and Fabric is not imported.
 """
@@ -47,7 +47,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
@@ -78,7 +78,7 @@ class Processes:
         return contextlib.nullcontext()
 
     def source(self, seed: int, step: int) -> torch.Generator | None:
-        """The source of chance of a step; None if the training's own goes on."""
+        """The random generator of a step; None to go on with the training's own."""
         return None
 
     def device(self, wanted: str | None) -> str | None:
@@ -98,7 +98,7 @@ def started_by_torchrun() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process speaks for all, known before they are connected."""
+    """Whether this process writes the messages, known before they are connected."""
     return not started_by_torchrun() or os.environ.get("RANK", "0") == "0"
 
 

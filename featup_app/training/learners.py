@@ -32,7 +32,7 @@ class Learner(ABC):
         stack: the network whose parameters are learned and saved.
         universal: whether the network serves any backbone.
         restores: whether a restoration of the coarse map is to be solved for.
-        restoration: what is done to the coarse map first, in units of the training; None until it has been solved for.
+        restoration: applied to the coarse map first, in units of the training; None until it has been solved for.
     """
 
     stack: nn.Module

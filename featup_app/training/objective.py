@@ -51,7 +51,7 @@ class Example:
 
 
 class Objective(nn.Module):
-    """The upsampler with what is learned beside it; called, it gives the loss of an example.
+    """The upsampler with everything that is learned beside it; calling it returns the loss of an example.
 
     Args:
         channels: C of each backbone that is trained for.

@@ -1,4 +1,4 @@
-"""What a backbone's features say about the place in the frame, whatever the picture shows, in closed form.
+"""The positional component: the part of the features that depends on the position in the frame alone, in closed form.
 
 Position embeddings and padded convolutions leave a pattern in every map that stays where it is while the picture moves. A view
 moves the picture: what the backbone gives for it, minus what the view shows of the unmoved map, is the pattern minus the pattern
@@ -25,13 +25,13 @@ from featup_app.multiview.look_up import view_matrices
 from featup_app.training.cache import Picture, PictureSet
 
 SIDE = 16
-"""Cells along each side of the frame in which the pattern is told."""
+"""Cells along each side of the frame in which the pattern is solved for."""
 
 PICTURES = 400
 """At most so many are looked at, spread evenly over the set."""
 
 _RIDGE = 0.01
-"""Of the mean diagonal: what views hardly tell apart, such as a pattern that is the same everywhere, stays small."""
+"""Of the mean diagonal: what views hardly determine, such as a pattern that is the same everywhere, stays small."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def solve_positional(
         progress: called for every picture; may cancel.
 
     Returns:
-        (C, SIDE, SIDE) float32; zero for a single picture, of which nothing can be told apart.
+        (C, SIDE, SIDE) float32; zero for a single picture, whose content cannot be separated from it.
     """
     chosen = pictures.spread(PICTURES)
     if len(chosen) < 2:

@@ -55,7 +55,7 @@ class Recipe:
             at the end (:mod:`featup_app.training.restoration`); larger is sharper, 0 for none, None for as much as leaves
             held-out views explained better than by bilinear interpolation. Of stacks for a single backbone, which then serve no
             other.
-        positional: whether what the features tell of the place in the frame is taken out of the coarse map before
+        positional: whether the positional component is removed from the coarse map before
             (:mod:`featup_app.training.positions`); only with a restoration.
         normalise: whether features pass a layer normalisation over their channels first, as in the published training.
         rates: learning rates of the parts.
@@ -204,7 +204,7 @@ def find_recipe(name: str) -> Recipe:
 
 
 def recipe_from_facts(facts: Mapping[str, Any]) -> Recipe:
-    """The recipe that :meth:`Recipe.facts` told of.
+    """The recipe that :meth:`Recipe.facts` describes.
 
     Raises:
         UpsamplerError: if an entry is unknown.

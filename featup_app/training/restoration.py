@@ -4,7 +4,7 @@ What views see of the upsampled map is linear in the restoration, and each princ
 its own (:mod:`featup_app.fields.restoration`), so that the best amounts for two aims are quotients of sums over pictures:
 
 * *views*: the reprojection error of the training's views. Alone it would make nearly all detail smaller, since views of a
-  picture differ by more than their average tells;
+  picture differ by more than their average does;
 * *identity*: averaged over its cells, the upsampled map gives the coarse one again. Each direction counts as a linear probe
   reads it, by its own variance. Alone it makes detail larger, since upsampling blurs.
 
@@ -38,7 +38,7 @@ MOST = 1.5
 """Detail is not made larger by more than this many times itself, and smaller only as the balance demands."""
 
 LEAST = -0.9
-"""It is never turned over."""
+"""Detail may be reduced to nothing, but not inverted."""
 
 MARGIN = 0.005
 """How much lower than that of bilinear interpolation the error of views stays, as a part of it."""
@@ -173,7 +173,7 @@ def _picture_sums(
     levels = pyramid(picture.guidance()[None])
     jitters = picture.jitters
     views = prepare(picture.view_features(range(len(jitters))))
-    told = 1 / (views.var(dim=(2, 3), correction=0).sum(1).clamp_min(1e-12) * len(jitters))
+    precision = 1 / (views.var(dim=(2, 3), correction=0).sum(1).clamp_min(1e-12) * len(jitters))
     both = torch.stack([features, features + detail(features)])
     pixels = UPSAMPLING**2 * features.shape[1] * features.shape[2]
     parts = []
@@ -196,10 +196,10 @@ def _picture_sums(
                     (missing * gained).mean((1, 2)),
                     (gained * gained).mean((1, 2)),
                     coarse.var(dim=(1, 2), correction=0),
-                    told @ wrong.square().mean((2, 3)),
-                    told @ slopes,
-                    told @ curves,
-                    told @ (targets - bilinear).square().mean((2, 3)),
+                    precision @ wrong.square().mean((2, 3)),
+                    precision @ slopes,
+                    precision @ curves,
+                    precision @ (targets - bilinear).square().mean((2, 3)),
                 ]
             )
         )

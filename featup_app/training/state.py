@@ -58,7 +58,7 @@ class TrainingState:
     seconds_left: float
 
 
-Watch = Callable[[TrainingState], None]
+OnState = Callable[[TrainingState], None]
 
 
 @dataclass(frozen=True)

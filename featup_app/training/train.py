@@ -18,7 +18,7 @@ from featup_app.training.examples import TrainingSet
 from featup_app.training.held_out import split_held_out
 from featup_app.training.learners import check_backbones
 from featup_app.training.recipes import DEFAULT, Recipe
-from featup_app.training.state import TrainingResult, Watch
+from featup_app.training.state import OnState, TrainingResult
 from featup_app.training.trainer import MEASURE_EVERY, Trainer
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def train_upsampler(
     checkpoint: Path | None = None,
     resume: Path | None = None,
     measure_every: int = MEASURE_EVERY,
-    watch: Watch | None = None,
+    on_state: OnState | None = None,
     progress: Progress = silent,
     processes: Processes = ALONE,
 ) -> TrainingResult:
@@ -116,7 +116,7 @@ def train_upsampler(
         checkpoint: file to go on from later.
         resume: such a file; training goes on there.
         measure_every: steps between measurements.
-        watch: told how the training stands.
+        on_state: called with the state of the training.
         progress: may cancel. During the preparation that raises ``Cancelled``; later the best stack is returned.
         processes: of ``torchrun``, from :func:`~featup_app.training.distributed.join_processes`, all of which call this with
             the same arguments and get the same result; the first writes the checkpoint.
@@ -146,7 +146,7 @@ def train_upsampler(
     return trainer.run(
         steps=steps,
         minutes=minutes,
-        watch=watch,
+        on_state=on_state,
         progress=progress,
         checkpoint=checkpoint,
         measure_every=measure_every,

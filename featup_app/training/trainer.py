@@ -27,7 +27,7 @@ from featup_app.training.positions import solve_positional
 from featup_app.training.recipes import Recipe
 from featup_app.training.restoration import FEW_PICTURES, PICTURES, solve_detail
 from featup_app.training.resume_files import read_training, write_training
-from featup_app.training.state import Measurement, TrainingResult, TrainingState, Watch
+from featup_app.training.state import Measurement, OnState, TrainingResult, TrainingState
 
 MEASURE_EVERY = 200
 _RECENT = 20
@@ -70,7 +70,7 @@ class Trainer:
         *,
         steps: int | None = None,
         minutes: float | None = None,
-        watch: Watch | None = None,
+        on_state: OnState | None = None,
         progress: Progress = silent,
         checkpoint: Path | None = None,
         measure_every: int = MEASURE_EVERY,
@@ -80,7 +80,7 @@ class Trainer:
         Args:
             steps: in all, those before a resumption included.
             minutes: of training in all, those before a resumption included; whichever limit comes first ends it.
-            watch: told of the state after every measurement and about twice a second.
+            on_state: called with the state after every measurement and about twice a second.
             progress: called before every step. If it raises ``Cancelled``, training ends and the best stack is returned.
             checkpoint: file from which :meth:`resume` goes on, written after every measurement.
             measure_every: steps between measurements on held-out views.
@@ -91,12 +91,12 @@ class Trainer:
         if steps is None and minutes is None:
             raise UpsamplerError("A training needs a number of steps or of minutes.")
         limit = math.inf if minutes is None else 60 * minutes
-        stopped, told = "", 0.0
+        stopped, reported = "", 0.0
         try:
             if not self.curve:
                 self._start_restoration(progress)
                 self._measure(progress)
-            self._tell(watch, steps, limit)
+            self._report(on_state, steps, limit)
             while not self._done(steps, limit):
                 with self.processes.together():
                     progress("training", self.step, steps or 0, Stage.TRAINING)
@@ -105,10 +105,10 @@ class Trainer:
                     self._measure(progress)
                     if checkpoint is not None:
                         self._save_once(checkpoint)
-                elif time.perf_counter() - told < 0.5:
+                elif time.perf_counter() - reported < 0.5:
                     continue
-                self._tell(watch, steps, limit)
-                told = time.perf_counter()
+                self._report(on_state, steps, limit)
+                reported = time.perf_counter()
         except Cancelled:
             stopped = "Stopped by request; the best state so far is kept."
         except _NotFinite:
@@ -156,7 +156,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _dropout_seeded(self, generator: torch.Generator) -> Iterator[None]:
-        """Torch's dropout knows only the global source of chance; it is lent, seeded, and given back."""
+        """Torch's dropout draws from the global random generator only; it is seeded here, and restored afterwards."""
         if not self.recipe.dropout:
             yield
             return
@@ -168,7 +168,7 @@ class Trainer:
     # -- the coarse map -----------------------------------------------------------------------------------------------
 
     def _start_restoration(self, progress: Progress) -> None:
-        """Take what belongs to the place in the frame out of the coarse map, before the network learns from it."""
+        """Remove the positional component from the coarse map, before the network learns from it."""
         learner = self.objective.learner
         if not learner.restores:
             return
@@ -250,15 +250,15 @@ class Trainer:
         )
         self._since.clear()
 
-    def _tell(self, watch: Watch | None, steps: int | None, limit: float) -> None:
-        if watch is None:
+    def _report(self, on_state: OnState | None, steps: int | None, limit: float) -> None:
+        if on_state is None:
             return
         taken = sum(seconds for _, _, seconds in self._recent)
         speed = len(self._recent) / taken if taken else 0.0
         left = [limit - self.seconds] if math.isfinite(limit) else []
         if steps is not None and speed:
             left.append((steps - self.step) / speed)
-        watch(
+        on_state(
             TrainingState(
                 step=self.step,
                 steps=steps,
@@ -281,7 +281,7 @@ class Trainer:
         learner.stack.load_state_dict(self._best)
         if learner.restores:
             self.objective.eval()
-            # Every process finds the same. A training that was stopped is to keep what it has, so nobody may cancel this.
+            # Every process finds the same. A training that was stopped keeps what it has, so this cannot be cancelled.
             self._end_restoration(FEW_PICTURES if stopped else PICTURES)
         figures = {"start": self.curve[0].held_out} if self.curve else {}
         if stopped:

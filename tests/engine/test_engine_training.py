@@ -53,7 +53,7 @@ def left_over(plan) -> list[str]:
 
 def test_a_training_leaves_weights_report_and_curve(plan):
     seen = []
-    outcome = Workshop().train(plan, TrainingControl(), watch=seen.append)
+    outcome = Workshop().train(plan, TrainingControl(), on_state=seen.append)
     assert left_over(plan) == ["weights.json", "weights.png", "weights.safetensors"]
     assert sorted(path.name for path in outcome.files) == left_over(plan)
     assert load_upsampler(plan.output).restoration is not None
@@ -92,11 +92,11 @@ def test_a_survey_can_be_cancelled_while_it_looks_for_images(plan):
 def test_stopping_keeps_the_best_state(plan):
     control = TrainingControl()
 
-    def watch(state) -> None:
+    def on_state(state) -> None:
         if state.step >= 2:
             control.stop()
 
-    outcome = Workshop().train(replace(plan, steps=10**6), control, watch=watch)
+    outcome = Workshop().train(replace(plan, steps=10**6), control, on_state=on_state)
     assert "Stopped by request" in outcome.stopped
     assert outcome.steps < 10**6
     assert left_over(plan) == ["weights.json", "weights.png", "weights.safetensors"]

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_fit_explains_held_out_views_better_than_what_needs_no_fit(recipe):
     fit = ImplicitFit(features_of(smooth_picture(), (48, 64)), recipe=recipe)
     states = []
-    state = fit.run(watch=states.append)
+    state = fit.run(on_state=states.append)
     assert state.best < min(state.bilinear, state.jbu)
     assert fit.measure().mean < min(state.bilinear, state.jbu)
     assert state.reason == f"All {state.steps} steps are done."

@@ -117,7 +117,7 @@ def test_views_arrive_in_steps(features):
     calls = []
     fit = ImplicitFit(features, recipe=replace(SOLVED, views=10, views_per_step=4))
     assert fit.state.steps == 3
-    fit.run(watch=lambda state: calls.append(fit.field().settings()["views"]))
+    fit.run(on_state=lambda state: calls.append(fit.field().settings()["views"]))
     assert calls == [4, 8, 10]
     descended = fitted(features, DESCENDED, views=7, views_per_step=2)
     assert descended.field().settings()["views"] == 7
@@ -293,7 +293,7 @@ def test_gradient_steps_follow_a_solution_and_improve_it(start):
     features = features_of(smooth_picture(), (48, 64))
     fit = ImplicitFit(features, recipe=replace(SOLVED, gradient_steps=20, rate=2e-3, measure_every=1, start=start))
     stages = []
-    state = fit.run(watch=lambda each: stages.append(each.stage))
+    state = fit.run(on_state=lambda each: stages.append(each.stage))
     assert stages == ["adding views"] + ["descending"] * 21
     assert state.best < state.points[1].held_out
 

@@ -405,7 +405,7 @@ def test_the_same_seed_gives_the_same_network_and_another_another(name, cache):
 def test_a_resumed_training_is_the_one_that_was_never_interrupted(name, cache, tmp_path):
     straight = train(cache, name, steps=6)
     file = tmp_path / "half.training.pt"
-    train(cache, name, steps=6, checkpoint=file, watch=None)
+    train(cache, name, steps=6, checkpoint=file, on_state=None)
     resumed = train(cache, name, steps=6, resume=file)
     for key, value in straight.stack.state_dict().items():
         assert torch.equal(value, resumed.stack.state_dict()[key]), key

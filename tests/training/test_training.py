@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_the_last_good_state(ca
 
 def test_who_watches_is_told_how_it_stands(cache):
     states = []
-    train(cache, watch=states.append)
+    train(cache, on_state=states.append)
     assert (states[0].step, states[0].loss, states[0].fraction) == (0, None, 0)
     last = states[-1]
     assert (last.step, last.steps, last.fraction, last.seconds_left) == (4, 4, 1, 0)

@@ -25,7 +25,7 @@ from featup_app.fields.implicit.network import ImplicitNetwork
 from featup_app.fields.implicit.recipe import DEFAULT, FitRecipe
 from featup_app.fields.implicit.solving import compressed
 from featup_app.fields.implicit.start import Start
-from featup_app.fields.implicit.state import FitPoint, FitState, Watch, unwatched
+from featup_app.fields.implicit.state import FitPoint, FitState, OnState, ignore_state
 from featup_app.fields.implicit.views import Components, Views, ViewSource
 from featup_app.images import Image
 from featup_app.multiview import HeldOutViews, Reprojection, held_out_views, reprojection_error
@@ -103,14 +103,14 @@ class ImplicitFit:
         *,
         steps: int | None = None,
         seconds: float | None = None,
-        watch: Watch = unwatched,
+        on_state: OnState = ignore_state,
         progress: Progress = silent,
     ) -> FitState:
         """Go on from where it is.
 
         Args:
             steps, seconds: at most so many further steps and seconds; None for the whole plan.
-            watch: called with the state after each step.
+            on_state: called with the state after each step.
             progress: may cancel at any time; the last good state stays, and another call goes on.
 
         Returns:
@@ -125,7 +125,7 @@ class ImplicitFit:
                 break
             progress("fitting", self._step, self._steps, Stage.FITTING)
             self._one_step(progress)
-            watch(self.state)
+            on_state(self.state)
         if self._points and self._best is None and not self._reason:
             self._measure_last()
         if self._step >= self._steps and not self._reason:

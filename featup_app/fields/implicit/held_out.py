@@ -1,4 +1,4 @@
-"""The held-out views of a fit, in the space that the network speaks: their error is looked at after every step."""
+"""The held-out views of a fit, in the components that the network predicts: their error is measured after every step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class HeldOutComponents:
 
     Attributes:
         targets: (V, K, h, w) components.
-        outside: (V) squared length of what the components cannot say.
+        outside: (V) squared length of the part outside the components.
         variances: (V) squared deviations from each view's mean feature.
         nothing: held-out reprojection error of zeros.
     """

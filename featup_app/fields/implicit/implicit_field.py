@@ -49,7 +49,7 @@ class ImplicitField(FeatureField):
         features: the low-resolution map of the image.
         image: the picture, whose colours the network reads, averaged over each output pixel.
         network: in evaluation mode; not changed afterwards.
-        components: the space that the network speaks.
+        components: that the network predicts.
         settings: recipe, seed and figures, for exports and files.
         uncertainty: what was learned beside the network.
         start: what the network adds to; the components' mean where it has no field.
@@ -73,7 +73,7 @@ class ImplicitField(FeatureField):
         self.image = image
         self.network, self.components, self.uncertainty = network, components, uncertainty
         self._settings = dict(settings)
-        # The network speaks of places in the image, wherever the receptive fields of the coarse cells lie.
+        # The network takes positions in the image, wherever the receptive fields of the coarse cells lie.
         colours_geometry = replace(features.geometry, offset_xy=(0.0, 0.0))
         self._guidance = Guidance(image, colours_geometry, features.data.device, normalise=True)
         self._kept: OrderedDict[Size, Tensor] = OrderedDict()

@@ -1,4 +1,4 @@
-"""The networks that stand for the features of one image: from a position and its colour to features (FeatUp section 3.3).
+"""The networks that represent the features of one image: from a position and its colour to features (FeatUp section 3.3).
 
 A network is a *hidden* part, from places to numbers, and one linear *last* layer, which therefore folds into any projection of
 the features. Places are fractions (x, y) of the image's width and height, with the edges at 0 and 1; colours are RGB, normalised

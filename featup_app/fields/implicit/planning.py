@@ -1,4 +1,4 @@
-"""What a fit will take, and how its plan adapts to the size of what the backbone sees."""
+"""The memory that a fit needs, and how its recipe adapts to the size of the backbone's input."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def smaller(recipe: FitRecipe, geometry: Geometry) -> FitRecipe | None:
 
 
 def in_short_steps(recipe: FitRecipe, input_hw: Size) -> FitRecipe:
-    """A solving recipe with as many views, but no more at a time than the backbone sees at once, so that who watches it sees
-    something new every second or two also where views are large."""
+    """A solving recipe with as many views, but no more in a step than the backbone sees at once, so that pictures of the fit
+    are renewed every second or two where views are large too."""
     at_once = max(1, BATCH_PIXELS // math.prod(input_hw))
     if not recipe.solve or recipe.gradient_steps or recipe.views_per_step <= at_once:
         return recipe

@@ -25,10 +25,10 @@ class FitRecipe:
     Attributes:
         network: "fourier" (one layer of waves of position and colour together) or "perceptron" (the published one: waves of
             each coordinate and colour, three layers).
-        start: what the network adds to, so that what the views do not tell stays as that says it: "jbu" (joint bilateral
+        start: the base field that the network adds to, which remains where the views determine nothing: "jbu" (joint bilateral
             upsampling of the image's own features with the bundled weights, which a saved fit holds), "bilinear" (their
             bilinear interpolation) or "mean" (the mean feature, as published).
-        positional: whether what tells of the place in the frame is taken out of the features that are fitted to, where the
+        positional: whether the positional component is removed from the features that are fitted to, where the
             bundled weights know it (:mod:`featup_app.fields.restoration`).
         colour: whether the network sees the colour of a place; without it, it sees positions alone.
         waves: of the Fourier network; 0 for two per cell of the feature grid, at least 512 and at most 1024.
@@ -200,7 +200,7 @@ def find_fit_recipe(name: str) -> FitRecipe:
 
 
 def fit_recipe_from_facts(facts: Mapping[str, Any]) -> FitRecipe:
-    """The recipe that :meth:`FitRecipe.facts` told of.
+    """The recipe that :meth:`FitRecipe.facts` describes.
 
     Raises:
         UpsamplerError: if an entry is unknown or has an impossible value.

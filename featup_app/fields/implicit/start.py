@@ -1,4 +1,4 @@
-"""What a fitted network adds to, and what is known beforehand about the features that it is fitted to."""
+"""The base field that a fitted network adds to, and the positional component of the features that it is fitted to."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _TENSORS = "start."
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """What a fit begins with.
+    """The base field of a fit.
 
     Attributes:
-        field: what the network adds to; None for the mean feature.
+        field: the base field; None for the mean feature.
         weights: the upsampler that the field is made with, which a file of the fit has to hold; None for none.
     """
 
@@ -90,7 +90,7 @@ def bundled_weights(features: FeatureMap) -> Upsampler | None:
 
 
 def placeless(recipe: FitRecipe, features: FeatureMap) -> Restoration:
-    """What takes out of a view's features, by ``without_position``, what tells of the place in the frame, where that is known."""
+    """The restoration whose ``without_position`` removes the positional component of a view's features, where it is known."""
     weights = bundled_weights(features) if recipe.positional else None
     known = None if weights is None else weights.restoration
     return Restoration.nothing(features.channels) if known is None else known

@@ -1,4 +1,4 @@
-"""How a fit stands, for who watches it. Imports no torch."""
+"""The state of a fit, for panels and terminals. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class FitPoint:
 
 @dataclass(frozen=True)
 class FitState:
-    """How a fit stands, for who watches it.
+    """The state of a fit, for panels and terminals.
 
     Attributes:
         step, steps: done and planned.
-        stage: what it does, in a few words.
+        stage: what is done now, in a few words.
         seconds: of fitting so far.
         loss: latest, see :class:`FitPoint`.
         held_out, best: held-out reprojection error, latest and lowest; that of the mean feature before the first step.
@@ -60,8 +60,8 @@ class FitState:
     reason: str
 
 
-Watch = Callable[[FitState], None]
+OnState = Callable[[FitState], None]
 
 
-def unwatched(state: FitState) -> None:
-    """Nobody looks."""
+def ignore_state(state: FitState) -> None:
+    """For callers who do not follow a fit."""

@@ -32,7 +32,7 @@ class Views:
 
 
 class ViewSource:
-    """Views one after the other, each from a source of chance of its own, so that the n-th is the same in every fit of a seed.
+    """Jittered views one after the other, each from a random generator of its own, so that the n-th is the same for a seed.
 
     Args:
         features: of the image; they name backbone, layer and input size.

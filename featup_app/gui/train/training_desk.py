@@ -121,7 +121,7 @@ class TrainingDesk(JobSignals):
         self.dock.appear()
 
         def work(progress: Any) -> TrainingOutcome:
-            return self._workshop.train(plan, control, watch=self.state_changed.emit, progress=progress)
+            return self._workshop.train(plan, control, on_state=self.state_changed.emit, progress=progress)
 
         job = self.ask(
             self._own_lane(),
