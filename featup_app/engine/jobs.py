@@ -163,7 +163,7 @@ class Lane:
                 with self._changed:
                     self._running = None
                 self._listener(Finished(request.job))
-                del request  # lest a thread that waits keep what the work was made of
+                del request  # a waiting thread would keep the work and what it refers to
 
     def _do(self, request: _Request) -> None:
         job = request.job
