@@ -1,18 +1,13 @@
-"""How fast and how well implicit networks are fitted: ours, the published recipe, and what needs no fit.
+"""How fast and how well implicit networks are fitted: our recipe, the published one, and methods without a fit.
 
-Every figure of quality is the held-out reprojection error that all methods share (decision 0032), measured while the clock
-of a fit stands still. Times of fits count the features of the views that are fitted to, not those of the held-out ones.
-``python -m featup_app.bench.implicit`` reads from its standard input which fit to measure the memory of, and prints
-the figures, both as JSON.
+Quality is always the held-out reprojection error that all methods share (decision 0032); the clock of a fit stops while it
+is measured. Times of fits include the features of the fitted views, but not those of the held-out ones.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,29 +16,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from featup_app.backbones import load_backbone
 from featup_app.backbones.catalogue import CLASSIFIER, DEFAULT_BACKBONE
-from featup_app.base.child_process import child_facts
-from featup_app.base.peak_memory import extra_megabytes
-from featup_app.base.progress import Progress, part_of, silent
+from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Size
 from featup_app.fields import upsample
-from featup_app.fields.implicit import FitRecipe, ImplicitField, ImplicitFit, find_fit_recipe
+from featup_app.fields.implicit import FitRecipe, ImplicitField, ImplicitFit
 from featup_app.fields.implicit.recipe import DEFAULT, PAPER
 from featup_app.images import load_image
 
 BACKBONES = (DEFAULT_BACKBONE, CLASSIFIER)
 INPUT = "224"
-LARGE_INPUT = "448"
 PAPER_STEPS = 50
 FACTORS = (2, 4)
-DESCENT_STEPS = 60
-"""Gradient steps after solving, in the ablations of what only a descent has."""
-
-_POINTS_APART = 1.25
-"""A curve is measured when a fit has done this many times the steps of its last point: often where it falls fast."""
+_STEP_FACTOR = 1.25
+"""The steps of a curve's points grow by at least this factor, so that points are dense where the error falls fast."""
 
 _DIRECTIONS = 16
 
@@ -59,17 +47,17 @@ class Point:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What one fit came to.
+    """The result of one fit.
 
     Attributes:
-        error: held-out reprojection error in the end.
-        bilinear, jbu: that of these methods.
-        seconds: of fitting, views included.
-        steps, views: done and seen.
+        error: held-out reprojection error at the end.
+        bilinear, jbu: held-out reprojection error of these methods.
+        seconds: of fitting, including the features of the views.
+        steps, views: number of steps done and of views used.
         seconds_per_step: median over the steps after the first.
-        points: the curve.
-        off_grid: by factor, see :func:`off_grid`; empty where it was not measured.
-        reason: why it ended.
+        points: the curve of the error.
+        off_grid: result of :func:`off_grid` by factor; empty where it was not measured.
+        reason: why the fit ended.
     """
 
     error: float
@@ -86,7 +74,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A method without a fit: held-out error, and seconds to draw all channels at the backbone's input size."""
+    """A method without a fit: held-out error, and seconds to compute all channels at the backbone's input size."""
 
     error: float
     seconds: float
@@ -97,14 +85,15 @@ class ImplicitRow:
     """One photo and backbone.
 
     Attributes:
-        photo, backbone, input_hw, grid_hw: what was fitted.
-        bilinear, jbu: what needs no fit.
-        ours, paper: the fits; the published recipe perhaps only begun.
-        paper_seconds: that all of the published recipe takes, measured or extrapolated.
-        paper_extrapolated: whether it is ``seconds_per_step`` times its steps plus the time of one view times its views.
-        seconds_to_paper: when ours reached the error of the published recipe; None where that was not run to its end, or
-            ours did not get there.
-        speedup: ``paper_seconds`` by ``seconds_to_paper``, or by all of ours where that is not known.
+        photo, backbone, input_hw, grid_hw: names of photo and backbone, (H, W) of its input and of its features.
+        bilinear, jbu: the methods without a fit.
+        ours, paper: the fits; the published recipe may have been stopped early.
+        paper_seconds: duration of the whole published recipe, measured or extrapolated.
+        paper_extrapolated: whether ``paper_seconds`` is ``seconds_per_step`` times the steps of the recipe, plus the time of
+            one view times its views.
+        seconds_to_paper: after which our fit reached the error of the published recipe; None if it never did, or if the
+            published recipe was stopped early.
+        speedup: ``paper_seconds`` divided by ``seconds_to_paper``, or by the duration of our fit where that is None.
     """
 
     photo: str
@@ -119,55 +108,6 @@ class ImplicitRow:
     paper_extrapolated: bool
     seconds_to_paper: float | None
     speedup: float
-
-
-@dataclass(frozen=True)
-class MemoryRow:
-    """A fit in a process of its own.
-
-    Attributes:
-        extra_mb: peak memory beyond backbone and features (1e6 bytes); None where the system does not tell it.
-        predicted_mb: what the fit said before that it would take.
-        seconds, steps, error: of the fit; ``error`` is the held-out reprojection error.
-    """
-
-    photo: str
-    backbone: str
-    recipe: str
-    input_hw: Size
-    extra_mb: float | None
-    predicted_mb: float
-    seconds: float
-    steps: int
-    error: float
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """One setting of one switch."""
-
-    switch: str
-    setting: str
-    recipe: FitRecipe
-
-
-@dataclass(frozen=True)
-class AblationRow:
-    """What a setting is worth: means over photos, and the error of each.
-
-    Attributes:
-        error: held-out reprojection error.
-        difference: of that error to the first row of the same kind (with or without a descent).
-        seconds: of fitting, views included.
-        errors: of each photo.
-    """
-
-    switch: str
-    setting: str
-    error: float
-    difference: float
-    seconds: float
-    errors: tuple[float, ...]
 
 
 def photo_features(
@@ -193,8 +133,8 @@ def fitted(
     Args:
         features: of a photo, with its backbone.
         recipe: of the fit, which is run to its end.
-        curve: whether the error is measured on the way, too.
-        factors: densities to measure :func:`off_grid` at.
+        curve: whether the error is also measured during the fit.
+        factors: to measure :func:`off_grid` at.
         seed: of the fit.
         progress: may cancel.
     """
@@ -206,7 +146,7 @@ def fitted(
     def on_state(state: Any) -> None:
         seconds.append(state.seconds)
         known = state.points and state.points[-1].held_out is not None
-        if curve and known and (not points or state.step >= points[-1].step * _POINTS_APART):
+        if curve and known and (not points or state.step >= points[-1].step * _STEP_FACTOR):
             points.append(Point(state.step, state.seconds, fit.measure(progress).mean))
 
     state = fit.run(on_state=on_state, progress=progress)
@@ -231,26 +171,27 @@ def fitted(
 
 
 def off_grid(field: ImplicitField, size: Size, factor: int, progress: Progress = silent) -> float:
-    """How far a field between the points of a grid is from what it is on them.
+    """How much a field varies between the points of a grid.
 
     Args:
         field: of one image.
         size: (H, W) of the grid.
-        factor: how many times denser the field is drawn, before it is averaged down to the grid.
+        factor: how many times denser the field is computed, before it is averaged down to the grid.
         progress: may cancel.
 
     Returns:
-        Root mean square difference between that average and the field on the grid, by the field's deviation there.
+        Root mean square difference between that average and the field on the grid, divided by the field's standard
+        deviation on the grid.
     """
     finer = size[0] * factor, size[1] * factor
-    wrong = deviation = 0.0
-    # Components have orthonormal directions: differences are as large in them as in all channels.
+    difference = deviation = 0.0
+    # Components have orthonormal directions, so differences have the same size in them as in all channels.
     for block in torch.split(field.components.basis.T, _DIRECTIONS):
         plain = field.project(block, size=size, progress=progress)
         averaged = F.avg_pool2d(field.project(block, size=finer, progress=progress), factor)
-        wrong += float((averaged - plain).double().square().sum())
+        difference += float((averaged - plain).double().square().sum())
         deviation += float((plain - plain.mean((1, 2), keepdim=True)).double().square().sum())
-    return math.sqrt(wrong / max(deviation, 1e-30))
+    return math.sqrt(difference / max(deviation, 1e-30))
 
 
 def compare_recipes(
@@ -262,175 +203,60 @@ def compare_recipes(
     factors: Sequence[int] = FACTORS,
     progress: Progress = silent,
 ) -> ImplicitRow:
-    """Ours, the published recipe and what needs no fit, on one photo.
+    """Measure our recipe, the published one and the methods without a fit on one photo.
 
     Args:
         features: of the photo, with its backbone.
         ours, paper: the recipes.
-        paper_steps: gradient steps of the published recipe; fewer than it has are extrapolated, and see fewer views.
-        factors: densities of :func:`off_grid`.
+        paper_steps: gradient steps to run of the published recipe. With fewer than it has, fewer views are used and its
+            duration is extrapolated.
+        factors: to measure :func:`off_grid` at.
         progress: may cancel.
     """
     baselines = {name: _baseline(features, name, progress) for name in ("bilinear", "jbu")}
-    mine = fitted(features, ours, factors=factors, progress=progress)
+    our_fit = fitted(features, ours, factors=factors, progress=progress)
     whole = paper_steps >= paper.gradient_steps
-    begun = paper if whole else shortened(paper, paper_steps)
-    theirs = fitted(features, begun, factors=factors, progress=progress)
-    paper_seconds = theirs.seconds
+    recipe = paper if whole else shortened(paper, paper_steps)
+    paper_fit = fitted(features, recipe, factors=factors, progress=progress)
+    paper_seconds = paper_fit.seconds
     if not whole:
-        for_views = max(0.0, theirs.seconds - theirs.steps * theirs.seconds_per_step)
-        paper_seconds = theirs.seconds_per_step * paper.gradient_steps + for_views * paper.views / begun.views
-    reached = reached_after(mine.points, theirs.error) if whole else None
+        for_views = max(0.0, paper_fit.seconds - paper_fit.steps * paper_fit.seconds_per_step)
+        paper_seconds = paper_fit.seconds_per_step * paper.gradient_steps + for_views * paper.views / recipe.views
+    reached = reached_after(our_fit.points, paper_fit.error) if whole else None
     return ImplicitRow(
         photo=features.image.name,
         backbone=str(features.backbone_name),
         input_hw=features.geometry.input_hw,
         grid_hw=features.geometry.grid_hw,
-        bilinear=Baseline(mine.bilinear, baselines["bilinear"]),
-        jbu=Baseline(mine.jbu, baselines["jbu"]),
-        ours=mine,
-        paper=theirs,
+        bilinear=Baseline(our_fit.bilinear, baselines["bilinear"]),
+        jbu=Baseline(our_fit.jbu, baselines["jbu"]),
+        ours=our_fit,
+        paper=paper_fit,
         paper_seconds=paper_seconds,
         paper_extrapolated=not whole,
         seconds_to_paper=reached,
-        speedup=paper_seconds / (reached or mine.seconds),
+        speedup=paper_seconds / (reached or our_fit.seconds),
     )
 
 
 def shortened(recipe: FitRecipe, steps: int) -> FitRecipe:
-    """The recipe with fewer gradient steps, and no more views than those can look at."""
+    """The recipe with fewer gradient steps, and no more views than these steps use."""
     views = min(recipe.views, steps * recipe.views_per_step)
     return replace(recipe, gradient_steps=steps, views=views)
 
 
 def reached_after(points: Sequence[Point], error: float) -> float | None:
-    """Seconds after which a curve is no higher than an error; None if it never is."""
+    """Seconds until a curve falls to an error; None if it never does."""
     return next((point.seconds for point in points if point.error <= error), None)
 
 
 def _baseline(features: FeatureMap, method: str, progress: Progress) -> float:
-    """Seconds to draw all channels of a method without a fit at the backbone's input size, after one time that does not count."""
+    """Seconds to compute all channels of a method without a fit at the backbone's input size, after a warm-up run."""
     seconds = 0.0
     for _ in range(2):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         upsample(features, method=method, progress=progress).features(
             size=features.geometry.input_hw, progress=progress
         )
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
     return seconds
-
-
-# -- memory ------------------------------------------------------------------------------------------------------------
-
-
-def peak_memory(
-    photo: Path, backbone: str, size: str, recipe: str = "default", progress: Progress = silent
-) -> MemoryRow:
-    """Fit in a process of its own, with as many threads as torch has here, and say how much memory it took.
-
-    Raises:
-        FeatUpError: if that process fails.
-    """
-    request = {
-        "photo": str(photo),
-        "backbone": backbone,
-        "size": size,
-        "recipe": recipe,
-        "threads": torch.get_num_threads(),
-    }
-    title = f"fitting {photo.name} at {size} with {backbone}"
-    facts = child_facts("featup_app.bench.implicit", (), title, progress, request=request)
-    return MemoryRow(**{**facts, "input_hw": tuple(facts["input_hw"])})
-
-
-def _measure_here(request: Mapping[str, Any]) -> MemoryRow:
-    torch.set_num_threads(request["threads"])
-    features = load_backbone(request["backbone"], device="cpu").extract(
-        load_image(request["photo"]), size=request["size"]
-    )
-    fits: list[ImplicitFit] = []
-
-    def run() -> Tensor:
-        fits.append(ImplicitFit(features, recipe=find_fit_recipe(request["recipe"])))
-        fits[-1].run()
-        field = fits[-1].field()
-        assert field is not None
-        return field.network.last.weight
-
-    extra = extra_megabytes(run)
-    if not fits:
-        run()
-    state = fits[-1].state
-    return MemoryRow(
-        photo=Path(request["photo"]).name,
-        backbone=request["backbone"],
-        recipe=request["recipe"],
-        input_hw=features.geometry.input_hw,
-        extra_mb=extra,
-        predicted_mb=fits[-1].memory_bytes() / 1e6,
-        seconds=state.seconds,
-        steps=state.step,
-        error=fits[-1].measure().mean,
-    )
-
-
-# -- ablations ---------------------------------------------------------------------------------------------------------
-
-
-def ablations(base: FitRecipe = DEFAULT, *, descent_steps: int = DESCENT_STEPS) -> tuple[Ablation, ...]:
-    """One change at a time: of a solution, and of a solution with a short descent after it for what only that has."""
-    descent = replace(base, gradient_steps=descent_steps)
-    perceptron = replace(descent, network="perceptron", solve=False, gradient_steps=2 * descent_steps)
-    settings: dict[str, Sequence[tuple[str, FitRecipe]]] = {
-        "": [("solved", base)],
-        "start": [(kind, replace(base, start=kind)) for kind in ("bilinear", "mean")],
-        "positional": [("left in", replace(base, positional=False))],
-        "uncertainty": [("not learned", replace(base, uncertainty=False))],
-        "weigh": [("by the uncertainty", replace(base, uncertainty=True, weigh=True))],
-        "colour": [("none", replace(base, colour=False))],
-        "waves": [(str(count), replace(base, waves=count)) for count in (128, 256, 512, 1024, 2048)],
-        "width": [(f"{width:g} radians a cell", replace(base, position_width=width)) for width in (1.0, 1.5, 3.0, 4.0)],
-        "views": [(str(count), replace(base, views=count)) for count in (16, 48, 96, 192, 384)],
-        "components": [(str(count or "all"), replace(base, components=count)) for count in (16, 32, 64, 128, 256, 0)],
-        "image_weight": [
-            (f"{weight:g}", replace(base, image_weight=weight)) for weight in (0.0, 1.0, 3.0, 10.0, 100.0)
-        ],
-        "ridge": [(f"{ridge:g}", replace(base, ridge=ridge)) for ridge in (0.03, 0.1, 0.3, 1.0, 3.0)],
-        "downsampler": [
-            ("box, descent", descent),
-            *((f"{name}, descent", replace(descent, downsampler=name)) for name in ("blur", "attention")),
-        ],
-        "total_variation": [("0.05, descent", replace(descent, total_variation=0.05))],
-        "magnitude": [("0.001, descent", replace(descent, magnitude=1e-3))],
-        "blur_pin": [("0.1, descent", replace(descent, blur_pin=0.1))],
-        "frequencies": [
-            (f"{count}, perceptron, descent alone", replace(perceptron, frequencies=count)) for count in (10, 30)
-        ],
-    }
-    return tuple(
-        Ablation(switch, setting, recipe) for switch, entries in settings.items() for setting, recipe in entries
-    )
-
-
-def run_ablations(
-    maps: Sequence[FeatureMap], chosen: Sequence[Ablation], progress: Progress = silent
-) -> Iterator[AblationRow]:
-    """The error of each setting, averaged over photos; the first, and the first with a descent, are what others are told to."""
-    reference: dict[bool, float] = {}
-    for index, ablation in enumerate(chosen):
-        place = f"{ablation.switch} {ablation.setting}: "
-        told = part_of(progress, index, len(chosen), words=lambda words, place=place: place + words)  # type: ignore[misc]
-        found = [fitted(features, ablation.recipe, curve=False, progress=told) for features in maps]
-        errors = tuple(each.error for each in found)
-        error = sum(errors) / len(errors)
-        first = reference.setdefault(bool(ablation.recipe.gradient_steps), error)
-        seconds = sum(each.seconds for each in found) / len(found)
-        yield AblationRow(ablation.switch, ablation.setting, error, error - first, seconds, errors)
-
-
-def _main() -> None:
-    sys.stdout.write(json.dumps(dataclasses.asdict(_measure_here(json.loads(sys.stdin.read())))))
-
-
-if __name__ == "__main__":
-    _main()

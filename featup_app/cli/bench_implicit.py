@@ -13,7 +13,9 @@ from featup_app.cli.terminal import say, say_json
 from featup_app.images import IMAGE_SUFFIXES, sample_images
 
 if TYPE_CHECKING:
-    from featup_app.bench.implicit import AblationRow, ImplicitRow, MemoryRow
+    from featup_app.bench.implicit import ImplicitRow
+    from featup_app.bench.implicit_ablations import AblationRow
+    from featup_app.bench.implicit_memory import MemoryRow
 
 SUBJECT = "implicit"
 _PHOTOS = 3
@@ -102,10 +104,11 @@ def _compared(photos: list[Path], quick: bool, paper_steps: int, progress: Progr
 
 def _memory(photo: Path, quick: bool, progress: Progress) -> list[MemoryRow]:
     from featup_app.bench import implicit as measures
+    from featup_app.bench.implicit_memory import LARGE_INPUT, peak_memory
 
-    sizes = (_QUICK_INPUT,) if quick else (measures.INPUT, measures.LARGE_INPUT)
+    sizes = (_QUICK_INPUT,) if quick else (measures.INPUT, LARGE_INPUT)
     return [
-        measures.peak_memory(photo, backbone, size, progress=progress)
+        peak_memory(photo, backbone, size, progress=progress)
         for backbone in measures.BACKBONES[-1 if quick else 0 :]
         for size in sizes
     ]
@@ -113,16 +116,17 @@ def _memory(photo: Path, quick: bool, progress: Progress) -> list[MemoryRow]:
 
 def _ablations(photos: list[Path], quick: bool, progress: Progress) -> list[AblationRow]:
     from featup_app.bench import implicit as measures
+    from featup_app.bench.implicit_ablations import DESCENT_STEPS, ablations, run_ablations
     from featup_app.fields.implicit.recipe import DEFAULT
 
-    base, steps, size = DEFAULT, measures.DESCENT_STEPS, measures.INPUT
+    base, steps, size = DEFAULT, DESCENT_STEPS, measures.INPUT
     if quick:
         base, steps, size = dataclasses.replace(base, views=_QUICK_VIEWS), _QUICK_STEPS, _QUICK_INPUT
     backbones = measures.BACKBONES[-1 if quick else 0 :]
     maps = [
         features for backbone in backbones for features in measures.photo_features(photos, backbone, size, progress)
     ]
-    return list(measures.run_ablations(maps, measures.ablations(base, descent_steps=steps), progress))
+    return list(run_ablations(maps, ablations(base, descent_steps=steps), progress))
 
 
 def _say_rows(rows: list[ImplicitRow]) -> None:

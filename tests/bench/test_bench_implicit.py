@@ -12,19 +12,9 @@ from training_fixtures import features_of, picture
 
 from featup_app.base.errors import Cancelled, FeatUpError
 from featup_app.bench import implicit as bench_implicit
-from featup_app.bench.implicit import (
-    AblationRow,
-    MemoryRow,
-    Point,
-    ablations,
-    compare_recipes,
-    fitted,
-    off_grid,
-    peak_memory,
-    reached_after,
-    run_ablations,
-    shortened,
-)
+from featup_app.bench.implicit import Point, compare_recipes, fitted, off_grid, reached_after, shortened
+from featup_app.bench.implicit_ablations import AblationRow, ablations, run_ablations
+from featup_app.bench.implicit_memory import MemoryRow, peak_memory
 from featup_app.cli import bench_implicit as printed
 from featup_app.cli.main import run
 from featup_app.fields.implicit import FIT_RECIPES, FitRecipe
@@ -114,16 +104,16 @@ def test_every_ablation_changes_one_thing():
         assert len(changed) <= 1, each
 
 
-def test_ablations_are_told_beside_the_first_of_their_kind(features):
+def test_ablations_refer_to_the_first_of_their_kind(features):
     wanted = {("", "solved"), ("colour", "none"), ("downsampler", "box, descent"), ("magnitude", "0.001, descent")}
     chosen = [each for each in ablations(OURS, descent_steps=2) if (each.switch, each.setting) in wanted]
-    told = []
+    reports = []
     maps = [features, features_of(picture(4), SIZE)]
-    rows = list(run_ablations(maps, chosen, lambda words, done, total, stage: told.append((done, total))))
+    rows = list(run_ablations(maps, chosen, lambda words, done, total, stage: reports.append((done, total))))
     assert [row.difference == 0 for row in rows] == [True, False, True, False]
     assert rows[1].difference == pytest.approx(rows[1].error - rows[0].error)
     assert all(row.error == pytest.approx(sum(row.errors) / 2) and row.seconds > 0 for row in rows)
-    assert {done for done, _ in told} == {0, 1, 2, 3}
+    assert {done for done, _ in reports} == {0, 1, 2, 3}
 
 
 def test_memory_is_measured_in_a_process_of_its_own():
