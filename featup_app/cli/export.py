@@ -115,18 +115,18 @@ def _export_all(
         if find_method(settings.method).takes_fit:
             fitted, settings = settings.upsampler_file, settings.with_(upsampler=None)
         if fitted is not None:
-            read_fit_facts(Path(fitted))  # told once, not for each image
+            read_fit_facts(Path(fitted))  # refused once, not for each image
         if settings.upsampler_file is not None:
-            session.check_upsampler(settings, progress)  # told once, not for each image
+            session.check_upsampler(settings, progress)  # refused once, not for each image
         for path, stem in zip(images, unique_stems(images), strict=True):
-            told = _of_file(progress, path, len(images))
+            own = _of_file(progress, path, len(images))
             try:
                 image, chosen = load_image(path), settings
                 if fitted is not None:
                     number = next_number()
-                    open_fit(session, number, image, settings, Path(fitted), told)
+                    open_fit(session, number, image, settings, Path(fitted), own)
                     chosen = settings.with_(fit=number)
-                files = export_image(session, image, chosen, options, folder, stem=stem, progress=told)
+                files = export_image(session, image, chosen, options, folder, stem=stem, progress=own)
             except FeatUpError as error:
                 complain(error)
                 results.append({"image": str(path), "files": [], "error": str(error)})

@@ -95,7 +95,7 @@ class Studio(QObject):
 
     @property
     def field_facts(self) -> FieldFacts | None:
-        """Facts about the features of the settings, as far as a view has told them."""
+        """Facts about the features of the settings, as far as a view knows them."""
         known = (view.facts for name, view in self.views.items() if not LENSES[name].reads_other_features)
         return next(known, None)
 
