@@ -1,7 +1,7 @@
-"""Speed of the operators as ratios: the compiled library and plain torch, measured turn by turn in one process.
+"""Speed of the operators as ratios: the compiled library and plain torch, measured in alternation in one process.
 
-Milliseconds differ from machine to machine and hour to hour; a ratio of medians of interleaved runs hardly does. Beside the
-figures stands what the machine could do at best, measured in the same minute.
+Milliseconds differ between machines and from hour to hour; the ratio of medians of interleaved runs hardly does. The figures
+are reported beside the limits of the machine, measured in the same minute.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TAPS = KERNEL_SIZE**2
 CHANNELS = 384
 STACK_NAME = "jbu stack"
 PATCH = 14
-"""Pixels of the backbone's input for each cell of the grids that are measured, as in the bundled backbone."""
+"""Pixels of the backbone's input per cell of the measured grids, as in the bundled backbone."""
 
 
 def _window_operations(channels: int, pixels: int) -> float:
@@ -48,11 +48,11 @@ def _window_inputs(channels: int, height: int, width: int, device: str = "cpu") 
 def bench_adaptive_conv(
     machine: Machine, repeats: int, progress: Progress = silent, *, side: int = 224, channels: int = CHANNELS
 ) -> Iterator[Row]:
-    """The window sum of many channels in its layouts, its gradients, the guided doubling, and few channels.
+    """Measure the window sum of many channels in its layouts, its gradients, the guided doubling, and few channels.
 
     Args:
-        side: of the maps with many channels, even.
-        channels: how many those have.
+        side: height and width of the maps with many channels, even.
+        channels: number of channels of those maps.
     """
     yield from _bench_many_channels(machine, repeats, progress, side, channels)
     for coarse in (side // 2, side):
@@ -94,17 +94,17 @@ def _prepare_gradient(operands: tuple[Tensor, Tensor], chosen: int, gradient: Te
 
 
 def _prepare_doubling(channels: int, coarse: int, device: str) -> Callable[[], Tensor]:
-    """Each implementation is given the map in the layout that it is faster in."""
+    """The guided doubling, with the map in the layout that the current implementation is faster in."""
     generator = torch.Generator().manual_seed(0)
     source = torch.randn(1, channels, coarse, coarse, generator=generator).to(device)
-    if loading.wish() != "off" and not source.is_cuda:
+    if loading.mode() != "off" and not source.is_cuda:
         source = source.contiguous(memory_format=torch.channels_last)
     weights = torch.rand(1, TAPS, 2 * coarse, 2 * coarse, generator=generator).to(device)
     return partial(guided_double, source, weights)
 
 
 def _bench_few_channels(machine: Machine, repeats: int, progress: Progress, size: Size) -> Iterator[Row]:
-    """What a lens costs at each further look: one pass over the kept weights, in float16 as fields keep them."""
+    """The cost of each further lens on a field: one pass over the cached weights, in float16 as fields cache them."""
     height, width = size
     weights = torch.empty(1, TAPS, height, width, dtype=torch.float16)
     weights = weights.uniform_(0, 1, generator=torch.Generator().manual_seed(0)).to(machine.device)
@@ -140,7 +140,7 @@ def bench_jbu(
     sides: tuple[int, ...] = (16, 28),
     channels: int = CHANNELS,
 ) -> Iterator[Row]:
-    """The whole learned stack, sixteen times."""
+    """Measure the whole learned stack, which upsamples sixteen times."""
     for side in sides:
         stack, source, guidance = stack_inputs(side, channels, machine.device)
         pixels = sum((side << level) ** 2 for level in range(1, 5))
@@ -154,7 +154,7 @@ def bench_jbu(
 
 
 def _picture_and_features(size: Size, device: str) -> tuple[Image, FeatureMap]:
-    """A smooth random picture and random features for it, a cell for sixteen pixels."""
+    """A smooth random picture and random features for it, one cell per sixteen pixels."""
     generator = torch.Generator().manual_seed(0)
     (height, width), grid = size, (size[0] // 16, size[1] // 16)
     coarse = torch.randint(0, 256, (1, 3, height // 8, width // 8), generator=generator).float()
@@ -179,7 +179,7 @@ def bench_similarity(
     next_sizes: tuple[Size, ...] = ((512, 768), (1024, 1024)),
     opening_size: Size = (1024, 1024),
 ) -> Iterator[Row]:
-    """What a person waits for with a learned stack: the first click, the next ones, and the first colours of a picture."""
+    """Measure how long a person waits with a learned stack: first click, later clicks, first colours of a picture."""
     stack = stack_inputs(1, CHANNELS, machine.device)[0]
 
     def row(name: str, size: Size, channels: int, prepare: Callable[[], Callable[[], Tensor]]) -> Row:
@@ -221,4 +221,4 @@ SUBJECTS: Mapping[str, Callable[[Machine, int, Progress], Iterator[Row]]] = {
     "similarity": bench_similarity,
     "train": bench_train,
 }
-"""What can be measured, by name."""
+"""The benches by name."""

@@ -1,10 +1,10 @@
-"""The operators of the compiled CUDA library on CUDA tensors, and whether they can be had. Imports torch only when it computes.
+"""The operators of the compiled CUDA library, and whether they can be used. Imports torch only when it computes.
 
-No function here is differentiable; gradients are functions of their own. Every kernel runs on torch's current stream of the
-tensors' device and the call returns before it has finished, as torch's own operators do.
+No function here is differentiable; gradients are separate functions. Every kernel runs on torch's current stream of the
+tensors' device, and the call returns before the kernel has finished, as torch's own operators do.
 
-Two tensors of different floating types are brought to the one that holds both, and the result has the first one's type; float64
-goes with float64 only. FEATUP_NATIVE (see ``ops.loading``) governs this library too.
+Two tensors of different floating types are converted to the type that holds both, and the result has the type of the first;
+float64 only goes with float64. FEATUP_NATIVE (see ``ops.loading``) governs this library too.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 _DEVICE_TYPE = "cuda"
 _device_problems: dict[int, str | None] = {}
-"""Why a device cannot be used, by its number; None: it can. Neither driver nor device changes while a process runs."""
+"""By the number of a device: why it cannot be used, or None if it can. Drivers and devices do not change while a process runs."""
 _sentence: str | None = None
-"""What the library says of the devices, asked once: their properties take the driver milliseconds."""
+"""The library's sentence about the devices, cached because the driver needs milliseconds to read their properties."""
 
 
 def available() -> bool:
-    """Whether there is a library and a device that it can use. The first call loads the library; no torch is needed."""
+    """Whether there is a library and a device that it can use. The first call loads the library, without torch."""
     return _problem_of_all() is None
 
 
@@ -39,9 +39,9 @@ def takes(device: torch.device) -> bool:
     """Whether the operators run on tensors of this CUDA device. The first call loads the library.
 
     Raises:
-        RuntimeError: if FEATUP_NATIVE=require and they do not, saying why; or if FEATUP_NATIVE is none of its words.
+        RuntimeError: if FEATUP_NATIVE=require and they do not, with the reason; or if the value of FEATUP_NATIVE is unknown.
     """
-    wanted = loading.wish()
+    wanted = loading.mode()
     if wanted == "off":
         return False
     number = device.index or 0
@@ -54,10 +54,10 @@ def takes(device: torch.device) -> bool:
 
 
 def cuda_status(*, load: bool = True) -> str:
-    """A sentence: the devices, or why there are none. Never raises.
+    """A sentence about the devices, or about why none is used. Never raises.
 
     Args:
-        load: whether the library may be loaded, and the driver with it, to find out.
+        load: whether the library, and the driver with it, may be loaded to find out.
     """
     global _sentence
     problem = _switched_off()
@@ -72,12 +72,12 @@ def cuda_status(*, load: bool = True) -> str:
 
 
 def runs() -> bool:
-    """Whether the library has been loaded, finds a device, and is not switched off; asking loads nothing."""
+    """Whether the library has been loaded, finds a device, and is not switched off. Loads nothing."""
     return _library.loaded is not None and available()
 
 
 def wait_for(result: Tensor) -> Tensor:
-    """The result once it is there: a CUDA device computes while the program goes on."""
+    """The result after it has been computed: a CUDA device computes while the program continues."""
     import torch
 
     if result.is_cuda:
@@ -96,7 +96,7 @@ def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
         (B, C, H, W), contiguous, in the dtype of ``padded``.
 
     Raises:
-        RuntimeError: naming the argument if shape, dtype or device do not fit, or with CUDA's words.
+        RuntimeError: if shape, dtype or device do not fit, naming the argument, or with the message of CUDA.
     """
     kernel_size = _kernel_size(weights)
     values, factors = _alike(("padded", padded), ("weights", weights))
@@ -151,7 +151,7 @@ def range_softmax(keys: Tensor, temperature: Tensor | float, kernel_size: int, b
 
     Args:
         keys: (B, D, H + k - 1, W + k - 1), any strides.
-        temperature: a number, or a tensor of one. On the keys' device it is read there, without waiting for the device.
+        temperature: a number, or a tensor with one element. A tensor on the keys' device is read there, without waiting.
         kernel_size: k, odd.
         bias: k * k numbers on the keys' device.
 
@@ -219,17 +219,17 @@ def guided_double(
 ) -> Tensor:
     """Bicubic doubling, reflecting padding by 3 and the sum over windows of 7 x 7, in one pass.
 
-    Neither the doubled map nor its padded copy is ever made. One stage of the joint bilateral upsampler (FeatUp, ICLR 2024,
-    section 3.2); doubling as ``torch.nn.functional.interpolate`` does it (bicubic, ``align_corners=False``). All numbers are
-    (row, column), those of the fine map twice as many as those of the coarse one.
+    Neither the doubled map nor its padded copy is stored. This is one stage of the joint bilateral upsampler (FeatUp, ICLR
+    2024, section 3.2), with the doubling of ``torch.nn.functional.interpolate`` (bicubic, ``align_corners=False``). Pairs of
+    numbers are (row, column); the fine map has twice the rows and columns of the coarse one.
 
     Args:
-        source: (B, C, r, c), any strides: the coarse map, or the part of it that holds every cell within three of those that
-            the result lies in.
+        source: (B, C, r, c), any strides: the coarse map, or a part of it with every cell that is at most three cells away
+            from those under the result.
         weights: (B, 49, H, W), any strides, taps row by row.
-        coarse_size: rows and columns of the whole coarse map; without it ``source`` is all of it.
+        coarse_size: rows and columns of the whole coarse map; by default those of ``source``.
         source_origin: the cell of the whole map at which ``source`` begins.
-        origin: the fine pixel at which the result begins; without it (0, 0).
+        origin: the fine pixel at which the result begins; by default (0, 0).
 
     Returns:
         (B, C, H, W), contiguous, in the dtype of ``source``.
@@ -274,9 +274,9 @@ _library = SharedLibrary("CUDA library", "CUDA compiler", "featup_cuda_", lambda
 
 
 def _switched_off() -> str | None:
-    """Why the library is not even looked for, without a full stop."""
+    """Why the library is not searched for, without a full stop."""
     try:
-        return "FEATUP_NATIVE=off switches them off" if loading.wish() == "off" else None
+        return "FEATUP_NATIVE=off switches them off" if loading.mode() == "off" else None
     except RuntimeError as problem:
         return str(problem)
 

@@ -1,8 +1,8 @@
 """Finding and loading the compiled libraries of operators. Imports torch only when it loads the one for the processor.
 
-``FEATUP_NATIVE`` chooses: ``auto`` (the default) uses a library if it is there, ``off`` never does, ``require`` makes its
-absence an error: that of the library for the processor always, that of the CUDA library (``ops.cuda``) for CUDA tensors.
-``FEATUP_INSTRUCTION_SET`` (baseline, AVX2, AVX-512) picks slower code than the processor could run.
+``FEATUP_NATIVE`` chooses: ``auto`` (the default) uses a library if it can be used, ``off`` never does, ``require`` makes it an
+error if it cannot: always for the library of the processor, and with CUDA tensors for the CUDA library (``ops.cuda``).
+``FEATUP_INSTRUCTION_SET`` (baseline, AVX2, AVX-512) selects slower code than the processor could run.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _NAME = "featup_native.dll" if sys.platform == "win32" else "featup_native.so"
 
 
 class SharedLibrary:
-    """A compiled library, opened at the first use and once; why it cannot be opened is remembered in words.
+    """A compiled library, which is opened once, at its first use. The reason why it cannot be opened is kept as a sentence.
 
     Attributes:
         loaded: the library, once it has been opened.
-        failure: why opening it failed, without a full stop, if it was tried and did.
+        failure: why opening it failed, without a full stop, if it was tried and failed.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class SharedLibrary:
         path: Callable[[], Path],
         prepare: Callable[[ctypes.CDLL], None],
     ) -> None:
-        """Describe a library without looking for it.
+        """Describe a library without searching for it.
 
         Args:
-            title: what messages call it.
-            compiler: what an installation without it had not, for messages.
-            prefix: what its functions' names begin with.
-            path: where the file is, asked when it is opened.
+            title: the name of the library in messages.
+            compiler: the compiler that builds it, for messages.
+            prefix: the beginning of its functions' names.
+            path: returns the path of the file; called when the library is opened.
             prepare: declares its functions; may raise RuntimeError or AttributeError, which count as failures to open it.
         """
         self._title, self._compiler, self._prefix = title, compiler, prefix
@@ -53,7 +53,7 @@ class SharedLibrary:
         self.failure: str | None = None
 
     def get(self) -> ctypes.CDLL | None:
-        """The library, opened at the first call; None if it cannot be had (see ``failure``)."""
+        """The library, opened at the first call; None if it cannot be used (see ``failure``)."""
         if self.loaded is None and self.failure is None:
             with self._lock:
                 if self.loaded is None and self.failure is None:
@@ -64,12 +64,12 @@ class SharedLibrary:
         return self.loaded
 
     def open(self, path: Path) -> ctypes.CDLL:
-        """Open a file, whatever has been opened before, and keep nothing.
+        """Open a file, whether or not one was opened before, without keeping it.
 
         Raises:
             OSError: if it is no library, or one that cannot be loaded here.
-            RuntimeError: if it is not there, or has another interface.
-            AttributeError: if it has not all functions.
+            RuntimeError: if it does not exist, or has another interface.
+            AttributeError: if it lacks a function.
         """
         if not path.is_file():
             raise RuntimeError(f"this installation was made without a {self._compiler}, so it has no {self._title}")
@@ -85,8 +85,8 @@ class SharedLibrary:
         return native
 
 
-def wish() -> str:
-    """What FEATUP_NATIVE asks for.
+def mode() -> str:
+    """The value of FEATUP_NATIVE.
 
     Raises:
         RuntimeError: if it is none of auto, off and require.
@@ -98,12 +98,12 @@ def wish() -> str:
 
 
 def library() -> ctypes.CDLL | None:
-    """The library, loaded at the first call; None if it is switched off or cannot be had (see :func:`failure`).
+    """The library, loaded at the first call; None if it is switched off or cannot be used (see :func:`failure`).
 
     Raises:
-        RuntimeError: if FEATUP_NATIVE=require and there is none.
+        RuntimeError: if FEATUP_NATIVE=require and it cannot be used.
     """
-    wanted = wish()
+    wanted = mode()
     if wanted == "off":
         return None
     native = _library.get()
@@ -118,12 +118,12 @@ def loaded() -> ctypes.CDLL | None:
 
 
 def failure() -> str | None:
-    """Why loading failed, if it was tried and did."""
+    """Why loading failed, if it was tried and failed."""
     return _library.failure
 
 
 def instruction_set(native: ctypes.CDLL) -> str:
-    """The name of the processor's instructions that the library uses."""
+    """The name of the instruction set that the library uses."""
     return bytes(native.featup_instruction_set()).decode()
 
 

@@ -1,6 +1,6 @@
-"""The compiled operators as torch operators: on CPU and CUDA tensors, differentiable, known to torch.compile.
+"""The compiled operators as torch operators, for CPU and CUDA tensors, differentiable and known to torch.compile.
 
-The three window operators are each other's gradients, so that derivatives of any order stay compiled:
+The gradients of each of the three window operators are the other two, so that derivatives of any order are compiled:
 
 - ``window_sum``: padded input and weights -> sum over the window;
 - ``window_sum_grad_input``: its gradient to the padded input, from the gradient of the result and the weights;
@@ -10,6 +10,7 @@ The three window operators are each other's gradients, so that derivatives of an
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ from featup_app.ops.layout import FEW_CHANNELS, at_least_float32, empty_in_layou
 
 _GRAD_INPUT_PLANES = 64
 """Up to so many channels the gradient to the input is computed in planes. As kGradInputPlanes in native/cpu/variant.hpp."""
+
+_Gradient = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""A rule of a gradient: gradient of the result, both operands, kernel size -> gradient to one operand."""
 
 
 def _sum_shape(padded: Tensor, kernel_size: int) -> tuple[int, int, int, int]:
@@ -34,7 +38,7 @@ def window_sum(padded: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
     result = empty_in_layout_of(padded, _sum_shape(padded, kernel_size))
     target, source = result, padded
     if padded.shape[1] <= FEW_CHANNELS:
-        # Next to the weights of their pixels, few channels are small: bring them into the form that is fastest.
+        # A few channels are small compared with the weights, so a copy in the fastest layout pays off.
         source = with_adjacent_columns(at_least_float32(padded))
         target = result if result.dtype == source.dtype else result.to(source.dtype)
     threads = threads_for(padded.shape[1] * weights.numel())
@@ -99,45 +103,41 @@ def _(padded: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
     return padded.new_empty((batch, kernel_size**2, height, width))
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    first, second, ctx.kernel_size = inputs
-    ctx.save_for_backward(first, second)
+def _register_gradients(operator: Any, to_first: _Gradient, to_second: _Gradient) -> None:
+    """Make an operator of two tensors differentiable; each rule gives the gradient to one of them."""
+
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        first, second, ctx.kernel_size = inputs
+        ctx.save_for_backward(first, second)
+
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        first, second = ctx.saved_tensors
+        found = [
+            rule(gradient, first, second, ctx.kernel_size).to(operand.dtype) if needed else None
+            for rule, operand, needed in zip(
+                (to_first, to_second), (first, second), ctx.needs_input_grad[:2], strict=True
+            )
+        ]
+        return found[0], found[1], None
+
+    operator.register_autograd(backward, setup_context=keep)
 
 
-def _sum_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-    padded, weights = ctx.saved_tensors
-    to_padded = window_sum_grad_input(gradient, weights, ctx.kernel_size) if ctx.needs_input_grad[0] else None
-    to_weights = (
-        window_sum_grad_weights(padded, gradient, ctx.kernel_size).to(weights.dtype)
-        if ctx.needs_input_grad[1]
-        else None
-    )
-    return to_padded, to_weights, None
-
-
-def _grad_input_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-    source, weights = ctx.saved_tensors
-    to_source = window_sum(gradient, weights, ctx.kernel_size) if ctx.needs_input_grad[0] else None
-    to_weights = (
-        window_sum_grad_weights(gradient, source, ctx.kernel_size).to(weights.dtype)
-        if ctx.needs_input_grad[1]
-        else None
-    )
-    return to_source, to_weights, None
-
-
-def _grad_weights_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-    padded, centre = ctx.saved_tensors
-    to_padded = (
-        window_sum_grad_input(centre, gradient, ctx.kernel_size).to(padded.dtype) if ctx.needs_input_grad[0] else None
-    )
-    to_centre = window_sum(padded, gradient, ctx.kernel_size).to(centre.dtype) if ctx.needs_input_grad[1] else None
-    return to_padded, to_centre, None
-
-
-window_sum.register_autograd(_sum_backward, setup_context=_keep)
-window_sum_grad_input.register_autograd(_grad_input_backward, setup_context=_keep)
-window_sum_grad_weights.register_autograd(_grad_weights_backward, setup_context=_keep)
+_register_gradients(
+    window_sum,
+    lambda gradient, padded, weights, size: window_sum_grad_input(gradient, weights, size),
+    lambda gradient, padded, weights, size: window_sum_grad_weights(padded, gradient, size),
+)
+_register_gradients(
+    window_sum_grad_input,
+    lambda gradient, source, weights, size: window_sum(gradient, weights, size),
+    lambda gradient, source, weights, size: window_sum_grad_weights(gradient, source, size),
+)
+_register_gradients(
+    window_sum_grad_weights,
+    lambda gradient, padded, centre, size: window_sum_grad_input(centre, gradient, size),
+    lambda gradient, padded, centre, size: window_sum(padded, gradient, size),
+)
 
 
 @torch.library.custom_op("featup::range_weights", mutates_args=(), device_types="cpu")
@@ -171,7 +171,7 @@ def _keep_weights(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _range_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
     keys, temperature, weights = ctx.saved_tensors
     size: int = ctx.kernel_size
-    # The gradient to the logits, in one pass over the planes instead of four.
+    # The gradient to the logits in one pass over the planes; the formula written out would need four.
     through = torch.ops.aten._softmax_backward_data(gradient, weights, 1, weights.dtype)
     radius = size // 2
     centre = keys[..., radius : keys.shape[2] - radius, radius : keys.shape[3] - radius]

@@ -1,4 +1,4 @@
-"""Which implementation of the operators runs, in words; written into exports and shown in About. Imports no torch."""
+"""A description of the implementation that the operators run in, for exports and the About dialog. Imports no torch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class NativeStatus:
 
 
 def native_status() -> NativeStatus:
-    """What computes the window sums of the joint bilateral upsampler in this process.
+    """The implementation that computes the window sums of the joint bilateral upsampler in this process.
 
-    Before torch is there nothing has been loaded, and asking does not change that: importing torch takes seconds. Nor does it
-    load the CUDA library, since that wakes the driver and takes memory of the device: the first CUDA tensor does.
+    This loads neither torch, whose import takes seconds, nor the CUDA library, which starts the driver and takes memory of
+    the device. The first picture loads torch and the library for the processor, the first CUDA tensor the CUDA library.
     """
     on_cuda = cuda.cuda_status(load=False)
     try:
-        if loading.wish() == "off":
+        if loading.mode() == "off":
             return _reference("FEATUP_NATIVE=off switches the compiled library off.")
         if loading.loaded() is None and loading.failure() is None and not _torch_is_there():
             return NativeStatus(
@@ -54,6 +54,6 @@ def _with_cuda(detail: str) -> str:
 
 
 def _torch_is_there() -> bool:
-    """Whether torch has been imported to the end: while another thread imports it, asking it would have to wait."""
+    """Whether torch has been imported completely: while another thread imports it, every access would wait."""
     module = sys.modules.get("torch")
     return module is not None and not getattr(module.__spec__, "_initializing", False)

@@ -126,18 +126,18 @@ def test_each_side_runs_its_own_operators_and_keeps_its_own_things():
     prepared, ran = [], []
 
     def prepare():
-        own = loading.wish()
+        own = loading.mode()
         prepared.append(own)
 
         def function():
-            ran.append((own, loading.wish()))
+            ran.append((own, loading.mode()))
             return torch.zeros(1)
 
         return function
 
     row = compare(Case("nothing", "1", 1.0, prepare), MACHINE, 1)
     assert prepared == ["require", "off"]
-    assert {own == wish for own, wish in ran} == {True}
+    assert {own == mode for own, mode in ran} == {True}
     assert row.to_forward is None
     assert row.to_bandwidth is None
 

@@ -10,20 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featup_app.ops import loading
 from featup_app.ops.doubling import Place, coarse_span, guided_double, guided_double_into
 from featup_app.ops.reference import window_sum
-
-SETS = ("baseline", "AVX2", "AVX-512")
-
-
-@pytest.fixture(params=SETS)
-def instruction_set(request):
-    library = loading.library()
-    if library.featup_use_instruction_set(request.param.encode()) is not None:
-        pytest.skip(f"this processor has no {request.param}")
-    yield request.param
-    library.featup_use_instruction_set(b"best")
 
 
 def expected_double(source: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

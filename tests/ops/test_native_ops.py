@@ -10,9 +10,9 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from adaptive_conv_golden import NAMES, agrees, golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,9 +23,8 @@ from featup_app.ops.status import native_status
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / "tests" / "data" / "golden"
 
-if loading.wish() == "off" or loading.library() is None:
+if loading.mode() == "off" or loading.library() is None:
     pytest.skip(f"no compiled operators here: {native_status().detail}", allow_module_level=True)
 
 LAYOUTS = ("plain", "channels last", "transposed", "every second", "expanded")
@@ -35,16 +34,6 @@ TOLERANCE = {
     torch.float16: (2e-3, 2e-3),
     torch.bfloat16: (2e-2, 2e-2),
 }
-
-
-@pytest.fixture(params=["baseline", "AVX2", "AVX-512"])
-def instruction_set(request):
-    """Each kind of code that this processor can run."""
-    library = loading.library()
-    if library.featup_use_instruction_set(request.param.encode()) is not None:
-        pytest.skip(f"this processor has no {request.param}, or the library is for another kind of processor")
-    yield request.param
-    loading.check(library.featup_use_instruction_set(b"best"))
 
 
 def laid_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:
@@ -146,18 +135,12 @@ def test_storage_types_are_converted_exactly(dtype):
     assert bool(found[~known].isnan().all())
 
 
-@pytest.mark.parametrize("name", ["adaptive_conv.npz", "adaptive_conv_k3.npz"])
+@pytest.mark.parametrize("name", NAMES)
 def test_golden_files(name, instruction_set):
-    if not (GOLDEN / name).is_file():
-        pytest.skip(f"{name} is not there")
-    with np.load(GOLDEN / name, allow_pickle=False) as arrays:
-        known = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-    padded, filters = known["input"].requires_grad_(), known["filters"].requires_grad_()
-    output = ops.adaptive_conv(padded, filters)
-    torch.testing.assert_close(output, known["output"], atol=2e-5, rtol=1e-4)
+    known = golden(name)
+    output = ops.adaptive_conv(known["input"], known["filters"])
     output.backward(known["grad_output"])
-    torch.testing.assert_close(padded.grad, known["grad_input"], atol=2e-5, rtol=1e-3)
-    torch.testing.assert_close(filters.grad, known["grad_filters"], atol=2e-5, rtol=1e-3)
+    agrees(known, output)
 
 
 def operands(channels: int, layout: str = "plain", kernel_size: int = 3):
@@ -341,6 +324,6 @@ ops.window_sum(torch.ones(1, 1, 5, 5), torch.ones(1, 9, 3, 3))
     assert "backend='torch'" in result.stdout
 
 
-def test_an_unknown_wish_is_refused():
+def test_an_unknown_mode_is_refused():
     result = run("from featup_app.ops import loading; loading.library()", FEATUP_NATIVE="perhaps")
     assert "FEATUP_NATIVE is 'perhaps'; expected auto, off or require" in result.stderr

@@ -8,17 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from featup_app.ops import loading
 from featup_app.ops.pixel_network import pixel_network, pixel_network_planes
 
-
-@pytest.fixture(params=("baseline", "AVX2", "AVX-512"), autouse=True)
-def instruction_set(request):
-    library = loading.library()
-    if library.featup_use_instruction_set(request.param.encode()) is not None:
-        pytest.skip(f"this processor has no {request.param}")
-    yield request.param
-    library.featup_use_instruction_set(b"best")
+pytestmark = pytest.mark.usefixtures("instruction_set")
 
 
 def network(inputs, hidden, outputs, dtype, seed=0):
