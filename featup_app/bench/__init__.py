@@ -1,1 +1,1 @@
-"""Benches: what the operators, the upsamplers, training and fits cost, as ratios or against bounds in one run."""
+"""Benches: the costs of operators, upsamplers, training and fits, as ratios or against bounds measured in the same run."""

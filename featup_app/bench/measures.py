@@ -1,4 +1,4 @@
-"""How the bench measures: two implementations turn by turn, what the machine reaches at best, and peak memory of a call."""
+"""How the benches measure: two implementations in alternation, the limits of the machine, and the peak memory of a call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from featup_app.ops.cuda import wait_for
 from featup_app.ops.peak import multiply_add
 
 ROW_SECONDS = 90.0
-"""After this long a row has enough turns, if there were :data:`FEWEST_TURNS`: plain torch can take half a minute for one."""
+"""A row takes no further turn after this long if it has :data:`FEWEST_TURNS`: plain torch can take half a minute for one."""
 
 FEWEST_TURNS = 3
 _STREAMED_BYTES = 512 * 2**20
@@ -28,13 +28,13 @@ _PEAK_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Machine:
-    """What the processor reaches now, with all threads of torch, or a CUDA device; the best of a few runs.
+    """Arithmetic and bandwidth that the processor (with all threads of torch) or a CUDA device reaches; the best of a few runs.
 
     Attributes:
-        threads: how many.
+        threads: number of torch's threads.
         fma_gflops: float32 multiplications and additions in registers, by the instructions that the operators use (1e9 / s);
-            on a CUDA device the same as ``matmul_gflops``, since nothing measures its registers alone.
-        matmul_gflops: those of a large matrix product of torch.
+            on a CUDA device equal to ``matmul_gflops``, since nothing measures its registers alone.
+        matmul_gflops: the same unit, of a large matrix product in torch.
         read_gb_s: reading 512 MB once (1e9 bytes / s).
         copy_gb_s: copying 256 MB, read and written bytes counted.
     """
@@ -52,14 +52,14 @@ class Row:
     """One measurement; milliseconds are medians.
 
     Attributes:
-        gflops: operations of the window sums (or of their gradients) alone, a multiplication and an addition counting as two,
-            in the native time.
+        gflops: operations of the window sums (or of their gradients) alone per second of native time (1e9 / s); a
+            multiplication and an addition count as two.
         peak_gflops: ``Machine.fma_gflops``.
         extra_mb: peak memory of the native call beyond its inputs and its result (1e6 bytes); None where the system does not
-            tell it, as only Linux does.
-        to_forward: of a gradient, its native time by that of the forward operator.
-        to_bandwidth: of few channels, the native time by the time that reading the weights takes at ``Machine.read_gb_s``.
-        steps_per_second: of a training, natively.
+            report it.
+        to_forward: for a gradient, its native time divided by that of the forward operator.
+        to_bandwidth: for few channels, the native time divided by the time to read the weights at ``Machine.read_gb_s``.
+        steps_per_second: for training, with the compiled operators.
         naive_ms, naive_mb: the published form, run once in a process of its own, and its peak memory as ``extra_mb``.
     """
 
@@ -84,9 +84,10 @@ class Case:
     """Something to measure.
 
     Attributes:
-        operations: of its window sums, or 2 * taps * channels * pixels for their gradients.
-        prepare: makes the function that is timed; called once for each implementation, under which it then runs, so that
-            what one of them remembers never serves the other.
+        operations: number of multiplications and additions of its window sums; 2 * taps * channels * pixels for each of their
+            gradients.
+        prepare: makes the function that is timed. It is called once for each implementation, so that neither reuses what
+            the other has cached.
     """
 
     name: str
@@ -97,7 +98,7 @@ class Case:
 
 @contextmanager
 def operators(choice: str) -> Iterator[None]:
-    """Compiled operators ("require") or plain torch ("off") while it lasts."""
+    """Use compiled operators ("require") or plain torch ("off") within the context."""
     before = os.environ.get("FEATUP_NATIVE")
     os.environ["FEATUP_NATIVE"] = choice
     try:
@@ -114,24 +115,25 @@ def interleaved(
     repeats: int,
     *,
     enough_seconds: float = float("inf"),
-    turn_over: Callable[[], None] = lambda: None,
+    after_turn: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Median seconds of each function; they take turns, after one run of each that does not count.
+    """Median seconds of each function. The functions take turns, after a warm-up run of each.
 
     Args:
+        functions: to measure, by name.
         repeats: turns that count.
-        enough_seconds: after so long there is no further turn, if at least :data:`FEWEST_TURNS` counted.
-        turn_over: is called after each turn; may raise to stop.
+        enough_seconds: no further turn is taken after this long, if at least :data:`FEWEST_TURNS` counted.
+        after_turn: called after each turn; may raise to stop.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     started = time.perf_counter()
     for turn in range(repeats + 1):
         for name, function in functions.items():
-            begun = time.perf_counter()
+            started_at = time.perf_counter()
             function()
             if turn:
-                seconds[name].append(time.perf_counter() - begun)
-        turn_over()
+                seconds[name].append(time.perf_counter() - started_at)
+        after_turn()
         if turn >= FEWEST_TURNS and time.perf_counter() - started > enough_seconds:
             break
     return {name: statistics.median(times) for name, times in seconds.items()}
@@ -141,7 +143,7 @@ def measure_machine(progress: Progress = silent, device: str = "cpu") -> Machine
     """Arithmetic and bandwidth of this machine, or of its CUDA device; takes about three seconds.
 
     Raises:
-        RuntimeError: if the compiled operators cannot be had.
+        RuntimeError: if the compiled operators cannot be used.
     """
     where = torch.device(device)
     numbers = _STREAMED_BYTES // 4
@@ -196,11 +198,11 @@ def compare(
     """Measure one case with the compiled operators and with plain torch.
 
     Args:
-        weight_bytes: how many bytes of window weights must be read, where nothing else takes long.
-        forward_ms: native time of the operator whose gradient the case is.
+        weight_bytes: size of the window weights, where reading them dominates the time.
+        forward_ms: native time of the operator that the case is a gradient of.
 
     Raises:
-        RuntimeError: if the compiled operators cannot be had.
+        RuntimeError: if the compiled operators cannot be used.
     """
     progress(f"measuring {case.name}, {case.shape}", 0, repeats + 1)
     functions = {side: _prepared(case, choice) for side, choice in (("native", "require"), ("torch", "off"))}
@@ -209,7 +211,7 @@ def compare(
         functions,
         repeats,
         enough_seconds=ROW_SECONDS,
-        turn_over=lambda: progress(f"measuring {case.name}, {case.shape}", next(turns), repeats + 1),
+        after_turn=lambda: progress(f"measuring {case.name}, {case.shape}", next(turns), repeats + 1),
     )
     gflops = case.operations / seconds["native"] / 1e9
     native_ms = 1e3 * seconds["native"]

@@ -1,8 +1,8 @@
-"""The published form of the learned stack, which unfolds keys and features, as a child process that tells its peak memory.
+"""The published form of the learned stack, which unfolds keys and features, measured in a process of its own.
 
 Source: FeatUp (Fu, Hamilton et al., ICLR 2024) without its CUDA operator: k * k copies of the keys and of the doubled features
-are gathered, so that the last stage of 16x16 to 256x256 at 384 channels holds 5 GB at once. It is run once: it is there to be
-compared with, and nobody waits for it seven times. ``python -m featup_app.bench.naive SIDE CHANNELS THREADS DEVICE``
+are gathered, so that the last stage of 16x16 to 256x256 at 384 channels holds 5 GB at once. It is slow and only serves as a
+comparison, so it is run once. ``python -m featup_app.bench.naive SIDE CHANNELS THREADS DEVICE``
 prints its figures as JSON.
 """
 
@@ -36,14 +36,14 @@ _PROCESS_BYTES = 500e6
 
 @dataclass(frozen=True)
 class NaiveRun:
-    """One run of the published form: milliseconds, and peak memory beyond inputs and result where the system tells it."""
+    """One run of the published form: milliseconds, and peak memory beyond inputs and result where the system reports it."""
 
     milliseconds: float
     extra_mb: float | None
 
 
 def needed_bytes(side: int, channels: int) -> float:
-    """About what the published form takes at its peak: unfolded features and one rearranged copy of them, and the result."""
+    """Estimated peak of the published form: unfolded features, one rearranged copy of them, and the result."""
     pixels = (16.0 * side) ** 2
     return 4 * pixels * (2 * TAPS * channels + 2 * TAPS * KEY_CHANNELS + 3 * channels) + _PROCESS_BYTES
 
@@ -51,7 +51,7 @@ def needed_bytes(side: int, channels: int) -> float:
 def run_naive(side: int, channels: int, progress: Progress = silent, device: str = "cpu") -> NaiveRun:
     """Run the published form once in a process of its own, with as many threads as torch has here.
 
-    On a CUDA device it runs twice, and the second run counts: the first one loads the device's libraries.
+    On a CUDA device it runs twice and the second run counts, because the first one loads the device's libraries.
 
     Raises:
         FeatUpError: if it would not fit into the free memory, or its process fails.
@@ -90,7 +90,7 @@ def unfolded_window_weights(kernel: LearnedKernel, guidance: Tensor) -> Tensor:
 
 
 def unfolded_stack(stack: JBUStack, source: Tensor, guidance: Tensor) -> Tensor:
-    """What :class:`JBUStack` computes, as published: (B, C, h, w), (B, 3, H, W) -> (B, C, 16 h, 16 w)."""
+    """The result of :class:`JBUStack`, computed as published: (B, C, h, w), (B, 3, H, W) -> (B, C, 16 h, 16 w)."""
     for kernel in stack.kernels:
         size = (2 * source.shape[2], 2 * source.shape[3])
         weights = unfolded_window_weights(kernel, F.adaptive_avg_pool2d(guidance, size))
@@ -107,10 +107,10 @@ def _measure_here(side: int, channels: int, device: str) -> NaiveRun:
     seconds: list[float] = []
 
     def run() -> Tensor:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with torch.no_grad():
             result = wait_for(unfolded_stack(stack, source, guidance))
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
         return result
 
     extra = extra_megabytes(run, device)

@@ -1,4 +1,4 @@
-"""How many steps of training fit into a second, and what projecting the features first is worth."""
+"""Training steps per second, and how much projecting the features first saves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TAPS = 49
 
 
 def bench_train(machine: Machine, repeats: int, progress: Progress = silent, *, grid: int = GRID) -> Iterator[Row]:
-    """A step of the default recipe on one picture with its views, on projected and on all channels.
+    """Measure a step of the default recipe on one picture with its jittered views, on projected and on all channels.
 
     Times include loss, gradients and the optimizer's step, not the backbone, whose features are computed once and cached.
     """

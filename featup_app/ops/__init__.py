@@ -1,7 +1,7 @@
-"""The operators that upsampling spends its time in: public names and the choice of implementation.
+"""The operators that take most of the time of upsampling: public names, and the choice of implementation.
 
-Every operator has a reference in plain torch (``ops.reference``), which is also the oracle of the tests, and compiled code
-(``ops.native_operators``) where the library is there. Importing this room imports no torch.
+Every operator has a reference in plain torch (``ops.reference``), which the tests also compare with, and compiled code
+(``ops.native_operators``) where the library can be used. Importing this room imports no torch.
 """
 
 from __future__ import annotations

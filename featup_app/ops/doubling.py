@@ -1,7 +1,7 @@
 """The guided doubling: bicubic doubling, reflecting padding and 7x7 window sum, one step of joint bilateral upsampling.
 
-Where nothing has to be differentiated the compiled library takes all three in one pass, so that neither the doubled map nor
-its padded copy exists. Source of the operation: FeatUp (Fu, Hamilton et al., ICLR 2024), the joint bilateral upsampler.
+Where nothing has to be differentiated, the compiled library does all three in one pass, so that neither the doubled map nor
+its padded copy is stored. Source of the operation: FeatUp (Fu, Hamilton et al., ICLR 2024), the joint bilateral upsampler.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ RADIUS = KERNEL_SIZE // 2
 
 
 class Place(NamedTuple):
-    """Which parts of the coarse and of the fine map are at hand; all numbers are (rows, columns).
+    """The parts of the coarse and of the fine map that source and result cover; all pairs are (rows, columns).
 
-    ``coarse_hw`` is the size of the whole coarse map, ``source_origin`` where the source begins in it, ``origin`` where the
-    result begins in the fine map, which is twice as large.
+    ``coarse_hw`` is the size of the whole coarse map, ``source_origin`` the cell at which the source begins in it, and
+    ``origin`` the pixel at which the result begins in the fine map, which is twice as large.
     """
 
     coarse_hw: tuple[int, int]
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 def coarse_span(begin: int, end: int, coarse: int) -> tuple[int, int]:
-    """First and one past the last of ``coarse`` lines that fine lines ``begin .. end`` are made of."""
+    """The first and one past the last of ``coarse`` lines that fine lines ``begin .. end`` are computed from."""
     return max(begin // 2 - RADIUS, 0), min((end - 1) // 2 + RADIUS + 1, coarse)
 
 
@@ -47,10 +47,11 @@ def guided_double(source: Tensor, weights: Tensor, *, place: Place | None = None
     rounding, for any part of the map. Differentiable with respect to both arguments (then in three steps).
 
     Args:
-        source: (B, C, r, c); of a part, every coarse cell within three of those that the result lies in, as far as there are.
+        source: (B, C, r, c); of a part, every coarse cell at most three cells away from those under the result, as far as the
+            map has them.
         weights: (B, 49, H, W), as in ``window_sum``; float32 results may have weights in half precision.
-        place: where source and result lie; if not given, the source is the whole map and the result too.
-        out: (B, C, H, W), where the result goes; only if nothing is differentiated.
+        place: the parts that source and result cover; by default both are whole maps.
+        out: (B, C, H, W), which the result is written into; only if nothing is differentiated.
 
     Returns:
         (B, C, H, W) in the dtype of ``source``. More than eight channels lie next to each other in memory (channels last).

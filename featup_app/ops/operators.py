@@ -1,7 +1,7 @@
-"""The public operators: they check their arguments, then take the compiled library or the reference.
+"""The public operators: they check their arguments, then use the compiled library or the reference.
 
-CPU and CUDA tensors of float16, bfloat16, float32 or float64 go to the library of their device if it is there; everything else
-to plain torch. All give the same values up to rounding, and raise the same errors.
+CPU and CUDA tensors of float16, bfloat16, float32 or float64 go to the library of their device if it can be used, all other
+tensors to plain torch. Both give the same values up to rounding and raise the same errors.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from featup_app.ops.layout import at_least_float32
 
 
 def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum over a window around each pixel, with weights of its own for each pixel.
+    """Weighted sum over a window around each pixel; every pixel has its own weights.
 
     Sums are taken in float32, of float64 tensors in float64.
 
     Args:
         padded: (B, C, H + k - 1, W + k - 1) input, already padded.
-        weights: (B, k * k, H, W), one plane for each tap, taps row by row; the same for all channels. They may have another
-            floating point type than the input, but float64 goes with float64 only.
+        weights: (B, k * k, H, W), one plane for each tap, taps row by row; the same for all channels. Their floating point
+            type may differ from that of the input, but float64 only goes with float64.
 
     Returns:
         (B, C, H, W) in the dtype of ``padded``. Differentiable with respect to both.
@@ -85,7 +85,7 @@ def window_dot(padded: Tensor, centre: Tensor, kernel_size: int) -> Tensor:
 
 
 def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
-    """Convolution with a filter of its own for each pixel, without padding.
+    """Convolution without padding in which every pixel has its own filter.
 
     Args:
         input: (B, C, H + k - 1, W + k - 1).
@@ -133,7 +133,7 @@ def range_softmax(keys: Tensor, temperature: Tensor | float, kernel_size: int) -
 def jbu_weights(keys: Tensor, temperature: Tensor | float, sigma_spatial: Tensor | float, kernel_size: int) -> Tensor:
     """Weights of the joint bilateral upsampler: :func:`range_softmax` times a Gaussian of distance, summing to one.
 
-    The Gaussian's logarithm is added to the scaled products, so that one softmax does it all.
+    The Gaussian's logarithm is added to the scaled products, so that a single softmax is enough.
 
     Args:
         keys, temperature, kernel_size: as in :func:`range_softmax`.

@@ -1,7 +1,7 @@
-"""A network of two layers at every pixel, as the learned range kernel has two of them.
+"""A network of two layers that is applied to every pixel; the learned range kernel has two of them.
 
-Where nothing is differentiated the compiled library takes a block of pixels through both layers before the next, so that the
-hidden values are never written to memory. A pixel's result depends to the last bit on its own input alone.
+Where nothing is differentiated, the compiled library computes both layers for a block of pixels before the next block, so that
+the hidden values are never written to memory. A pixel's result depends, to the last bit, only on its own input.
 """
 
 from __future__ import annotations

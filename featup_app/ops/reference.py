@@ -1,8 +1,8 @@
-"""The operators in plain torch, differentiable by autograd: what runs without the compiled library, and what tests trust.
+"""The operators in plain torch, differentiable by autograd: used without the compiled library, and as a reference in tests.
 
-All of them walk over the taps of the window and never unfold it: the published form gathers k * k copies of the features
-(and of the keys of the range kernel) first, which needs k * k times the memory. Arguments have been checked by
-``ops.operators``. Source of the operations: FeatUp (Fu, Hamilton et al., ICLR 2024), joint bilateral upsampling.
+All of them loop over the taps of the window. The published form gathers k * k copies of the features (and of the keys of the
+range kernel) first, which needs k * k times the memory. Arguments have been checked by ``ops.operators``. Source of the
+operations: FeatUp (Fu, Hamilton et al., ICLR 2024), joint bilateral upsampling.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def spatial_logarithm(sigma: Tensor | float, kernel_size: int, like: Tensor) -> 
 def bilateral_weights(guidance: Tensor, sigma_spatial: float, sigma_range: float, kernel_size: int) -> Tensor:
     """See ``ops.bilateral_weights``.
 
-    Every sum is taken plane by plane: torch's own reductions add in another order at the end of a row, so that a pixel's
-    weights would depend on the strip they are computed in.
+    Sums are computed plane by plane. Torch's reductions add in another order at the end of a row, so that a pixel's weights
+    would depend on the strip that they are computed in.
     """
     middle = _middle(guidance, kernel_size)
     spatial = spatial_logarithm(sigma_spatial, kernel_size, torch.zeros((), dtype=torch.float64)).tolist()

@@ -1,7 +1,7 @@
 """Separable resampling of a map at chosen rows and columns, so that any region can be computed on its own.
 
 Positions are continuous cell coordinates in the convention of ``features``: the centre of the first cell is 0.5. Outside of
-the map the nearest edge cell counts.
+the map the value of the nearest edge cell is used.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ CUBIC_A = -0.75
 
 
 def reflect_indices(start: int, stop: int, length: int) -> Tensor:
-    """Indices ``start .. stop`` mirrored into ``0 .. length``, the edge cell not repeated (as "reflect" padding).
+    """Indices ``start .. stop`` mirrored into ``0 .. length`` without repeating the edge cell (as "reflect" padding).
 
-    Any distance outside works, also for maps smaller than the padding.
+    Indices may lie at any distance outside, so maps smaller than the padding work too.
     """
     indices = torch.arange(start, stop)
     if length == 1:
@@ -58,7 +58,7 @@ def bilinear(source: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _linear_taps(positions: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """The lower cell of each position (int64) and how far it lies on the way to the next (float64, 0 .. 1)."""
+    """The lower cell of each position (int64), and the fraction of the way to the next cell (float64, 0 .. 1)."""
     centred = (positions.to(torch.float64) - 0.5).clamp(0, length - 1)
     low = centred.floor()
     return low.long(), centred - low
@@ -75,7 +75,7 @@ def _linear_along(source: Tensor, low: Tensor, shares: Tensor, dim: int) -> Tens
 def bilinear_into(
     source: Tensor, result: Tensor, rows: Tensor, row_shares: Tensor, columns: Tensor, column_shares: Tensor
 ) -> None:
-    """(B, C, h, w) between the cells ``rows`` (int64) and the next, ``row_shares`` (float64) of the way; columns likewise."""
+    """(B, C, h, w) between the cells ``rows`` (int64) and the next, at the fractions ``row_shares`` (float64); columns alike."""
 
     def whole(tensor: Tensor) -> Any:
         return ctypes.cast(tensor.data_ptr(), ctypes.POINTER(ctypes.c_int64))
@@ -94,7 +94,7 @@ def _(source: Tensor, result: Tensor, rows: Tensor, row_shares: Tensor, columns:
 
 
 def linear_span(positions: Tensor, length: int) -> tuple[int, int]:
-    """First and one past the last cell that :func:`bilinear` reads for these positions."""
+    """The first cell and one past the last cell that :func:`bilinear` reads for these positions."""
     centred = (positions - 0.5).clamp(0, length - 1)
     return int(centred.min().floor()), min(int(centred.max().floor()) + 2, length)
 
@@ -109,7 +109,7 @@ def _double_taps(indices: Tensor, length: int) -> tuple[Tensor, Tensor]:
 def bicubic_double(
     source: Tensor, rows: Tensor, columns: Tensor, *, origin: tuple[int, int], lengths: tuple[int, int]
 ) -> Tensor:
-    """Rows and columns of the bicubic doubling of a map of which only a part is at hand.
+    """Rows and columns of the bicubic doubling of a map, computed from a part of it.
 
     Args:
         source: (..., r, c), the part of the map that begins at row and column ``origin``.
@@ -138,7 +138,7 @@ def _double_along(source: Tensor, indices: Tensor, dim: int, origin: int, length
 
 
 def _cubic_weights(fraction: float) -> list[float]:
-    """Weights of the cells at -1, 0, 1, 2 for a position ``fraction`` of a cell behind cell 0 (Keys 1981)."""
+    """Weights of the cells at -1, 0, 1, 2 for a position ``fraction`` of a cell after cell 0 (Keys 1981)."""
 
     def inner(x: float) -> float:
         return ((CUBIC_A + 2) * x - (CUBIC_A + 3)) * x * x + 1

@@ -1,7 +1,7 @@
 """Window weights in half the bytes: float16 whose sum over the window is that of the float32 weights.
 
-What a lens costs after its first picture is reading the weights. Rounded tap by tap, each tap taking over what the one before
-it lost, they give a constant map back as it is; rounded on their own they would give it a grain.
+After its first picture, the cost of a lens is reading the weights. The rounding error of each tap is carried to the next tap,
+so that a constant map stays constant; with independent rounding it would get a grain.
 """
 
 from __future__ import annotations
