@@ -1,7 +1,6 @@
 """Decoding pictures: the bytes of a file, or an array, to 8 bit RGB pixels, upright and in sRGB.
 
-Pillow decodes; OpenCV reads what Pillow would reduce to fewer bits. Whatever was done to the picture on the way is said in
-notes.
+Pillow decodes; OpenCV reads what Pillow would reduce to fewer bits. Notes list what was done to the picture.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _FORMATS = (
     "PNG", "JPEG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM", "JPEG2000", "ICO", "ICNS", "PSD", "PCX", "SGI",
     "DDS", "QOI", "TGA",
 )  # fmt: skip
-"""What Pillow may try: pictures only, nothing that runs another program (EPS) or is a stub."""
+"""Formats that Pillow may try: pictures only, no format that runs another program (EPS) or is a stub."""
 
 _READABLE = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"P4", b"P5", b"P6", b"8BPS")
 _UNSUPPORTED = (
@@ -60,11 +59,11 @@ _MODE_WORDS = {
 }  # fmt: skip
 
 _pillow_lock = threading.Lock()
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors reach people as ImageError, not as log lines
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # people get its errors as ImageError, not as log lines
 
 
 def cannot_open(name: object, why: str, what_to_do: str) -> ImageError:
-    """The sentence for a picture that cannot be opened."""
+    """The error for a picture that cannot be opened."""
     return ImageError(f'Cannot open "{name}": {why}; {what_to_do}.')
 
 
@@ -100,7 +99,7 @@ def decode(data: bytes, name: object) -> tuple[Pixels, str, tuple[str, ...]]:
 
 @contextmanager
 def _quiet_decoders() -> Iterator[None]:
-    """Our pixel limit instead of Pillow's, and no word on stderr. These settings are global, so they are put back."""
+    """Sets our pixel limit instead of Pillow's and silences stderr. These settings are global, so they are restored."""
     import cv2
     from PIL import Image as pillow
 
@@ -150,7 +149,7 @@ def _decode_quietly(data: bytes, name: object, notes: list[str]) -> tuple[Pixels
     if {orientation, turned} & set(_UPRIGHT):
         notes.append(f"Turned upright as its EXIF orientation ({max(orientation, turned)}) says.")
     pixels = to_rgb(picture, source.info.get("icc_profile"), notes)
-    with suppress(Exception):  # counting may meet damage behind the first frame, which is no concern of ours
+    with suppress(Exception):  # a file may be damaged behind its first frame
         frames = int(getattr(source, "n_frames", 1))
         if frames > 1 and source.format != "PSD":  # there they are layers
             notes.append(f"The file holds {frames} frames; this is the first.")
@@ -179,7 +178,7 @@ def _decode_with_cv2(data: bytes) -> npt.NDArray[Any] | None:
 
 
 def _bare_png(data: bytes) -> bytes:
-    """A PNG without its ancillary chunks, about which OpenCV's libpng would complain on stderr, past every setting."""
+    """A PNG without its ancillary chunks, about which OpenCV's libpng prints warnings that no setting silences."""
     kept, start = [data[:8]], 8
     while start + 8 <= len(data):
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
@@ -288,7 +287,7 @@ def _to_srgb(picture: Picture, icc: bytes | None, notes: list[str]) -> Picture:
 
 
 def _not_a_picture(data: bytes, name: object) -> ImageError:
-    """The sentence for bytes that no decoder takes."""
+    """The error for bytes that no decoder can read."""
     for offset, magic, words in _UNSUPPORTED:
         if data[offset:].startswith(magic):
             return cannot_open(

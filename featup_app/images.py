@@ -1,8 +1,8 @@
 """Pictures: from a file, pasted bytes or an array to 8 bit RGB pixels, upright and in sRGB.
 
 An :class:`Image` is the only form in which a picture travels through the program: (H, W, 3) uint8, x to the right, y
-down, the centre of the top left pixel at (0.5, 0.5). Whatever had to be done to get there (turned upright, scaled from
-16 bit, put over white ...) is said in its ``notes``; see :mod:`featup_app.decoding`.
+down, the centre of the top left pixel at (0.5, 0.5). Its ``notes`` list what was done to get there (turned upright,
+scaled from 16 bit, put over white ...); see :mod:`featup_app.decoding`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm",
     ".tga", ".ico", ".psd",
 )  # fmt: skip
-"""Lower-case suffixes that open dialogs and drag-and-drop offer. What a file holds decides, not its name."""
+"""Lower-case suffixes that open dialogs and drag-and-drop offer. The content of a file decides whether it can be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Image:
     Attributes:
         pixels: (H, W, 3) uint8 RGB, upright, C-contiguous and read-only.
         name: file name, or what the picture is called if there is no file ("pasted image").
-        path: the file as it was asked for; None if there is none.
+        path: the file, as it was given; None if there is none.
         sha256: of the file's bytes; of shape and pixels if there is no file.
         mode: what the file held, in words: "RGB, 8 bit", "grey, 16 bit", "CMYK".
         notes: sentences about what was done to the picture on the way to ``pixels``.

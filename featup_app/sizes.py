@@ -89,10 +89,10 @@ def resolve_input_size(size: str | int | Size | None, *, image_hw: Size, stride:
             silently.
         image_hw: the original image's size.
         stride: pixels per cell of the backbone.
-        default: the shorter side to take when nothing is said.
+        default: the shorter side if ``size`` is None.
 
     Raises:
-        SizeError: if it cannot be understood or would give more grid cells than fit into memory; the sentence names a
+        SizeError: if it cannot be understood or would give more grid cells than fit into memory; the message names a
             size that works.
     """
     if size is None:

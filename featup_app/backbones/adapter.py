@@ -25,12 +25,11 @@ if TYPE_CHECKING:
     from featup_app.images import Image
 
 OFFSET = (0.0, 0.0)
-"""How far features look beside their cells. By the arithmetic of padding, a strided convolutional network looks up to
-half a cell to one side: at stride 32 EfficientNet with TensorFlow's padding +15.5 px, symmetrically padded ones -15.5
-px. With random weights that is what one measures. Training undoes it: the bundled EfficientNet-Lite0 looks at most
-3.4 px, a tenth of a cell, to one side (found by mirroring photos, and by where the gradient reaches), so zero is
-taken. Other networks may differ: a trained MobileNetV2 has -3.5 px horizontally and about -12 px vertically, by the
-gradient alone.
+"""Offset of the receptive fields' centres from the cells' centres, in cells. The padding of strided convolutional networks
+shifts them by up to half a cell: at stride 32 by +15.5 px in EfficientNet with TensorFlow's padding, by -15.5 px in
+symmetrically padded networks. With random weights that shift is measured. Training removes it: in the bundled
+EfficientNet-Lite0 at most 3.4 px remain, a tenth of a cell (measured with mirrored photos and with gradients), so zero is
+used. Other networks may differ: a trained MobileNetV2 has -3.5 px horizontally and about -12 px vertically (gradients only).
 """
 
 ATTENTION_INPUT = "attention input"
@@ -44,11 +43,11 @@ class Backbone:
         name, title: as in the catalogue.
         model: timm's model, in evaluation mode, without gradients for its parameters.
         device: where it computes.
-        layers: the places at which features can be taken, in the order of computation.
-        default_layer: name of the one that is taken when none is named.
-        stride: what both sides of the resized input are a multiple of.
+        layers: the layers whose features can be extracted, in the order of computation.
+        default_layer: name of the layer that is used if none is given.
+        stride: in pixels; both sides of the resized input are multiples of it.
         default_size: shorter side of the resized input when no size is given.
-        has_head: whether it tells named classes apart.
+        has_head: whether it is a classifier with named classes.
         class_names: their names; empty without a head.
         class_size: shorter side of the inputs with which the model was trained.
         provenance: JSON-able facts about the weights and the preprocessing.
@@ -59,7 +58,7 @@ class Backbone:
         self.name, self.title = info.name, info.title
         self.device = next(model.parameters()).device
         if not hasattr(model, "forward_intermediates"):
-            raise BackboneError(f"timm's model {info.name} cannot hand out feature maps; take another backbone.")
+            raise BackboneError(f"timm's model {info.name} does not return feature maps; choose another backbone.")
         self.layers = self._find_layers()
         numbered = [layer for layer in self.layers if layer.numbered]
         self.default_layer = info.default_layer or numbered[-1].name
@@ -101,7 +100,7 @@ class Backbone:
     def _find_layers(self) -> tuple[Layer, ...]:
         taps = self._taps()
         if not taps:
-            raise BackboneError("timm does not say which feature maps this model has; take another backbone.")
+            raise BackboneError("timm does not list which feature maps this model has; choose another backbone.")
         layers = []
         for i, tap in enumerate(taps):
             channels, stride = int(tap["num_chs"]), int(tap["reduction"])
@@ -121,7 +120,7 @@ class Backbone:
         """The layer that a name or number means; None for the default.
 
         Raises:
-            BackboneError: if there is none; the sentence names the valid range.
+            BackboneError: if there is none; the message names the valid range.
         """
         return find_layer(self.layers, self.default_layer if wanted is None else wanted, self.name)
 
@@ -263,7 +262,7 @@ class Backbone:
         """The linear functionals that turn features into class activation maps: (layer name, (K, C) weights).
 
         With ``odds`` they are evidence for each class against the others, log(p / (1 - p)), instead of for its score alone.
-        They belong to ``extract(image, size=size, layer=<the returned name>)``. See :mod:`featup_app.backbones.heads`.
+        They apply to ``extract(image, size=size, layer=<the returned name>)``. See :mod:`featup_app.backbones.heads`.
 
         Raises:
             BackboneError: if the backbone has no head, a class is unknown, or the layer does not determine the classes.
@@ -316,7 +315,7 @@ class Backbone:
         try:
             for i, step in enumerate(steps):
                 for module in (step, *step.children()):
-                    handles.append(module.register_forward_pre_hook(_teller(progress, i, total)))
+                    handles.append(module.register_forward_pre_hook(_reporter(progress, i, total)))
             yield
             progress("features", total, total)
         finally:
@@ -324,11 +323,11 @@ class Backbone:
                 handle.remove()
 
 
-def _teller(progress: Progress, done: int, total: int) -> Any:
-    def tell(module: torch.nn.Module, inputs: Any) -> None:
+def _reporter(progress: Progress, done: int, total: int) -> Any:
+    def report(module: torch.nn.Module, inputs: Any) -> None:
         progress("features", done, total)
 
-    return tell
+    return report
 
 
 def _steps(model: torch.nn.Module) -> list[torch.nn.Module]:

@@ -1,4 +1,4 @@
-"""The backbones that are offered by name. Knows nothing of torch, so that a list can be shown at once."""
+"""The backbones that are offered by name. Imports no torch, so that a list can be shown at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_BACKBONE = "dinov2-s14-imgfocus"
 """The bundled backbone that features come from unless another one is chosen."""
 
 CLASSIFIER = "tf_efficientnet_lite0"
-"""The bundled backbone with a head, which tells classes apart where the chosen one does not."""
+"""The bundled classifier, used for classes when the chosen backbone has no head."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class BackboneInfo:
         stride: pixels of the resized input per cell of the default layer.
         description: one sentence.
         licence: of the weights.
-        classes: number of named classes that its head tells apart; 0 without such a head.
+        classes: number of named classes of its head; 0 without a head.
         bundled: the file in resources/weights, or None.
         hub_id: the repository from which its weights are downloaded, or None.
-        default_layer: the layer taken when none is named; None for the last block or stage.
+        default_layer: the layer that is used if none is given; None for the last block or stage.
     """
 
     name: str
@@ -93,9 +93,9 @@ def _entry(family: str, title: str, architecture: str, stride: int, description:
 
 _DINO = "Self-supervised on ImageNet by self-distillation: object outlines in its features."
 _DINOV2 = "Self-supervised on 142 million pictures: strong parts and semantics at every position."
-_REGISTERS = "DINOv2 with four register tokens, which take up the artefacts of the plain model's maps."
+_REGISTERS = "DINOv2 with four register tokens, which absorb the artefacts of the plain model's maps."
 _DINOV3 = "Self-supervised on 1.7 billion pictures: the sharpest dense features of the DINO line."
-_CLIP = "The picture half of CLIP, trained to match captions: features follow what words tell apart."
+_CLIP = "The picture half of CLIP, trained to match captions: features separate what captions separate."
 _DEIT = "Supervised on ImageNet with distillation and strong augmentation, with its 1000 classes."
 _DEIT3 = "Supervised on ImageNet with the revised DeiT recipe, with its 1000 classes."
 _VIT = "Supervised on ImageNet-21k, then on the 1000 classes of ImageNet."
@@ -147,7 +147,7 @@ def find_backbone(name: str) -> BackboneInfo:
     """The listed backbone of this name or title.
 
     Raises:
-        BackboneError: if it is not in the list; the sentence names the closest ones.
+        BackboneError: if it is not in the list; the message names the closest ones.
     """
     info = known_backbone(name)
     if info is None:
@@ -158,7 +158,7 @@ def find_backbone(name: str) -> BackboneInfo:
 def unknown_backbone(name: str, names: list[str]) -> BackboneError:
     """The error for a name that no backbone has, with those among ``names`` that look like it."""
     close = difflib.get_close_matches(name.strip().lower(), names, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(close)}?" if close else f"Take {_BUNDLED[0].name}, for example."
+    hint = f"Did you mean {' or '.join(close)}?" if close else f"Choose {_BUNDLED[0].name}, for example."
     return BackboneError(f'There is no backbone "{name}". {hint} `featup-app backbones` lists them.')
 
 

@@ -3,8 +3,8 @@
 Transformers: the patches overlap (Amir et al., "Deep ViT Features as Dense Visual Descriptors", 2021); timm interpolates the
 positions to the finer grid. Convolutional networks: the last strides are left out and later kernels are spread by as much
 (the *à trous* form; Chen et al., "DeepLab", 2015), so that every cell of the ordinary map reappears among the finer ones.
-In both, cell ``(i, j)`` of the ordinary grid is the finer cell ``(scale * i, scale * j)``. The model is lent, not changed: only
-attributes of its instances are covered while it runs, and uncovered again whatever happens.
+In both, cell ``(i, j)`` of the ordinary grid is the finer cell ``(scale * i, scale * j)``. While the
+model runs, attributes of its modules are overridden; afterwards they are restored, also after an error.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def finer_features(backbone: Backbone, batch: Tensor, layer: str, factor: int, p
     """The features of one picture with the backbone's stride divided by a factor.
 
     Args:
-        backbone: lent for the run; afterwards it is as it was.
+        backbone: some attributes of its modules are overridden during the run and restored afterwards.
         batch: (1, 3, H, W) RGB in 0..1, sides multiples of the backbone's stride.
         layer: name of the layer.
-        factor: how many times as fine the grid becomes; a patch that it does not divide takes the nearest whole stride.
+        factor: how many times as fine the grid becomes; where it does not divide the patch, the nearest whole stride is used.
         progress: called between blocks; may cancel.
 
     Raises:
@@ -60,13 +60,13 @@ def finer_features(backbone: Backbone, batch: Tensor, layer: str, factor: int, p
     if not 0 < stride < found.stride:
         raise BackboneError(
             f'The stride of "{found.name}" of {backbone.name} is {found.stride} pixels and cannot be divided by {factor}; '
-            "take a smaller factor or a later layer."
+            "choose a smaller factor or a later layer."
         )
     cells = (batch.shape[2] // stride) * (batch.shape[3] // stride)
     if cells > MAX_INPUT_POSITIONS:
         raise BackboneError(
             f"A stride of {stride} pixels at an input of {batch.shape[2]}x{batch.shape[3]} gives {cells:,} cells, more than "
-            f"the {MAX_INPUT_POSITIONS:,} that fit into memory; take a smaller factor or a smaller input size."
+            f"the {MAX_INPUT_POSITIONS:,} that fit into memory; choose a smaller factor or a smaller input size."
         )
     run = _overlapping_patches if backbone.is_transformer else _without_last_strides
     try:
@@ -125,12 +125,12 @@ def _without_last_strides(backbone: Backbone, batch: Tensor, layer: Layer, strid
     }
     if layer.stride % stride or any(stride % step and step % stride for step in steps.values()):
         raise _impossible(backbone, f"a stride of {stride} does not divide the {layer.stride} of {layer.name}")
-    with contextlib.ExitStack() as covers:
+    with contextlib.ExitStack() as overrides:
         for conv, step in steps.items():
-            # Type, not isinstance: a subclass may standardise its weights, or do anything else.
+            # Exact types: a subclass may change its weights before it uses them.
             if type(conv) not in (nn.Conv2d, Conv2dSame) or isinstance(conv.padding, str):
                 raise _impossible(backbone, f"it has convolutions of the kind {type(conv).__name__}")
-            covers.enter_context(_covered(conv, _spread(conv, step, stride)))
+            overrides.enter_context(_overridden(conv, _spread(conv, step, stride)))
         data = backbone.features(batch, layer.name, progress)[0]
     expected = batch.shape[2] // stride, batch.shape[3] // stride
     if tuple(data.shape[1:]) != expected:
@@ -157,9 +157,10 @@ def _input_steps(backbone: Backbone, batch: Tensor, layer: Layer, progress: Prog
 
 
 def _spread(conv: nn.Conv2d, step: int, stride: int) -> Callable[[Tensor], Tensor]:
-    """What a convolution does instead, when it reads a map of which one cell in ``spread`` was there before.
+    """The forward function of a convolution that reads a finer map, in which every ``spread``-th cell is an ordinary one.
 
-    Padding before the first cell is the ordinary one, spread: so the finer cell ``scale * i`` is the ordinary cell ``i``.
+    The padding before the first cell is ``spread`` times the ordinary one, so that the finer cell ``scale * i`` is the
+    ordinary cell ``i``.
     """
     spread = max(1, step // stride)
     own = max(1, stride // step)
@@ -169,7 +170,7 @@ def _spread(conv: nn.Conv2d, step: int, stride: int) -> Callable[[Tensor], Tenso
         reach = (kernel - 1) * dilation
         before = max(0, reach + 1 - conv.stride[axis]) // 2 if isinstance(conv, Conv2dSame) else int(conv.padding[axis])
         pads += [spread * before, max(0, spread * reach + 1 - own - spread * before)]
-    # A kernel that meets no border has no zeros to see there either.
+    # A convolution without padding never reads zeros, so the finer one repeats the border instead.
     mode = "constant" if isinstance(conv, Conv2dSame) or tuple(conv.padding) != (0, 0) else "replicate"
     dilations = conv.dilation[0] * spread, conv.dilation[1] * spread
 
@@ -181,7 +182,7 @@ def _spread(conv: nn.Conv2d, step: int, stride: int) -> Callable[[Tensor], Tenso
 
 
 @contextlib.contextmanager
-def _covered(conv: nn.Conv2d, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _overridden(conv: nn.Conv2d, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
     conv.forward = forward  # type: ignore[method-assign, assignment]
     try:
         yield

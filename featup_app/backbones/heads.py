@@ -3,12 +3,12 @@
 Two cases (``class_weights``):
 
 * The head is linear on the average of the last convolutional map (EfficientNet, ResNet). Its rows are the weights (CAM;
-  Zhou et al. 2016): averaged over positions, the map is the score without the bias. Whether a head is linear is found
-  by trying.
+  Zhou et al. 2016): averaged over positions, the map is the score without the bias. Whether a head is linear is tested
+  with random numbers.
 * Everything else: Grad-CAM (Selvaraju et al. 2017). The weights are the gradient of the class score with respect to the
   layer's features, averaged over positions. For a transformer with a class token the last block's patches no longer act
-  on the score, so the usual place is the normalised input of the last attention, offered as the layer "attention
-  input". At other blocks, features are shown after the final norm: there, the gradient is taken with each position's
+  on the score, so the usual layer is the normalised input of the last attention, offered as the layer "attention
+  input". At other blocks, features are shown after the final norm: there, the gradient is computed with each position's
   mean and deviation held fixed.
 """
 
@@ -63,7 +63,7 @@ class Classifier(Protocol):
 
 
 def class_names(model: Any) -> tuple[str, ...]:
-    """Names of the classes that a model's head tells apart, each once; empty without a head."""
+    """Names of the classes of a model's head, each once; empty without a head."""
     count = int(getattr(model, "num_classes", 0) or 0)
     if count == 0:
         return ()
@@ -122,14 +122,14 @@ def class_weights(
 
 
 def _others(scores: torch.Tensor, number: int) -> torch.Tensor:
-    """(classes,) shares of the other classes in what the classifier believes besides a class."""
+    """(classes,) probabilities of the other classes if the class ``number`` is ruled out; 0 for that class."""
     rest = scores.clone()
     rest[number] = -torch.inf
     return torch.softmax(rest, dim=0)
 
 
 def is_linear(backbone: Classifier) -> bool:
-    """Whether the scores are linear in the average of the last map: tried on random numbers."""
+    """Whether the scores are linear in the average of the last map, tested with random numbers."""
     classifier = backbone.model.get_classifier()
     last = backbone.layers[-1]
     fits = isinstance(classifier, torch.nn.Linear) and classifier.in_features == last.channels
@@ -143,7 +143,7 @@ def is_linear(backbone: Classifier) -> bool:
 
 
 def attention_input(model: Any, inputs: torch.Tensor) -> torch.Tensor:
-    """(B, tokens, C): what the last attention of a transformer works on, after its norm."""
+    """(B, tokens, C): the normalised input of the last attention of a transformer."""
     kept: list[torch.Tensor] = []
     norm = model.blocks[-1].norm1
     handle = norm.register_forward_hook(lambda module, args, output: kept.append(output))
@@ -156,7 +156,7 @@ def attention_input(model: Any, inputs: torch.Tensor) -> torch.Tensor:
 
 def _need_head(backbone: Classifier) -> None:
     if not backbone.has_head:
-        raise BackboneError(f"The backbone {backbone.name} does not tell classes apart; take {CLASSIFIER}, which does.")
+        raise BackboneError(f"The backbone {backbone.name} has no classes; choose {CLASSIFIER}, which has.")
 
 
 def _module(backbone: Classifier, layer: Layer) -> torch.nn.Module:
@@ -208,7 +208,7 @@ def _gradients(
     weights = torch.stack(rows)
     if not bool(weights.any()):
         raise BackboneError(
-            f'The classes of {backbone.name} do not depend on the patches of "{layer.name}"; take an earlier layer.'
+            f'The classes of {backbone.name} do not depend on the patches of "{layer.name}"; choose an earlier layer.'
         )
     return weights
 

@@ -1,6 +1,6 @@
-"""Weights from the model hub: looking into its cache, and downloading with progress, soon stopped and soon given up.
+"""Weights from the model hub: from its cache, or downloaded with progress, cancelling and short timeouts.
 
-Knows nothing of torch.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.1
 
 
 class HubError(Exception):
-    """The weights cannot be had; the message is a few words that say why."""
+    """The weights cannot be downloaded; the message gives the reason in a few words."""
 
 
 def cached_weights(hub_id: str, files: Sequence[str] = FILES) -> Path | None:
@@ -75,7 +75,7 @@ class _Stopped(Exception):
 
 
 class _Worker(threading.Thread):
-    """A thread with a result, or an error, and a place to tell how far it is."""
+    """A thread with a result or an error, and with counters of its progress."""
 
     def __init__(self, task: Any) -> None:
         super().__init__(name="featup-download", daemon=True)
@@ -137,7 +137,7 @@ def _download(hub_id: str, files: Sequence[str], worker: _Worker) -> str:
 
     repository, revision = _split(hub_id)
     options: dict[str, Any] = {"revision": revision, "etag_timeout": CONNECT_SECONDS, "library_name": "timm"}
-    if "tqdm_class" in inspect.signature(hf_hub_download).parameters:  # older clients cannot tell how far they are
+    if "tqdm_class" in inspect.signature(hf_hub_download).parameters:  # older clients do not report progress
         options["tqdm_class"] = Bar
     for position, name in enumerate(files):
         try:

@@ -1,4 +1,4 @@
-"""The places of a backbone at which features can be taken, and how a person names them."""
+"""The layers of a backbone whose features can be extracted, and the names by which a person chooses them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from featup_app.base.errors import BackboneError
 
 @dataclass(frozen=True)
 class Layer:
-    """One place of a backbone.
+    """One layer of a backbone.
 
     Attributes:
         name: as in exports and on the command line, e.g. "block 10", "stage 3", "head".
@@ -28,7 +28,7 @@ class Layer:
 
     @property
     def numbered(self) -> bool:
-        """Whether this is one of the blocks or stages, rather than a place after or inside them."""
+        """Whether this is one of the blocks or stages, rather than a layer after or inside them."""
         return self.name.startswith(("block ", "stage "))
 
 
@@ -41,7 +41,7 @@ def find_layer(layers: Sequence[Layer], wanted: str | int, backbone: str) -> Lay
         backbone: name of the backbone, for the message.
 
     Raises:
-        BackboneError: if there is no such layer; the sentence names the valid range.
+        BackboneError: if there is no such layer; the message names the valid range.
     """
     text = str(wanted).strip().lower()
     for layer in layers:

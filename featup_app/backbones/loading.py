@@ -48,9 +48,9 @@ def load_backbone(
     Args:
         name: a name from ``list_backbones()``, or any timm model name with or without the tag of its weights.
         device: where it computes, e.g. "cpu" or "cuda:0"; None for a CUDA device if there is one, else the CPU.
-        path: a local checkpoint (.safetensors, or torch's format without arbitrary objects) to take instead of the
+        path: a local checkpoint (.safetensors, or torch's format without arbitrary objects) to use instead of the
             weights that belong to the name.
-        progress: told about downloading and loading.
+        progress: called while weights are downloaded and loaded; may cancel.
 
     Raises:
         BackboneError: if there is no such backbone or device, or its weights are not here, cannot be downloaded, or do
@@ -74,7 +74,7 @@ def load_backbone(
         source = f"hub {info.hub_id}, {file.name}"
     else:
         raise BackboneError(
-            f"timm has no weights for {info.name}; take another one, or give a local checkpoint with path=."
+            f"timm has no weights for {info.name}; choose another one, or give a local checkpoint with path=."
         )
     progress(f"loading {info.name}", 1, 1)
     return Backbone(model.to(target), info, weights=source, sha256=file_sha256(file))
@@ -91,7 +91,7 @@ def build(architecture: str, *, classes: int | None = None, **options: Any) -> t
     count = _named_classes(architecture) if classes is None else classes
     arguments = {"pretrained": False, "num_classes": count, **options}
     try:
-        # Transformers are made for one size unless told otherwise; other models do not know the word.
+        # Transformers accept one size only without this argument; other models do not have it.
         return timm.create_model(architecture, dynamic_img_size=True, **arguments)  # type: ignore[no-any-return]
     except TypeError as error:
         if "dynamic_img_size" not in str(error):
@@ -100,7 +100,7 @@ def build(architecture: str, *, classes: int | None = None, **options: Any) -> t
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
-    """Where to compute; CUDA if there is one and nothing is asked for. Convolutions there are float32 from then on.
+    """The device to compute on: CUDA if there is one and none is given. Its convolutions are float32 from then on.
 
     Raises:
         BackboneError: if torch cannot use that device here.
@@ -111,9 +111,9 @@ def find_device(device: str | torch.device | None) -> torch.device:
         target = torch.device(device)
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
-        raise BackboneError(f'This computer has no device "{device}" that torch can use; take "cpu".') from error
+        raise BackboneError(f'This computer has no device "{device}" that torch can use; choose "cpu".') from error
     if target.type == "cuda":
-        # Torch's default for convolutions, though not for products, is to cut float32 inputs to ten bits.
+        # By default torch rounds the float32 inputs of convolutions to TF32, though not those of matrix products.
         torch.backends.cudnn.allow_tf32 = False
     return target
 
@@ -173,7 +173,7 @@ def _from_hub(info: BackboneInfo, progress: Progress) -> Path:
     except HubError as error:
         raise BackboneError(
             f"The weights of {info.name} are not on this computer and cannot be downloaded: {error}. Go online once, "
-            f"give a local checkpoint (path=), or take {list_backbones()[0].name}, which is bundled."
+            f"give a local checkpoint (path=), or choose {list_backbones()[0].name}, which is bundled."
         ) from error
 
 

@@ -21,7 +21,7 @@ PREFIXES = ("_orig_mod.", "module.", "backbone.", "model.", "encoder.")
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file; that of a file in the hub's cache is taken from its name there."""
+    """The sha256 of a file; for a file in the hub's cache, its name there is the sha256."""
     name = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", name):
         return name
@@ -42,7 +42,7 @@ def read_state(path: Path) -> State:
 
 
 def read_content(path: Path) -> tuple[Any, dict[str, str]]:
-    """What a checkpoint holds, as it was saved, and the texts that a safetensors file carries beside its tensors.
+    """The content of a checkpoint as it was saved, and the texts in the metadata of a safetensors file.
 
     Raises:
         BackboneError: as :func:`read_state`.
@@ -77,7 +77,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 
 
 class _LeftOut:
-    """Stands for an object that weights do not need: takes everything, does nothing."""
+    """Stands for an object that weights do not need: accepts any arguments, does nothing."""
 
     def __new__(cls, *values: Any) -> Any:
         return super().__new__(cls)
@@ -108,10 +108,10 @@ _HARMLESS = [
     (_LeftOutMapping, "lightning_fabric.utilities.data.AttributeDict"),
     (_LeftOutMapping, "pytorch_lightning.utilities.parsing.AttributeDict"),
 ]
-"""What training programs save beside the weights. Nothing of it is built: the stand-ins take its places."""
+"""Types that training programs save beside the weights. None of them is built: the stand-ins replace them."""
 
 _REFUSALS = ("global", "reduce", "can only create new object", "can only build")
-"""Words of torch's safe reader when a file asks for code; its other complaints are about damaged files."""
+"""Words in the errors of torch's safe reader when a file would run code; its other errors mean damaged files."""
 
 
 def _read_torch(path: Path) -> Any:
@@ -138,10 +138,9 @@ def _short(error: BaseException) -> str:
 
 
 def unwrap(content: Any, path: Path | None = None) -> State:
-    """The named tensors inside a checkpoint, with the prefixes of wrapping modules taken off.
+    """The named tensors inside a checkpoint, with the prefixes of wrapping modules removed.
 
-    Where most names carry such a prefix, the others belong to something beside the backbone (a projection head) and are
-    left out.
+    Where most names have such a prefix, the others belong to another part, such as a projection head, and are left out.
     """
     while isinstance(content, Mapping):
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)

@@ -1,4 +1,4 @@
-"""Asking a module of this program something in a process of its own, whose memory nothing else has touched. Imports no torch."""
+"""Runs a module of this program in a new process, whose memory can be measured alone. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def child_facts(
     *,
     request: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a module prints as JSON when it is run in a process of its own, whose memory nothing else has touched.
+    """Run a module in a new process and return the JSON object that it prints.
 
     Args:
         module: run with ``python -m``.

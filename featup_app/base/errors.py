@@ -1,7 +1,7 @@
 """Errors that a person can act on.
 
-Every message is one sentence (or two) that says what failed, which file or argument, why, and what to do. The command
-line prints it and exits with 2; the window shows it in a bar. Anything else that escapes is a defect of the program.
+Every message has one or two sentences: what failed, with which file or argument, why, and what to do. The command line
+prints it and exits with 2; the window shows it in a bar. Any other exception that reaches a person is a defect.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ExportError(FeatUpError):
 
 
 class EvaluationError(FeatUpError):
-    """A data set is not laid out as expected, or a measurement cannot be made with what is there."""
+    """A data set does not have the expected layout, or a measurement is not possible with the given data."""
 
 
 class Cancelled(Exception):

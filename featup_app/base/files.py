@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and facts in the types that JSON knows."""
+"""Writing files whole or not at all, and facts in the types that JSON knows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def replace_or_raise(path: Path, content: bytes, error: type[FeatUpError]) -> No
 
 
 def reason_of(error: OSError) -> str:
-    """What the system said, for the middle of a sentence."""
+    """The reason that the system gives for an error, for the middle of a sentence."""
     return (error.strerror or str(error) or type(error).__name__).lower()
 
 

@@ -1,4 +1,4 @@
-"""How much memory this process holds, and the peak that a call adds to it. Imports torch only to ask a CUDA device.
+"""Resident memory of this process, and the peak that a call adds to it. Imports torch only to ask a CUDA device.
 
 psutil reads memory, except for one thing: on Linux the peak of a process can be reset and measured for one call
 (clear_refs and VmHWM in proc(5)), which psutil does not offer.
@@ -41,7 +41,7 @@ def extra_megabytes(function: Callable[[], Sized], device: str = "cpu") -> float
     """
     if device.startswith("cuda"):
         return _extra_on_cuda(function, device)
-    release_free_memory()  # the call would reuse it without being charged for it
+    release_free_memory()  # otherwise the call reuses it, and the measurement misses that
     try:
         earlier = _reset_peak()
         before = process_bytes()

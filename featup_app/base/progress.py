@@ -1,12 +1,11 @@
 """Progress and cancellation in one small protocol.
 
 Long functions take ``progress: Progress = silent`` and call ``progress(words, done, total)`` between short steps, where
-``words`` say to the person what is done now ("upsampling"), and ``done`` of ``total`` steps are finished (``total`` 0 means
-unknown). The callee of that call may raise :class:`~featup_app.base.errors.Cancelled`; the long function lets it pass after
-cleaning up. That is the only way a computation is stopped, so no step between two calls may take longer than about a
-quarter of a second where that can be helped.
+``words`` describe the current step for a person ("upsampling"), and ``done`` of ``total`` steps are finished (``total`` 0
+means unknown). That call may raise :class:`~featup_app.base.errors.Cancelled`; the long function cleans up and lets it pass.
+This is the only way to stop a computation, so the steps between two calls should take at most a quarter of a second.
 
-Code that has to tell one stage of a long function from another reads the :class:`Stage` beside the words, never the words.
+Code that depends on the stage of a long function reads the :class:`Stage` beside the words, never the words.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Protocol
 
 
 class Stage(Enum):
-    """What a long function is doing, where somebody acts on it."""
+    """What a long function is doing, for code that depends on it."""
 
     WORKING = "working"
     EXTRACTING = "extracting"
@@ -28,13 +27,13 @@ class Stage(Enum):
 
 
 class Progress(Protocol):
-    """Takes notice of ``done`` of ``total`` steps; may raise ``Cancelled``."""
+    """Is called when ``done`` of ``total`` steps are finished; may raise ``Cancelled``."""
 
     def __call__(self, words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None: ...
 
 
 def silent(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
-    """A progress that tells no one and never cancels."""
+    """A progress that does nothing and never cancels."""
 
 
 def part_of(
@@ -51,10 +50,11 @@ def part_of(
         done, total: how much of the whole is done, shown instead of the part's own steps if given.
         words: shown instead of the part's words; or a function of them.
     """
-    said, of_whole, count = words, done, total
+    replacement, whole_done, whole_total = words, done, total
 
     def inner(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
-        shown = words if said is None else said if isinstance(said, str) else said(words)
-        progress(shown, done if of_whole is None else of_whole, total if count is None else count, stage)
+        shown = replacement(words) if callable(replacement) else replacement or words
+        steps = done if whole_done is None else whole_done, total if whole_total is None else whole_total
+        progress(shown, *steps, stage)
 
     return inner

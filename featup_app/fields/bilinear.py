@@ -1,4 +1,4 @@
-"""Bilinear interpolation between the cells: what people do without an upsampler, and the baseline of every table."""
+"""Bilinear interpolation between the cells: the usual choice without an upsampler, and the baseline of every table."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ class BilinearField(LinearField):
 def make_field(
     features: FeatureMap, image: Image, options: Mapping[str, Any], progress: Progress = silent
 ) -> BilinearField:
-    """The field, for :func:`~featup_app.fields.upsample`; there are no options, and the image is not looked at."""
+    """The field, for :func:`~featup_app.fields.upsample`; there are no options, and the image is not used."""
     return BilinearField(features)

@@ -32,9 +32,9 @@ class CarafeNetwork(ReassemblyNetwork):
     """Four doublings whose weights are predicted by a 3x3 convolution of the compressed coarse features.
 
     Source: Wang et al., "CARAFE: Content-Aware ReAssembly of FEatures", ICCV 2019, sections 3.2 and 3.3, with its sizes: 64
-    compressed channels, a 3x3 encoder, reassembly over 5x5 cells. The image is not looked at. Three things differ. The features
-    are compressed once and not before each doubling (see :mod:`featup_app.fields.reassembly`). Beyond its edges the map is
-    continued by its outermost cells instead of zeros, which would darken the border. The start is bilinear interpolation
+    compressed channels, a 3x3 encoder, reassembly over 5x5 cells. The image is not used. Three things differ. The features
+    are compressed once and not before each doubling (see :mod:`featup_app.fields.reassembly`). The map is padded
+    with its outermost cells instead of zeros, which would darken the border. The start is bilinear interpolation
     instead of the mean over the window.
     """
 
@@ -62,7 +62,7 @@ class CarafeNetwork(ReassemblyNetwork):
 
 
 NETWORK = CarafeNetwork
-"""What trained weights of this method are loaded into."""
+"""The class of the networks that hold trained weights of this method."""
 
 
 def make_field(

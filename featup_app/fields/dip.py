@@ -1,9 +1,9 @@
 """The deep image prior: the row "deep image prior" of the paper's table (FeatUp, ICLR 2024, section 4).
 
-A small convolutional network that has seen nothing turns noise into a fine map of features, and is fitted until that map,
-averaged over the cells, is the map of the backbone (Ulyanov, Vedaldi and Lempitsky, "Deep Image Prior", 2018). Between the cells,
-the network's own liking for smooth and self-similar pictures decides; the image is not looked at. The last layer is linear and
-folds into projections: what is kept of a fit are the 64 hidden planes before it.
+A small untrained convolutional network maps noise to a fine map of features. It is fitted until that map, averaged over the
+cells, equals the map of the backbone (Ulyanov, Vedaldi and Lempitsky, "Deep Image Prior", 2018). Between the cells the network's
+preference for smooth and self-similar pictures decides; the image is not used. The last layer is linear and folds into
+projections, so the field keeps the 64 hidden planes before it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from featup_app.images import Image
 STEPS = 150
 SEED = 0
 COMPONENTS = 128
-"""Principal components of the map that are fitted, at most; the rest is left out."""
+"""The most principal components of the map that are fitted; the others are left out."""
 
 HIDDEN = 64
 LEARNING_RATE = 0.01
 LARGEST_GRID = 32_768
-"""Cells that the fine map may have: as many doublings of the backbone's grid as fit, so that time and memory are bounded."""
+"""The most cells of the fine map, which limits the doublings of the backbone's grid, and so time and memory."""
 
 _MOST_DOUBLINGS = 4
 _NOISE_CHANNELS = 1
 _COARSER = 2
-"""How many times as coarse as the backbone's grid the noise is from which everything is drawn."""
+"""The input noise is coarser than the backbone's grid by this factor."""
 
 _NOISE = 0.1
 _SLOPE = 0.1
@@ -61,17 +61,16 @@ class _Network:
     """Noise on every level, and the layers that turn it into hidden planes.
 
     Two full convolutions on the backbone's grid; then, for each doubling, a convolution within each plane and one between planes.
-    All are normalised over the picture. The noise at the beginning is coarser than the grid, so that neighbouring cells share
-    what they are drawn from; one more plane of noise on every level lets them differ, as the skip connections of the published
-    hourglass do. Where each cell had noise of its own and doublings repeated the nearest cell, the map came out grainy (held-out
-    error of two photos .66 instead of .59).
+    All are normalised over the picture. The input noise is coarser than the grid, so that neighbouring cells share it; a
+    further plane of noise on every level lets them differ, as the skip connections of the published hourglass do. With separate
+    noise for each cell and nearest-neighbour doublings the map was grainy (held-out error of two photos .66 instead of .59).
 
     Args:
         grid: rows and columns of the backbone's map.
         doublings: levels above it.
         outputs: channels of the last, linear layer.
-        generator: of noise and first weights, on the CPU.
-        device: where everything is kept.
+        generator: of the noise and the initial weights, on the CPU.
+        device: of all tensors.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class _Network:
             values = F.conv2d(padded, kernels[0], groups=values.shape[1] if len(kernels) == 2 else 1)
             if len(kernels) == 2:
                 values = F.conv2d(values, kernels[1])
-            if values[0, 0].numel() > 1:  # a single cell has no spread to normalise
+            if values[0, 0].numel() > 1:  # a single cell has no variance
                 values = F.group_norm(values, HIDDEN, gain, offset)
             values = F.leaky_relu(values, _SLOPE)
         return values
@@ -126,8 +125,8 @@ def make_field(
 
     Args:
         features: the map to upsample.
-        image: not looked at.
-        options: ``steps`` of the fit, :data:`STEPS` if not given, and ``seed`` of the noise and the first weights.
+        image: not used.
+        options: ``steps`` of the fit, :data:`STEPS` if not given, and ``seed`` of the noise and the initial weights.
         progress: called before each step; may cancel.
 
     Raises:
@@ -137,8 +136,8 @@ def make_field(
     seed = whole_number("dip", "seed", options.get("seed", SEED), least=0, most=2**63 - 1)
     if not bool(features.data.isfinite().all()):
         raise UpsamplerError(
-            f'The features of "{features.image.name}" hold values that are no numbers, and nothing can be fitted to them; '
-            "extract them again, or take another layer."
+            f'The features of "{features.image.name}" contain values that are infinite or not a number, so nothing can be '
+            "fitted to them; extract them again, or choose another layer."
         )
     rows, columns = features.geometry.grid_hw
     doublings = max(1, min(_MOST_DOUBLINGS, int(math.log2(LARGEST_GRID / (rows * columns)) / 2)))
@@ -172,7 +171,7 @@ def _components(data: Tensor) -> _Target:
     count = min(COMPONENTS, channels, rows * columns)
     values = spreads[:count, None] * directions[:count]
     spread = values.square().mean().sqrt()
-    # Of a constant map nothing is fitted: its basis becomes zero.
+    # In a constant map there is nothing to fit: its basis becomes zero.
     values = values / spread if float(spread) > 1e-6 * float(mean.abs().max()) else torch.zeros_like(values)
     return _Target(values.view(1, count, rows, columns), basis[:, :count] * spread, mean)
 
@@ -184,14 +183,14 @@ def _fit(network: _Network, target: _Target, enlargement: int, steps: int, progr
     with torch.enable_grad():
         for step in range(steps):
             progress("fitting the deep image prior", step, steps)
-            # The last layer is linear, so it may come after the averages, where it costs next to nothing.
+            # The last layer is linear, so it is applied after the averages, where it costs almost nothing.
             averages = F.avg_pool2d(network.hidden(), enlargement)
             loss = F.mse_loss(F.conv2d(averages, network.last_weight, network.last_bias), target.values)
             error = float(loss.detach())
             if not math.isfinite(error):
                 raise UpsamplerError(
-                    f"The fit of the deep image prior broke off at step {step + 1} of {steps}, since its error is no number "
-                    "any more; take another seed, or another upsampling method."
+                    f"The fit of the deep image prior diverged at step {step + 1} of {steps}; "
+                    "choose another seed, or another upsampling method."
                 )
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

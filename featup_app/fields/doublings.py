@@ -18,7 +18,7 @@ from featup_app.fields.field import output_positions
 from featup_app.ops.resampling import bilinear, linear_span
 
 MAX_FINAL_ENLARGEMENT = 1.125
-"""A last bilinear enlargement by up to an eighth is not visible and saves a doubling, which costs four times as much."""
+"""A final bilinear enlargement by up to an eighth is not visible, and saves a doubling, which costs four times as much."""
 
 
 class Span(NamedTuple):
@@ -48,7 +48,7 @@ class Span(NamedTuple):
         return Span(2 * self.top, 2 * self.bottom, 2 * self.left, 2 * self.right)
 
     def widened(self, margin: int, size: Size) -> Span:
-        """With a margin on all sides, as far as the level goes."""
+        """With a margin on all sides, clipped to the level."""
         return Span(
             max(self.top - margin, 0),
             min(self.bottom + margin, size[0]),
@@ -114,7 +114,7 @@ class Landing:
 
     def __init__(self, size: Size, region: Region, geometry: Geometry, level: int) -> None:
         scale = float(1 << level)
-        self._rows, self._columns = (places * scale for places in output_positions(size, region, geometry))
+        self._rows, self._columns = (positions * scale for positions in output_positions(size, region, geometry))
         height, width = level_size(geometry.grid_hw, level)
         self._exact = size == (height, width) and geometry.offset_xy == (0.0, 0.0)
         if self._exact:

@@ -1,4 +1,4 @@
-"""The feature field: features at any size, asked for only as the few linear functionals that a lens needs."""
+"""The feature field: features at any size, computed as the few linear functionals that a lens needs."""
 
 from __future__ import annotations
 
@@ -73,18 +73,18 @@ class FeatureField(ABC):
 
     @abstractmethod
     def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
-        """All C channels of a region: (C, H, W). For exports and norms; a lens asks :meth:`project`."""
+        """All C channels of a region: (C, H, W). For exports and norms; lenses use :meth:`project`."""
 
     @abstractmethod
     def bytes_per_pixel(self, channels: int) -> float:
-        """Working memory of an evaluation of so many channels, in bytes per output pixel of the region."""
+        """Working memory for computing this many channels, in bytes per output pixel of the region."""
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
         """The method's parameters, JSON-able, for exports."""
 
     def fixed_bytes(self, size: Size) -> int:
-        """Memory that the field keeps for this output size whatever is asked of it, in bytes."""
+        """Memory for this output size that does not depend on the number of channels, in bytes."""
         return size[0] * size[1] * 4
 
     def tiles(
@@ -107,7 +107,7 @@ class FeatureField(ABC):
         progress("upsampling all channels", len(regions), len(regions))
 
     def tile_regions(self, size: Size, memory_budget: int) -> Iterator[Region]:
-        """How :meth:`tiles` cuts an output of this size."""
+        """The regions into which :meth:`tiles` cuts an output of this size."""
         pixels = max(256.0, memory_budget / self.bytes_per_pixel(self.channels))
         rows = max(1, math.isqrt(int(pixels)))
         columns = max(1, int(pixels) // min(rows, size[0]))
@@ -141,8 +141,8 @@ class FeatureField(ABC):
         """The features under image points.
 
         Args:
-            points: N points (x, y) in original image pixels; points outside count as the nearest pixel inside.
-            size: output size whose pixels are meant; the size of the image if not given.
+            points: N points (x, y) in original image pixels; points outside are moved to the nearest pixel inside.
+            size: of the output whose pixels are sampled; the size of the image if not given.
 
         Returns:
             (N, C): the feature of the output pixel that holds each point.
@@ -171,10 +171,10 @@ class LinearField(FeatureField):
         """(K, h, w) map -> new (K, region.height, region.width), the same linear map for every channel."""
 
     def _corrected(self) -> tuple[Tensor, Tensor | None]:
-        """The map with whatever the method does to the coarse features already applied, and the bias (C) to add at the end.
+        """The coarse map after all corrections by the method, and the bias (C) to add at the end.
 
-        A 1x1 map of the channels that ends a method is among that: it commutes with the upsampling and costs next to nothing
-        before it.
+        A final 1x1 map of the channels is applied here too: it commutes with the upsampling, and costs almost nothing before
+        it.
         """
         return self.coarse.data, None
 

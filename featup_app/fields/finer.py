@@ -1,4 +1,4 @@
-"""A field over a map that is finer than the backbone's own grid: bilinear from there, to any size."""
+"""A field over a map that is finer than the backbone's own grid: bilinear between its cells, at any size."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class FinerGrid:
 
 
 class FinerField(FeatureField):
-    """Features whose finer map is kept as ``weight @ values + bias``, and interpolated between its cells.
+    """Features on a finer grid, kept as ``weight @ values + bias`` and interpolated between its cells.
 
-    A projection is applied to the map before anything is interpolated, so that it costs K channels.
+    A projection is applied before the interpolation, so that only K channels are interpolated.
 
     Args:
         features: the ordinary map, on the grid of the backbone.
@@ -118,7 +118,7 @@ def whole_number(method: str, name: str, value: Any, *, least: int, most: int) -
     """An option as a whole number within bounds.
 
     Raises:
-        UpsamplerError: naming method, option and bounds, if it is none.
+        UpsamplerError: if it is not one; the message names method, option and bounds.
     """
     try:
         number = int(value)

@@ -15,11 +15,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Guidance:
-    """The pixels of an image at every size that a chain of doublings asks for; what was made once is kept.
+    """The pixels of an image at the sizes of a chain of doublings; each size is computed once and kept.
 
     Args:
         image: the picture that guides.
-        geometry: of the features. Where the receptive fields lie beside their cells, the picture is moved along.
+        geometry: of the features. If their receptive fields have an offset from the cells, the picture is moved by it.
         device: of the results.
         normalise: whether colours are normalised with the ImageNet mean and deviation (learned upsamplers expect that) or
             left in 0 .. 1.
@@ -51,7 +51,7 @@ class Guidance:
         plane = plane[None].to(torch.float32).div_(255)
         offset_x, offset_y = self._geometry.offset_xy
         if (offset_x, offset_y) != (0.0, 0.0):
-            # The chain lives where the receptive fields are; the guidance goes there with it, and the last resize back.
+            # The chain of doublings is in the frame of the receptive fields; the last resize moves its result back.
             cell_width, cell_height = self._geometry.cell_size_xy
             rows = torch.arange(plane.shape[1], dtype=torch.float64) + 0.5 + offset_y * cell_height
             columns = torch.arange(plane.shape[2], dtype=torch.float64) + 0.5 + offset_x * cell_width

@@ -1,7 +1,7 @@
 """The guided filter (He, Sun and Tang, "Guided Image Filtering", 2010) as an upsampler: a baseline with no trained weights.
 
-In every window, features are taken to be linear in the colours of the image; the best such line is found by least squares from
-the bilinearly interpolated map, and each pixel averages the lines of the windows that hold it (equations 19 to 21 of the paper,
+In every window the features are modelled as linear in the colours of the image. The line is fitted by least squares to the
+bilinearly interpolated map, and each pixel averages the lines of the windows that contain it (equations 19 to 21 of the paper,
 for guidance in colour). All of it is linear in the features.
 """
 
@@ -51,7 +51,7 @@ class GuidedFilterField(LinearField):
     Args:
         features: the map to upsample.
         image: the picture that guides.
-        radius: half of the window's side, in cells of the feature grid; a window has at least three pixels on a side.
+        radius: half of the window's side, in cells of the feature grid; a window has at least three pixels per side.
         epsilon: added to the variances of the colours (0 .. 1).
     """
 
@@ -60,7 +60,7 @@ class GuidedFilterField(LinearField):
     def __init__(self, features: FeatureMap, image: Image, *, radius: float = RADIUS, epsilon: float = EPSILON) -> None:
         super().__init__(features)
         self._radius, self._epsilon = radius, epsilon
-        # Output pixels and guidance both lie on the image as it is; only the map is looked up where its receptive fields are.
+        # Output pixels and guidance are in the frame of the image; only the map is read in that of its receptive fields.
         on_image = dataclasses.replace(features.geometry, offset_xy=(0.0, 0.0))
         self._guidance = Guidance(image, on_image, features.data.device, normalise=False)
         self._kept: tuple[Size, _Statistics] | None = None
@@ -86,12 +86,12 @@ class GuidedFilterField(LinearField):
         read = _widened(lines, reach, size)
         colours = self._guidance.at(size)[:, read.rows, read.columns]
         statistics = self._statistics(size, lines)
-        place = output_positions(size, read, self.geometry)
+        positions = output_positions(size, read, self.geometry)
         result = source.new_empty(source.shape[0], region.height, region.width)
         block = max(1, _BLOCK_BYTES // (_BYTES_PER_VALUE * read.height * read.width))
         for start in range(0, source.shape[0], block):
             progress("filtering", start, source.shape[0])
-            values = bilinear(source[start : start + block].double(), *place)
+            values = bilinear(source[start : start + block].double(), *positions)
             result[start : start + block] = _filtered(values, colours, statistics, (read, lines, region), reach)
         return result
 

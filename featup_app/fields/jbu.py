@@ -29,7 +29,7 @@ from featup_app.ops.rounding import ROUNDED, ROUNDED_BYTES, round_weights
 SIGMA_SPATIAL = 0.5
 SIGMA_RANGE = 0.03
 NETWORK = JBUStack
-"""What trained weights of this method are loaded into."""
+"""The class of the networks that hold trained weights of this method."""
 
 WEIGHTS_BUDGET = 2**30
 """Bytes of window weights that a field keeps for the next lens; finer stages are computed anew each time."""
@@ -56,8 +56,8 @@ class JBUField(LinearField):
     """Features upsampled by joint bilateral doublings, guided by the pixels of the original image.
 
     Level 0 is the feature grid; level ``n`` has ``2 ** n`` times its rows and columns. The finest level is the first that
-    reaches the output size (up to an eighth short of it); one bilinear resize ends the way. Stages beyond the last kernel
-    reuse it. Levels and output cover the image as the grid does, and the guidance of each level is the original image
+    reaches the output size, up to an eighth short of it; one bilinear resize follows. Stages beyond the last kernel reuse
+    it. Levels and output cover the image as the grid does, and the guidance of each level is the original image
     averaged over its cells.
 
     Args:
@@ -67,7 +67,7 @@ class JBUField(LinearField):
         normalise: whether the guidance is normalised with the ImageNet mean and deviation (learned kernels expect that)
             or left in 0 .. 1.
         fixup: (C, C) weight and (C) bias of a last 1x1 correction, added with a weight of a tenth; it folds into projections.
-        restoration: what is done to the coarse map first; None for nothing.
+        restoration: applied to the coarse map first; None for none.
         settings: the method's parameters, for exports.
     """
 
@@ -127,7 +127,7 @@ class JBUField(LinearField):
         Args:
             universal: use the stages alone, which serve any number of channels, and leave out the last 1x1 correction.
             restoration: as in :class:`JBUField`.
-            settings: more about the weights, for exports.
+            settings: further facts about the weights, for exports.
 
         Raises:
             ValueError: if the stack was made for another number of channels, unless it is universal.
@@ -208,7 +208,7 @@ class JBUField(LinearField):
     # -- weights and guidance ----------------------------------------------------------------------------------------
 
     def _window_weights(self, level: int, span: Span) -> Tensor:
-        """(1, 49, rows, columns) of a span: remembered rows, or made now, and remembered if the whole level may be."""
+        """(1, 49, rows, columns) of a span: kept rows, or computed now, and kept if the budget allows the whole level."""
         kept = self._weights.get(level)
         height, width = self._level_size(level)
         whole_rows = span.left == 0 and span.right == width
@@ -238,7 +238,7 @@ class JBUField(LinearField):
         kernel = self._kernels[min(level, len(self._kernels)) - 1]
         return round_weights(kernel.window_weights(padded[None]))
 
-    # -- what the learned stack does to the coarse map -----------------------------------------------------------------
+    # -- corrections of the coarse map by the learned stack -----------------------------------------------------------------
 
     def _corrected(self) -> tuple[Tensor, Tensor | None]:
         if self._corrected_source is None:

@@ -1,7 +1,7 @@
 """The backbone on an enlarged picture: the row "large image" of the paper's table (FeatUp, ICLR 2024, section 4).
 
-The picture is made ``factor`` times as large before the backbone sees it, so that every cell covers less of it. What does not fit
-into memory is cut into overlapping tiles, each an ordinary input with positions of its own, and blended where they overlap.
+The picture is enlarged by ``factor`` before the backbone sees it, so that every cell covers less of it. If it does not fit into
+memory, it is cut into overlapping tiles, each an ordinary input with its own positions, which are blended where they overlap.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ FACTOR = 2
 """How many times as long the sides of the picture become."""
 
 MEMORY_BUDGET = 2**30
-"""Bytes that a run of the backbone may use; more are avoided by tiles."""
+"""Bytes that a run of the backbone may use; a larger picture is cut into tiles."""
 
 _LARGEST_FACTOR = 8
 _BYTES_PER_PIXEL = 400
 """Working memory for each pixel of the input, an upper estimate for transformers and convolutional networks of usual size."""
 
 _OVERLAP = 4
-"""Neighbouring tiles share one part in this many of their length."""
+"""Neighbouring tiles share at least this fraction of their length: one part of so many."""
 
 
 def make_field(
@@ -99,19 +99,19 @@ def tiled_features(
             total = part.new_zeros(part.shape[0], blocks[0] * cells, blocks[1] * cells)
             shares = part.new_zeros(total.shape[1:])
         weights = torch.outer(_ramp(part.shape[1]), _ramp(part.shape[2])).to(part)
-        place = (
+        area = (
             slice(tile.top * cells, tile.bottom * cells),
             slice(tile.left * cells, tile.right * cells),
         )
-        total[(slice(None), *place)] += part * weights
-        shares[place] += weights
+        total[(slice(None), *area)] += part * weights
+        shares[area] += weights
     assert total is not None
     assert shares is not None
     return total.div_(shares), len(tiles)
 
 
 def _tiles(blocks: Size, most: int) -> Iterator[Region]:
-    """Overlapping tiles of at most so many blocks that cover a picture, row by row; nearly square, and alike in size."""
+    """Overlapping tiles of at most ``most`` blocks that cover a picture, row by row; nearly square, of equal size."""
     height = min(blocks[0], max(math.isqrt(most), most // blocks[1]))
     width = min(blocks[1], most // height)
     for top in _starts(blocks[0], height):
@@ -120,7 +120,7 @@ def _tiles(blocks: Size, most: int) -> Iterator[Region]:
 
 
 def _starts(length: int, tile: int) -> list[int]:
-    """Where tiles begin along a side: evenly, sharing at least a part with the neighbour."""
+    """The starts of the tiles along a side, evenly spaced, with the required overlap."""
     if tile >= length:
         return [0]
     count = math.ceil((length - tile) / max(1, tile - max(1, tile // _OVERLAP))) + 1
@@ -128,7 +128,7 @@ def _starts(length: int, tile: int) -> list[int]:
 
 
 def _ramp(length: int) -> Tensor:
-    """(length,): growing from the ends of a tile towards its middle, so that no seam is seen where tiles overlap."""
+    """(length,): weights that grow from the ends of a tile to its middle, so that overlaps show no seam."""
     distance = torch.arange(length, dtype=torch.float32) + 0.5
     return torch.minimum(distance, length - distance)
 

@@ -1,4 +1,4 @@
-"""The features as the backbone gives them: the first row of the paper's table, and what all others are compared with."""
+"""The features of the backbone without upsampling: the first row of the paper's table, and the reference of all others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from featup_app.ops.resampling import nearest
 
 
 class LowResField(LinearField):
-    """The features as the backbone gives them: each output pixel takes those of the cell that holds it."""
+    """The features of the backbone without upsampling: each output pixel gets those of the cell that contains it."""
 
     method = "lowres"
 
@@ -32,5 +32,5 @@ class LowResField(LinearField):
 def make_field(
     features: FeatureMap, image: Image, options: Mapping[str, Any], progress: Progress = silent
 ) -> LowResField:
-    """The field, for :func:`~featup_app.fields.upsample`; there are no options, and the image is not looked at."""
+    """The field, for :func:`~featup_app.fields.upsample`; there are no options, and the image is not used."""
     return LowResField(features)

@@ -1,4 +1,4 @@
-"""What trained upsamplers other than the joint bilateral stack have in common, and how a field comes by its weights."""
+"""The base class of the trained upsamplers other than the joint bilateral stack, and the network of a field."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class UpsamplerNetwork(nn.Module, ABC):
     """Registered name of the upsampling method."""
 
     rate_factor: ClassVar[float] = 1.0
-    """How fast it is trained, as a factor of the recipe's learning rate."""
+    """Factor of the learning rate in the recipe."""
 
     def __init__(self, feat_dim: int) -> None:
         super().__init__()
@@ -36,14 +36,14 @@ class UpsamplerNetwork(nn.Module, ABC):
 
     @abstractmethod
     def start_bilinear(self) -> None:
-        """Give the parameters values with which it interpolates bilinearly, and from which it can learn.
+        """Set the parameters to bilinear interpolation, as a start from which it can learn.
 
-        What does not matter for that stays as it is.
+        Parameters without influence on the result keep their values.
         """
 
     @abstractmethod
     def rescale(self, scale: float) -> None:
-        """Turn a network for features that were divided by ``scale`` into one for the features themselves."""
+        """Convert a network for features that were divided by ``scale`` into one for the features themselves."""
 
     @abstractmethod
     def upsample(self, directions: Tensor, features: Tensor, levels: Sequence[Tensor]) -> Tensor:
@@ -79,7 +79,7 @@ Network = TypeVar("Network", bound=UpsamplerNetwork)
 
 @dataclass(frozen=True)
 class Chosen(Generic[Network]):
-    """What a field is made of.
+    """The parts of a field.
 
     Attributes:
         network: in evaluation mode, on the device of the features.
@@ -93,7 +93,7 @@ class Chosen(Generic[Network]):
 
 
 def choose_network(kind: type[Network], features: FeatureMap, options: Mapping[str, Any]) -> Chosen[Network]:
-    """The network that is asked for, or the bundled one for these features, or the untrained one.
+    """The network of the given weights, of the bundled ones for these features, or the untrained one.
 
     Args:
         kind: of the method.
@@ -122,7 +122,7 @@ def choose_network(kind: type[Network], features: FeatureMap, options: Mapping[s
 
 
 def untrained(kind: type[Network], feat_dim: int) -> Network:
-    """The network that interpolates bilinearly; draws nobody's random numbers."""
+    """The network that interpolates bilinearly; draws no random numbers."""
     with torch.device("meta"):
         network = kind(feat_dim)
     network = network.to_empty(device="cpu")

@@ -1,11 +1,11 @@
 """Upsampling by reassembly: each fine cell is a weighted mean of the 5x5 coarse cells around it, four doublings in a row.
 
-What CARAFE and SAPA share. They differ in what the weights are made of. All four children of a coarse cell read the same
-window, so the sums run on the coarse grid, one for each of the four places within a cell (*phases*), and no window is ever
+The common part of CARAFE and SAPA, which differ in how they compute the weights. All four children of a coarse cell read the same
+window, so the sums run on the coarse grid, one for each of the four positions within a cell (*phases*), and no window is ever
 unfolded.
 
 The weights of a doubling depend on its coarse features. Those have all C channels only at the beginning: a 1x1 layer
-compresses them once, and the 64 compressed channels are upsampled along with whatever is asked for. Weights that sum to one
+compresses them once, and the 64 compressed channels are upsampled together with the requested channels. Weights that sum to one
 commute with that layer, so this is the same as compressing the upsampled features before each doubling.
 """
 
@@ -38,7 +38,7 @@ PHASES = 4
 """Fine cells in a coarse one: top left, top right, bottom left, bottom right."""
 
 CARRIED = 64
-"""Compressed channels that the weights are made of; the number is CARAFE's."""
+"""Compressed channels that the weights are made of; the number is that of CARAFE."""
 
 WEIGHTS_BUDGET = 2**29
 """Bytes of weights that a field keeps for the next lens; finer doublings are computed anew each time, block by block."""
@@ -49,10 +49,10 @@ _FLOOR = 1e-3
 
 
 def bilinear_logits() -> Tensor:
-    """(4, 25): logarithms of the weights of a bilinear doubling, those that are zero lifted to a thousandth.
+    """(4, 25): logarithms of the weights of a bilinear doubling, zeros raised to a thousandth.
 
-    A softmax of them is the state that training starts from: bilinear but for a fiftieth, which goes to the far cells so
-    that all of them can be learned.
+    Training starts from a softmax of them: bilinear except for a fiftieth of the weight, which the far cells get so that all
+    of them can be learned.
     """
     nearer, farther = 0.75, 0.25
     weights = torch.full((2, 2, WINDOW, WINDOW), _FLOOR)
@@ -92,7 +92,7 @@ class ReassemblyNetwork(UpsamplerNetwork):
     """
 
     guided: ClassVar[bool]
-    """Whether it looks at the image."""
+    """Whether it uses the image."""
 
     def __init__(self, feat_dim: int) -> None:
         super().__init__(feat_dim)
@@ -100,7 +100,7 @@ class ReassemblyNetwork(UpsamplerNetwork):
 
     @abstractmethod
     def logits(self, stage: int, carried: Tensor, guidance: Tensor | None) -> Tensor:
-        """What the softmax over the window is taken of.
+        """The logits of the softmax over the window.
 
         Args:
             stage: of the doubling, 0 .. 3.
@@ -132,7 +132,7 @@ class ReassemblyNetwork(UpsamplerNetwork):
 
 
 class ReassemblyField(LinearField):
-    """Features upsampled by a chain of reassemblies, as far as the output needs; one bilinear resize ends the way.
+    """Features upsampled by a chain of reassemblies, as many as the output needs, and one bilinear resize at the end.
 
     The weights of a level are made of the features (and the image) the first time that the level is read, and kept in half
     precision as far as :data:`WEIGHTS_BUDGET` goes. A projection then costs its own K channels. Beyond the budget the
@@ -171,7 +171,7 @@ class ReassemblyField(LinearField):
     def fixed_bytes(self, size: Size) -> int:
         cells = [cells_of(level_size(self.geometry.grid_hw, level)) for level in range(self._levels(size) + 1)]
         kept = sum(cells[:-1][: self._kept_levels()]) * PHASES * TAPS * ROUNDED_BYTES
-        # All levels of the image, and twice the finest while it is normalised.
+        # All levels of the image, and two copies of the finest while it is normalised.
         guidance = (sum(cells[1:]) + 2 * cells[-1]) * 3 * 4 if self._network.guided else 0
         return kept + guidance + size[0] * size[1] * 4
 
@@ -256,5 +256,5 @@ class ReassemblyField(LinearField):
 
 
 def cells_of(size: Size) -> int:
-    """How many cells a level of this size has."""
+    """Number of cells of a level of this size."""
     return size[0] * size[1]

@@ -1,4 +1,4 @@
-"""The upsampling methods by name. Imports no torch, so that menus can be filled before it is there.
+"""The upsampling methods by name. Imports no torch, so that menus can be filled before torch is loaded.
 
 A method is one module of this room, named like the method, with a function
 ``make_field(features, image, options, progress) -> FeatureField`` that checks its options, and one entry in :data:`METHODS`.
@@ -23,22 +23,21 @@ STAGES = 4
 """Doublings that trained upsamplers learn: sixteen times the grid, as in FeatUp."""
 
 CLASSICAL = "classical"
-"""In the place of a file with weights: the untrained form of joint bilateral upsampling."""
+"""Chosen instead of a file with weights: the untrained form of joint bilateral upsampling."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """An upsampling method as a menu shows it.
+    """An entry of the list of upsampling methods.
 
     Attributes:
         name: for commands and files.
         title: for menus.
         description: a sentence or two.
         options: names of the options that it takes.
-        runs_backbone: whether it needs features of other pictures than the whole one, so that a map without its backbone, such
-            as one that was read from a file, cannot be upsampled by it.
-        fitted: whether something is fitted to each image, which takes seconds to minutes.
-        module: that makes its fields, by its full name; the one of this room with the method's name if not given.
+        runs_backbone: whether it runs the backbone again, so that it cannot upsample a map that comes without its backbone.
+        fitted: whether it fits a network to each image, which takes seconds to minutes.
+        module: full name of the module that makes its fields; the one in this room with the method's name if not given.
     """
 
     name: str
@@ -65,30 +64,30 @@ class Method:
 
     @property
     def takes_fit(self) -> bool:
-        """Whether what was fitted to an image earlier can be given as a file: then one of its options is ``fit``."""
+        """Whether a file with an earlier fit to the image can be given: then one of its options is ``fit``."""
         return "fit" in self.options
 
     @property
     def quick(self) -> bool:
-        """Whether a field is made in no time, so that one may be made without being asked for."""
+        """Whether a field costs almost nothing to make, so that the program may make one unasked."""
         return not (self.runs_backbone or self.fitted)
 
 
 METHODS: list[Method] = [
-    Method("lowres", "Low-res", "The features as the backbone gives them, one square per cell."),
+    Method("lowres", "Low-res", "The features of the backbone without upsampling, one square per cell."),
     Method("bilinear", "Bilinear", "Linear interpolation between the cells: smooth, blind to the edges in the image."),
     Method(
         "resize_conv",
         "Resize-conv",
-        "Bilinear doublings, each followed by a convolution of features and image: free to say anything, so that it also shrinks "
-        "the features towards their mean. Uses the weights that you load, else bundled ones for the backbone; without any it is "
-        "untrained, which is bilinear.",
+        "Bilinear doublings, each followed by a convolution of features and image. Nothing ties it to the given features, so "
+        "that it also shrinks them towards their mean. Uses the weights that you load, else bundled ones for the backbone; "
+        "without any it is untrained, which is bilinear.",
         options=("upsampler", "trained"),
     ),
     Method(
         "dip",
         "Deep image prior",
-        "A small network, fitted to the features of this image alone, draws the fine map from noise: smooth, blind to the edges "
+        "A small network, fitted to the features of this image alone, computes the fine map from noise: smooth, blind to edges "
         "in the image. Takes seconds.",
         options=("steps", "seed"),
         fitted=True,
@@ -113,7 +112,7 @@ METHODS: list[Method] = [
         "carafe",
         "CARAFE",
         "Repeated doublings in which each cell is a mean of the 5x5 coarse cells around it, with weights that the features "
-        "themselves predict; the image is not looked at. Uses the weights that you load, else bundled ones for the backbone; "
+        "themselves predict; the image is not used. Uses the weights that you load, else bundled ones for the backbone; "
         "without any it is untrained and as good as bilinear.",
         options=("upsampler", "trained"),
     ),
@@ -121,7 +120,7 @@ METHODS: list[Method] = [
         "sapa",
         "SAPA",
         "Repeated doublings in which each cell is a mean of the 5x5 coarse cells around it, weighted by how well their features "
-        "go with the colour of the image there. Uses the weights that you load, else bundled ones for the backbone; without any "
+        "match the colour of the image there. Uses the weights that you load, else bundled ones for the backbone; without any "
         "it is untrained and as good as bilinear.",
         options=("upsampler", "trained"),
     ),
@@ -179,7 +178,7 @@ def upsample(
         features: the low-resolution map.
         image: the picture that guides; the one that the features were made of, if not given.
         method: a name in :data:`METHODS`.
-        progress: called while the method runs the backbone again or fits something; may cancel.
+        progress: called while the method runs the backbone again or fits a network; may cancel.
         options: of the method, named in its entry and explained by ``make_field`` in its module; None means the default.
 
     Raises:

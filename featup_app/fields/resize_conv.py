@@ -36,12 +36,12 @@ class ResizeConvNetwork(UpsamplerNetwork):
 
     Source: the "resize + conv" baseline of FeatUp (Fu, Hamilton et al., ICLR 2024, section 4), in its layered, guided form: each
     doubling is bilinear, and adds a convolution of the doubled features and the image to them; all but the last end in a ReLU.
-    There the convolutions keep all C channels. Here a 1x1 layer compresses the features to 64 channels first and another one
-    turns the last of them into C, which costs a thirtieth and makes projections cheap: everything behind the last layer is
-    linear.
+    There the convolutions keep all C channels. Here a 1x1 layer compresses the features to 64 channels first, and another one
+    maps the result to C. That costs a thirtieth and makes projections cheap, since the last layer is linear.
 
-    Nothing ties the result to the features of the cells: trained by views that differ by more than their average tells, it
-    shrinks the features towards their mean, which lowers the error and blurs what probes read. That is what the baseline does.
+    Nothing ties the result to the features of the cells. Trained with jittered views that disagree with each other, it shrinks
+    the features towards their mean, which lowers the error and loses detail that probes need. The published baseline does the
+    same.
     """
 
     method = "resize_conv"
@@ -67,7 +67,7 @@ class ResizeConvNetwork(UpsamplerNetwork):
             self.decoder.bias.mul_(scale)
 
     def convolve(self, stage: int, doubled: Tensor, guidance: Tensor) -> Tensor:
-        """What one doubling does after the interpolation.
+        """The part of one doubling after the interpolation.
 
         Args:
             stage: 0 .. 3.
@@ -83,7 +83,7 @@ class ResizeConvNetwork(UpsamplerNetwork):
         return doubled[..., RADIUS:-RADIUS, RADIUS:-RADIUS] + change
 
     def decoding(self, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Functionals (K, C) of what is added to the features, as functionals of the code: (K, 64) and an addend (K)."""
+        """Functionals (K, C) of the added features, as functionals of the code: (K, 64) and an addend (K)."""
         assert self.decoder.bias is not None
         return directions @ self.decoder.weight[:, :, 0, 0], directions @ self.decoder.bias
 
@@ -100,14 +100,14 @@ class ResizeConvNetwork(UpsamplerNetwork):
 
 
 NETWORK = ResizeConvNetwork
-"""What trained weights of this method are loaded into."""
+"""The class of the networks that hold trained weights of this method."""
 
 
 class ResizeConvField(FeatureField):
     """Features upsampled by a guided convolutional network, as it was trained: four doublings, whatever the output.
 
     The code of the fourth doubling is computed once. Output pixels read it, and the features, by bilinear interpolation at their
-    centres, so an output smaller than sixteen times the grid has a sample of the large one.
+    centres, so an output smaller than sixteen times the grid is sampled from the large one.
 
     Args:
         features: the map to upsample.
@@ -138,7 +138,7 @@ class ResizeConvField(FeatureField):
         return dict(self._settings)
 
     def bytes_per_pixel(self, channels: int) -> float:
-        # The interpolated features and what is added to them; of many channels it is codes that are interpolated.
+        # The interpolated features and the added ones; for many channels, codes are interpolated instead of the latter.
         return 4.0 * (2.0 * channels + (CODE if channels >= CODE else 0))
 
     def fixed_bytes(self, size: Size) -> int:
@@ -182,7 +182,7 @@ class ResizeConvField(FeatureField):
         """(K, h, w) functionals, (K, 64) and (K) -> (K, region.height, region.width)."""
         result = bilinear(low, *output_positions(size, region, self.geometry))
         landing = Landing(size, region, self.geometry, STAGES)
-        # Decoding and interpolation commute: the one comes first that leaves the other less to do.
+        # Decoding and interpolation commute: the order with fewer channels to interpolate is used.
         if len(decoding) < CODE:
             added = landing.read(self._decoded(landing.span, decoding, progress))
         else:
@@ -205,7 +205,7 @@ class ResizeConvField(FeatureField):
         return code if decoding is None else _times(decoding, code)
 
     def _made(self, span: Span, decoding: Tensor | None, progress: Progress) -> Tensor:
-        """As :meth:`_decoded`, computed now."""
+        """As :meth:`_decoded`, always computed."""
         count = CODE if decoding is None else len(decoding)
         result = self.coarse.data.new_empty((count, *span.shape))
         blocks = list(span.blocks(_BLOCK))

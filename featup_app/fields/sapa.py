@@ -1,4 +1,4 @@
-"""SAPA: similarity-aware point affiliation, where each fine point reads the coarse features that its colour goes with."""
+"""SAPA: similarity-aware point affiliation, where each fine point reads the coarse features that match its colour."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SapaNetwork(ReassemblyNetwork):
 
     Source: Lu et al., "SAPA: Similarity-Aware Point Affiliation for Feature Upsampling", NeurIPS 2022, section 4 (the form
     with a low-rank bilinear inner product). Guidance is the image, as in FeatUp's comparison, and its colours are embedded by a
-    small network of each pixel, since a linear map of three numbers could tell little. Two more things differ: the products
+    small network of each pixel, since a linear map of three numbers carries little. Two more things differ: the products
     are added to logits for the distance, which start as bilinear interpolation, where the published form begins with the mean
     over the window; and the features are compressed once instead of normalised before each doubling
     (see :mod:`featup_app.fields.reassembly`).
@@ -55,7 +55,7 @@ class SapaNetwork(ReassemblyNetwork):
 
     def logits(self, stage: int, carried: Tensor, guidance: Tensor | None) -> Tensor:
         assert guidance is not None
-        # Channels last: the window operator reads an embedding in one go.
+        # Channels last: the window operator reads each embedding from contiguous memory.
         queries = self.queries[stage](guidance).contiguous(memory_format=torch.channels_last)
         keys = self.keys[stage](carried).contiguous(memory_format=torch.channels_last) * EMBEDDING**-0.5
         products = [window_dot(keys, queries[:, :, phase // 2 :: 2, phase % 2 :: 2], WINDOW) for phase in range(PHASES)]
@@ -74,7 +74,7 @@ class SapaNetwork(ReassemblyNetwork):
 
 
 NETWORK = SapaNetwork
-"""What trained weights of this method are loaded into."""
+"""The class of the networks that hold trained weights of this method."""
 
 
 def make_field(

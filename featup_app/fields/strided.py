@@ -1,7 +1,7 @@
 """The backbone with a lowered stride: the row "strided" of the paper's table (FeatUp, ICLR 2024, section 4).
 
 Patches of a transformer overlap, strides of a convolutional network give way to spread kernels; see
-:mod:`featup_app.backbones.finer_stride`. The features come from the backbone itself, at the price of a run over
+:mod:`featup_app.backbones.finer_stride`. The features come from the backbone itself, which runs over
 ``factor ** 2`` times as many cells; between the finer cells they are interpolated.
 """
 
@@ -17,7 +17,7 @@ from featup_app.fields.finer import FinerField, FinerGrid, whole_number
 from featup_app.images import Image
 
 FACTOR = 2
-"""The finer grid has as many cells for each of the backbone's own, in rows and in columns."""
+"""Finer cells per cell of the backbone, along rows and along columns."""
 
 _LARGEST_FACTOR = 16
 

@@ -1,4 +1,4 @@
-"""Learned upsampler weights: what they are made of, where they come from, and which features they serve."""
+"""Learned upsampler weights: their parts, their origin, and the features that they fit."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ Norm = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Upsampler:
-    """Trained weights of an upsampling method, and what is known about them.
+    """Trained weights of an upsampling method, and facts about them.
 
     Attributes:
         stack: the network of the method, in evaluation mode, on the CPU. A universal joint bilateral stack has a last
-            correction for one channel that nobody uses.
+            correction for one channel, which is not used.
         channels: C that it was trained for; None for a *universal* one, whose stages serve any number of channels.
         norm: how the features are normalised over their channels before they are upsampled; None for not at all.
-        restoration: what is done to the coarse map before a joint bilateral stack upsamples it; None for nothing.
-        title: what a person calls it.
+        restoration: applied to the coarse map before a joint bilateral stack upsamples it; None for none.
+        title: its name for people.
         provenance: JSON-able facts of its training, such as ``backbone``, ``layer``, ``data``, ``created``.
         path: the file that it was read from.
         sha256: of that file.
@@ -54,11 +54,11 @@ class Upsampler:
 
     @property
     def universal(self) -> bool:
-        """Whether it serves the features of every backbone."""
+        """Whether it fits the features of every backbone."""
         return self.channels is None
 
     def check_method(self, method: str) -> None:
-        """Whether these are weights of a method.
+        """Check that these are weights of a method.
 
         Raises:
             UpsamplerError: if they are those of another.
@@ -71,7 +71,7 @@ class Upsampler:
             )
 
     def check_fits(self, backbone: str | None, layer: str | None, channels: int) -> None:
-        """Whether it may upsample the features of a layer; names that are None are not compared.
+        """Check that it may upsample the features of a layer; names that are None are not compared.
 
         Raises:
             UpsamplerError: if it was trained for another number of channels, another backbone or another layer.
@@ -100,12 +100,12 @@ class Upsampler:
         return value if isinstance(value, str) and value else None
 
     def stages_alone(self) -> Upsampler:
-        """The window weights without norm, restoration and last correction: they depend on the image alone and serve any
+        """The window weights without norm, restoration and last correction: they depend on the image alone and fit all
         features."""
         return replace(self, channels=None, norm=None, restoration=None, title=f"{self.title} (stages alone)")
 
     def on(self, device: torch.device) -> nn.Module:
-        """The stack on a device. A stack that fields on another device may hold is copied, not moved."""
+        """The stack on a device. For another device it is copied and not moved, since fields may use it."""
         here = next(self.stack.parameters()).device
         return self.stack if here == device else copy.deepcopy(self.stack).to(device)
 
@@ -118,7 +118,7 @@ class Upsampler:
         return replace(features, data=cells.permute(2, 0, 1).contiguous(), normalised=True)
 
     def facts(self) -> dict[str, object]:
-        """What an export says about these weights, JSON-able."""
+        """Facts about these weights for exports, JSON-able."""
         return {
             "title": self.title,
             "method": self.method,

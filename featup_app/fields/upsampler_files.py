@@ -31,7 +31,7 @@ VERSION = 1
 FIXUP_KEYS = ("fixup_proj.1.weight", "fixup_proj.1.bias")
 NORM_KEYS = ("norm.weight", "norm.bias")
 RESTORATION_KEYS = ("restoration.weight", "restoration.positional")
-"""What is added of the coarse map's detail, and what is taken out first; older files have only the former."""
+"""The two parts of a :class:`Restoration`, detail and positional; older files have only the first."""
 
 _PUBLISHED_NORM = "model.1."
 """In the published checkpoints the norm follows the backbone: ``model = Sequential(backbone, ChannelNorm)``."""
@@ -54,7 +54,7 @@ def network_class(method: str) -> type[nn.Module]:
 def load_upsampler(path: str | Path) -> Upsampler:
     """The trained upsampler in a file; nothing in the file is executed.
 
-    Understood are the checkpoints that FeatUp's authors publish (``state_dict`` with ``upsampler.*`` and perhaps the channel
+    It reads the checkpoints that FeatUp's authors publish (``state_dict`` with ``upsampler.*`` and perhaps the channel
     norm ``model.1.norm.*``), the .safetensors files of ``featup-app train`` for every method, and plain state dicts of the
     joint bilateral stack.
 
@@ -74,11 +74,11 @@ def load_upsampler(path: str | Path) -> Upsampler:
 
 
 def upsampler_of(tensors: State, provenance: Mapping[str, Any], path: Path, *, sha256: str = "") -> Upsampler:
-    """The upsampler that some named tensors are; the reverse of :func:`tensors_of`.
+    """The upsampler that consists of some named tensors; the reverse of :func:`tensors_of`.
 
     Args:
         tensors: of a file.
-        provenance: what the file says about them; ``method``, ``channels`` and ``title`` are read.
+        provenance: the facts about them in the file; ``method``, ``channels`` and ``title`` are read.
         path: of that file, for messages.
         sha256: of that file.
 
@@ -91,12 +91,12 @@ def upsampler_of(tensors: State, provenance: Mapping[str, Any], path: Path, *, s
     if method == JBU:
         _check_is_stack(stack_state, path)
         channels = _channels(stack_state, norm_state, weight, path)
-        told_universal = provenance.get("channels", 0) is None
-        if told_universal and not norm_state and not any(value.any() for value in _fixup(stack_state).values()):
+        states_universal = provenance.get("channels", 0) is None
+        if states_universal and not norm_state and not any(value.any() for value in _fixup(stack_state).values()):
             channels = None
         stack_state = _with_fixup(stack_state, channels)
     else:
-        channels = _told_channels(provenance, path)
+        channels = _stated_channels(provenance, path)
     stack = _network(method, stack_state, channels, path)
     return Upsampler(
         stack=stack,
@@ -130,10 +130,9 @@ def save_upsampler(
         restoration: what is done to the coarse map before upsampling; the type of its numbers is kept.
         provenance: JSON-able facts. ``method`` is the upsampling method, jbu if not given. ``title``, ``backbone``,
             ``layer``, ``data`` (what it was trained on) and ``created`` are shown to people; a ``backbone`` and ``layer``
-            that are one text each bind the weights to them. ``channels``:
-            None says that the stack is universal; then its last correction is zero, and any backbone may use it. Without
-            that entry it is the number of channels of the stack. A last correction of zero is not written where the number
-            of channels is known without it.
+            that are one text each restrict the weights to them. ``channels`` is that of the stack if not given; None means
+            that the stack is universal: its last correction is zero, and any backbone may use it. A last correction of zero
+            is not written where the number of channels is known without it.
 
     Returns:
         The file.
@@ -169,7 +168,7 @@ def save_upsampler(
 def tensors_of(
     stack: nn.Module, channels: int | None, norm: Norm | None = None, restoration: Restoration | None = None
 ) -> State:
-    """The named tensors of an upsampler, as a file holds them; :class:`Upsampler` says what they are.
+    """The named tensors of an upsampler, as in a file; :class:`Upsampler` describes the arguments.
 
     A last correction of zero is left out where the number of channels is known without it, or need not be known.
     """
@@ -201,7 +200,7 @@ def _tensors(content: Any, path: Path) -> State:
 
 
 def _method(provenance: Mapping[str, Any], path: Path) -> str:
-    """The method that a file is for. What was written before there were others is for the joint bilateral stack."""
+    """The method that a file is for. Older files do not name one; they are for the joint bilateral stack."""
     method = provenance.get("method", JBU)
     try:
         network_class(str(method))
@@ -212,7 +211,7 @@ def _method(provenance: Mapping[str, Any], path: Path) -> str:
     return str(method)
 
 
-def _told_channels(provenance: Mapping[str, Any], path: Path) -> int:
+def _stated_channels(provenance: Mapping[str, Any], path: Path) -> int:
     channels = provenance.get("channels")
     if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
         raise UpsamplerError(
@@ -270,7 +269,7 @@ def _restoration(
 
 
 def _channels(stack: State, norm: State, restoration: torch.Tensor | None, path: Path) -> int | None:
-    """C, from whichever tensor tells it."""
+    """C, from the first tensor that has it as a side; None where no tensor has."""
     present = [key for key in FIXUP_KEYS if key in stack]
     if len(present) == 1:
         missing = next(key for key in FIXUP_KEYS if key not in stack)
@@ -281,7 +280,7 @@ def _channels(stack: State, norm: State, restoration: torch.Tensor | None, path:
 
 def _network(method: str, state: State, channels: int | None, path: Path) -> nn.Module:
     """A method's network with these weights; every tensor must be there, have its shape and be finite."""
-    with torch.device("meta"):  # names and shapes without memory, and without drawing anybody's random numbers
+    with torch.device("meta"):  # names and shapes only: this needs no memory and draws no random numbers
         network = network_class(method)(channels or 1)
     title = find_method(method).title
     expected = network.state_dict()
@@ -321,7 +320,7 @@ def _check(name: str, tensor: torch.Tensor, shape: tuple[int, ...], path: Path) 
         raise UpsamplerError(f"{path} does not fit: its tensor {name} holds {tensor.dtype} instead of fractions.")
     if not bool(torch.isfinite(tensor).all()):
         raise UpsamplerError(
-            f"The tensor {name} in {path} holds numbers that are not finite; its training has failed. Take another file."
+            f"The tensor {name} in {path} holds numbers that are not finite; its training has failed. Choose another file."
         )
 
 
@@ -334,7 +333,7 @@ def _more(names: list[str]) -> str:
 
 
 def _provenance(content: Any, metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """What the file says about its training: our JSON text, or what Lightning keeps beside the weights."""
+    """The facts about its training in a file: our JSON text, or the entries of Lightning beside the weights."""
     if PROVENANCE in metadata:
         try:
             stored = json.loads(metadata[PROVENANCE])

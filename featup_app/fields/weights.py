@@ -113,7 +113,7 @@ def loaded_upsampler(path: str | Path) -> Upsampler:
 
 
 def file_state(path: str) -> tuple[str, int, int]:
-    """What tells a file from its earlier versions: path, time of its last change in nanoseconds, bytes; -1 if not there."""
+    """Differs between versions of a file: path, time of its last change in nanoseconds, bytes; -1 if there is no file."""
     try:
         found = os.stat(os.path.expanduser(path))
     except OSError:

@@ -1,4 +1,4 @@
-"""How each pixel of a joint bilateral upsampler weighs the 7x7 pixels around it, learned or classical."""
+"""The weights of the 7x7 window around each pixel in joint bilateral upsampling, learned or classical."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def strips(top: int, bottom: int, width: int) -> Iterator[tuple[int, int]]:
 
 
 class WindowKernel(Protocol):
-    """One stage's weights, a function of the guidance alone."""
+    """The weights of one stage, a function of the guidance alone."""
 
     def window_weights(self, padded_guidance: Tensor) -> Tensor:
         """(B, 3, H + 6, W + 6) guidance, padded by 3 -> (B, 49, H, W) weights, taps row by row."""
@@ -42,7 +42,7 @@ def centre(padded: Tensor) -> Tensor:
 class BilateralKernel:
     """The classical joint bilateral weights (Kopf et al. 2007): Gaussians of distance and of colour difference.
 
-    Needs no training. A pixel's weights are the same to the last bit in whatever strip they are computed.
+    Needs no training. A pixel's weights are the same to the last bit whichever strip they are computed in.
 
     Args:
         sigma_spatial: width of the spatial Gaussian, where the window's side runs from -1 to 1.

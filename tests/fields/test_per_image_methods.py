@@ -123,7 +123,7 @@ def test_the_backbone_is_as_it_was_also_after_cancelling(maps, name):
 def test_strides_that_cannot_be_lowered_are_refused_in_a_sentence(maps):
     dino, lite = (maps[name].backbone for name in BUNDLED)
     batch = torch.rand(1, 3, 448, 448)
-    with pytest.raises(BackboneError, match=r"is 2 pixels and cannot be divided by 4; take a smaller factor"):
+    with pytest.raises(BackboneError, match=r"is 2 pixels and cannot be divided by 4; choose a smaller factor"):
         finer_features(lite, batch, "stage 0", 4)
     with pytest.raises(BackboneError, match=r"gives 50,176 cells, more than the 20,000 that fit into memory"):
         finer_features(dino, batch, "block 3", 7)
@@ -360,10 +360,12 @@ def test_priors_that_cannot_be_fitted_are_refused_in_a_sentence(maps, small_prio
             upsample(features, method="dip", **{option: value})
     spoilt = features.data.clone()
     spoilt[3, 2, 1] = float("nan")
-    with pytest.raises(UpsamplerError, match="hold values that are no numbers, and nothing can be fitted to them"):
+    with pytest.raises(
+        UpsamplerError, match="contain values that are infinite or not a number, so nothing can be fitted to them"
+    ):
         upsample(dataclasses.replace(features, data=spoilt), method="dip", steps=2)
     monkeypatch.setattr(dip, "LEARNING_RATE", float("inf"))
-    with pytest.raises(UpsamplerError, match="broke off at step 2 of 5, since its error is no number any more"):
+    with pytest.raises(UpsamplerError, match="diverged at step 2 of 5"):
         upsample(features, method="dip", steps=5)
 
 
@@ -376,22 +378,22 @@ def test_making_a_field_can_be_cancelled_and_is_not_repeated(photo, small_prior,
     session = Session(device="cpu")
     settings = ViewSettings(input_size="56", output_size="43x62", method=method)
     session.features(photo, settings)
-    told: list[str] = []
+    calls: list[str] = []
 
     def stop(words: str, done: int, total: int, stage=None) -> None:
-        told.append(stage)
-        if len(told) == 2:
+        calls.append(words)
+        if len(calls) == 2:
             raise Cancelled
 
     with pytest.raises(Cancelled):
         session.view(photo, settings, PCARequest(), progress=stop)
-    assert not session._dear_fields._items
+    assert not session._expensive_fields._items
     first = session.view(photo, settings, PCARequest())
     assert first.values.shape == (3, 43, 62)
-    (field,) = session._dear_fields._items.values()
+    (field,) = session._expensive_fields._items.values()
     for quick in ("lowres", "bilinear", "jbu", "guided_filter", "sapa"):
         session.view(photo, settings.with_(method=quick), PCARequest())
     assert session.field(photo, settings) is field
     joint = session.view(photo, settings, PCARequest(fit="joint"))
-    assert len(session._dear_fields._items) == 1, "the other dear methods are not run for joint components"
+    assert len(session._expensive_fields._items) == 1, "the other expensive methods are not run for joint components"
     assert joint.values.shape == first.values.shape
