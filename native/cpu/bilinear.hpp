@@ -1,8 +1,8 @@
-// Bilinear look-up of whole rows and columns: result[c, y, x] lies between source rows rows[y], rows[y] + 1 and
-// likewise columns.
+// Bilinear interpolation at whole rows and columns: result[c, y, x] lies between the source rows rows[y] and rows[y] +
+// 1, and likewise for columns.
 //
-// With channels next to each other a pixel is four vectors and four weights; a few planes are first mixed to one line
-// for each row. The line after the last one counts as the last.
+// With channels next to each other a pixel is a sum of four vectors with four weights. With few planes, two rows are
+// first combined to one line. The line after the last one is the last one again.
 
 // Source and result have their channels next to each other.
 template <class T>

@@ -2,20 +2,20 @@
 //
 // Many channels: all three are linear, so the window's weights fold with those of the doubling. The four fine pixels of
 // a coarse cell (a quad) all read the same 7 x 7 coarse cells around it, and neither the doubled map nor its padded
-// copy is ever made; each coarse vector that is loaded serves four sums. Folding costs about as much as ten channels.
+// copy is stored; each coarse vector that is loaded is used in four sums. Folding costs about as much as ten channels.
 //
-// Few channels: a doubled row is small beside the 49 weights of each of its pixels. Each thread doubles the rows under
-// the window in memory of its own and sums in planes, as planar.hpp does.
+// Few channels: a doubled row is small compared with the 49 weights of each of its pixels. Each thread doubles the rows
+// under the window in its own memory and sums in planes, as planar.hpp does.
 //
 // A fine line at either border is mirrored and the doubling's coarse lines are clamped; both stay within three coarse
-// lines of the pixel's own cell, so that the borders are nothing but other numbers in the tables.
+// lines of the pixel's own cell, so that the borders only change the numbers in the tables.
 
 constexpr int kSide = 7;
 constexpr int kTaps = kSide * kSide;
 constexpr int kReach = kSide / 2;
 constexpr int kQuadVectors = kManyRegisters ? 4 : 2;
 constexpr int64_t kQuadStripe = 8;  // coarse cells, 16 fine columns
-constexpr int64_t kQuadBand = 16;   // coarse rows that a thread goes down
+constexpr int64_t kQuadBand = 16;   // coarse rows of one task
 constexpr int64_t kStripeColumns = 2 * kQuadStripe;
 constexpr int64_t kPlanarBand = 128, kPlanarRows = 16, kPlanarStripe = 1024;  // fine rows, rows at a time, fine columns
 
@@ -42,7 +42,7 @@ inline int64_t clamped(int64_t index, int64_t length) { return smaller_of(larger
 // The first of the four coarse cells that a fine index reads.
 inline int64_t first_cell(int64_t fine) { return (fine + 1) / 2 - 2; }
 
-// shares[tap * 7 + j]: what the window's tap of this fine line takes from the coarse line `fine / 2 - 3 + j`.
+// shares[tap * 7 + j]: the weight that the window's tap of this fine line gives to the coarse line `fine / 2 - 3 + j`.
 template <class T>
 void fold_line(int64_t fine, int64_t coarse_length, T* shares) {
   double sums[kTaps] = {};
@@ -263,7 +263,7 @@ inline Vector<T> weighted(Vector<T> a, Vector<T> b, Vector<T> c, Vector<T> d, co
 // Memory in which a thread doubles a row of up to `columns` fine columns.
 template <class T>
 struct Lines {
-  // Near a border the mirrored columns reach back by as much as they lie outside; whole vectors are read and written.
+  // Near a border, mirrored columns lie as far inside as they would lie outside; whole vectors are read and written.
   explicit Lines(int64_t columns)
       : size(columns / 2 + 16 + 2 * kLanes<T>), cells(size), even(size), odd(size), fine(2 * size) {}
   bool ready() const { return cells.get() && even.get() && odd.get() && fine.get(); }
@@ -349,7 +349,7 @@ bool double_planar(const DoublingJob& job) {
       const int64_t b = task / (bands * stripes), x0 = task % stripes * kPlanarStripe;
       const int64_t columns = smaller_of(width - x0, kPlanarStripe);
       const int64_t top = task / stripes % bands * kPlanarBand, bottom = smaller_of(top + kPlanarBand, height);
-      int64_t made = top - kReach;  // rows of the padded map up to here are there
+      int64_t made = top - kReach;  // rows of the padded map before this one are computed
       for (int64_t y0 = top; y0 < bottom; y0 += kPlanarRows) {
         const int64_t y1 = smaller_of(y0 + kPlanarRows, bottom);
         for (int64_t c = 0; c < channels; ++c) {

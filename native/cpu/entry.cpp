@@ -1,4 +1,4 @@
-// The C interface: checks every argument, then hands the job to the kernels of this processor.
+// The C interface: checks every argument, then calls the kernels for this processor.
 #include <atomic>
 #include <cstring>
 
@@ -47,9 +47,9 @@ const char* check_plain(const Named& named) {
   return named.tensor->dtype <= FEATUP_FLOAT64 ? nullptr : message("%s must be float32 or float64", named.name);
 }
 
-// Large results live in fresh memory, which the system hands out in pages of 4 KB at the first touch of each; that
-// takes longer than the computation. Asking for large pages makes it a few milliseconds. Only a hint: failure is no
-// matter.
+// Large outputs are in new memory, which the system provides in pages of 4 KB when each is first written. That takes
+// longer than the computation; with large pages it takes a few milliseconds. This is only a hint, so failure is
+// ignored.
 void expect_writing(const featup_tensor& tensor) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   const size_t unit = bytes_of(tensor.dtype);
@@ -105,7 +105,7 @@ const char* run_window_weights(const Named& padded, double factor, const double*
   return out_of_memory(chosen().load()->window_weights(job));
 }
 
-// Many channels lie next to each other, few are planes.
+// Many channels must lie next to each other, few must be planes.
 const char* check_layouts(const featup_tensor& source, const featup_tensor& output) {
   if (is_empty(output)) return nullptr;
   const int along = source.size[1] > kFewChannels ? 1 : 3;

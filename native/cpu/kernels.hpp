@@ -1,4 +1,5 @@
-// What every instruction set has to offer, and the jobs it is given. Arguments have been checked by entry.cpp.
+// The kernels that exist for every instruction set, and the jobs that they are given. entry.cpp has checked the
+// arguments.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,7 @@
 
 namespace featup {
 
-// Up to so many channels are summed in planes. As in FEW_CHANNELS in featup_app/ops/layout.py.
+// Up to so many channels are summed in planes. As FEW_CHANNELS in featup_app/ops/layout.py.
 constexpr int64_t kFewChannels = 8;
 
 // A window sum, or its gradient to the padded input.
@@ -86,8 +87,7 @@ struct RoundingJob {
   int threads;
 };
 
-// So many rounds of independent multiplications and additions in registers by each thread; how many operations that
-// was.
+// `rounds` of independent multiplications and additions in registers on each thread; `operations` becomes their number.
 struct MultiplyAddJob {
   int64_t rounds;
   double* operations;

@@ -1,5 +1,5 @@
-// A yardstick: how many products and sums the processor can do, with every operand in a register and no sum waiting for
-// another. Only the loop of a thread is here; nothing is read or written.
+// The peak rate of products and sums, with every operand in a register and no sum waiting for another. This is the loop
+// of one thread; it neither reads nor writes memory.
 
 constexpr int kPeakSums = kManyRegisters ? 24 : 12;  // two units with a latency of four or five cycles need ten
 
@@ -20,7 +20,7 @@ bool multiply_add(const MultiplyAddJob& job) {
     Vector<float> total{};
 #pragma GCC unroll 24
     for (int i = 0; i < kPeakSums; ++i) total += sums[i];
-    // The count depends, as far as the compiler can see, on every lane of every sum: or it would leave the loop out.
+    // To the compiler, the count depends on every lane of every sum; otherwise it would remove the loop.
     bool wild = false;
     for (int lane = 0; lane < kLanes<float>; ++lane) wild = wild || total[lane] > 1e9f;
     operations += 2.0 * kPeakSums * kLanes<float> * double(job.rounds) + (wild ? 1 : 0);

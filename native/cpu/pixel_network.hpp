@@ -1,7 +1,7 @@
 // A small network of two layers at every pixel: result = skip * first + scale * (second layer(GELU(first
-// layer(input)))). Columns lie along the vectors; a block of pixels goes through both layers before the next, so that
-// hidden values stay in the nearest cache. The input is two maps one above the other, so that nobody needs to join
-// them.
+// layer(input)))). A vector holds neighbouring columns. Both layers are computed for a block of pixels before the next
+// block, so that hidden values stay in the nearest cache. The channels of two maps form the input, so that callers need
+// not concatenate them.
 
 constexpr int kNetworkVectors = kManyRegisters ? 4 : 2;
 constexpr int kNetworkUnits = kManyRegisters ? 6 : 4;

@@ -1,4 +1,4 @@
-// The kernels for few channels: columns along the vectors, all operands in planes.
+// The kernels for few channels: a vector holds neighbouring columns, and all operands are planes.
 //
 // A row is cut into blocks; the last one overlaps its neighbour instead of being shorter, so that every pixel is
 // computed by the same instructions wherever it lies and its value does not depend on how a caller cuts an image into
@@ -31,7 +31,7 @@ inline void planar_sum_block(const T* source, int64_t source_plane, int64_t sour
 #pragma GCC unroll 4
         for (int u = 0; u < U; ++u) {
           weight[u] = load_as<T, S>(tap + u * kLanes<T>, kLanes<T>);
-          // Each tap is a stream of its own, more of them than the processor follows by itself.
+          // Each tap is a separate stream of memory, and there are more than the processor prefetches.
           if (u % (64 / kVectorBytes) == 0) __builtin_prefetch(tap + (U + u) * kLanes<T>, 0, 3);
         }
 #pragma GCC unroll 4

@@ -1,6 +1,6 @@
-// Window weights in float16, rounded one tap after the other, each taking over what the one before it lost. A pixel's
-// weights then sum to what they summed to but for half a unit of the last tap, which is in a corner of the window and
-// small. Rounded on their own, 49 weights of a constant map would give it a grain of 1e-4.
+// Window weights in float16. The rounding error of each tap is carried to the next one, so that a pixel's weights keep
+// their sum up to half a unit of the last tap, which is small because it is a corner of the window. With independent
+// rounding of the 49 weights, a constant map would get a grain of 1e-4.
 
 inline Vector<float> store_half(Half* to, Vector<float> value, int64_t count) {
   if (count >= kLanes<float>) {

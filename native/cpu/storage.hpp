@@ -174,7 +174,7 @@ void read_row(const featup_tensor& from, int64_t b, int64_t c0, int64_t channels
   }
 }
 
-// The other way round.
+// The reverse: from to[column * pitch + channel] to a row of a tensor.
 template <class T, class S>
 void write_row(const featup_tensor& into, int64_t b, int64_t c0, int64_t channels, int64_t y, int64_t x0,
                int64_t columns, const T* from, int64_t pitch) {

@@ -1,6 +1,6 @@
-// Vectors of the width that the including file is compiled for. Included once for each instruction set, inside a
-// namespace of its own: nothing here may be shared, or the linker could give AVX-512 code to a processor without it.
-// For the same reason no templates of the standard library are used in the kernels.
+// Vectors of the width that the including file is compiled for. Included once for each instruction set, inside the
+// namespace of that set. Nothing here may be shared, because the linker could otherwise give AVX-512 code to a
+// processor without it. For the same reason no templates of the standard library are used in the kernels.
 
 constexpr int kVectorBytes =
 #if defined(__AVX512F__)
@@ -11,7 +11,7 @@ constexpr int kVectorBytes =
     16;
 #endif
 
-// Number of vector registers decides how large a tile of sums can be kept in them.
+// The number of vector registers limits the size of the tile of sums.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr bool kManyRegisters = true;
 #else
@@ -171,7 +171,7 @@ inline Vector<float> exponential(Vector<float> x) {
   series = series * (rest * rest) + rest + 1.0f;
   const Integers exponent = reinterpret_cast<Integers>(shifted) << 23;
   const V result = reinterpret_cast<V>(reinterpret_cast<Integers>(series) + exponent);
-  // What is not a number must stay so, and its exponent bits overflow above.
+  // NaN must stay NaN; its exponent bits overflow above.
   return vanishes ? V{} : (bounded == bounded ? result : bounded);
 }
 inline Vector<double> exponential(Vector<double> x) {
@@ -200,7 +200,7 @@ inline void store_some(T* to, Vector<T> value, int64_t count) {
   store<T>(lanes, value);
   for (int64_t lane = 0; lane < count; ++lane) to[lane] = lanes[lane];
 }
-// Lanes from[at] on, those before 0 and from `length` on are 0 and not read. `inside` tells that there are none.
+// Lanes from[at] on, those before 0 and from `length` on are 0 and not read. `inside` promises that there are none.
 template <class T>
 inline Vector<T> load_between(const T* from, int64_t at, int64_t length, bool inside) {
   if (inside || (at >= 0 && at + kLanes<T> <= length)) return load<T>(from + at);

@@ -1,7 +1,7 @@
 // The gradient to the weights: for each pixel and tap the product of two vectors of channels, summed along the vectors.
 //
-// Stripes and rings as in window_sum.hpp, but with many channels in the ring at once: the sums of a tile are only added
-// up across the lanes when a row of taps has seen all of them, and that costs a few instructions for each sum.
+// Stripes and rings as in window_sum.hpp, but with many channels in the ring at once. The lanes of a tile's sums are
+// added up once per row of taps and block of channels, because that costs a few instructions for each sum.
 
 constexpr int kGradWeightsPixels = kManyRegisters ? 4 : 2;
 constexpr int64_t kGradWeightsChannelBytes = 1536;

@@ -1,10 +1,10 @@
 // The weighted window sum for many channels: pixels in rows of a stripe, channels along the vectors.
 //
-// A thread takes a stripe of a band of rows. It gathers the stripe's weights once, pixel by pixel, and goes down the
-// band with a block of channels after the other, keeping the k rows under the window in a ring of its own. Copying a
+// A thread computes a stripe of a band of rows. It gathers the stripe's weights once, pixel by pixel. Then it walks
+// down the band with one block of channels after the other, and keeps the k rows under the window in a ring. Copying a
 // row into the ring also converts its numbers and, where channels are not next to each other, transposes it, so all
-// layouts share one kernel. The tile holds the sums of several pixels in registers, so that each input vector serves up
-// to as many taps.
+// layouts share one kernel. The tile holds the sums of several pixels in registers, so that each input vector is used
+// for as many taps.
 
 constexpr int kTilePixels = kManyRegisters ? 8 : 4;
 constexpr int kTileVectors = kManyRegisters ? 3 : 2;
@@ -57,7 +57,7 @@ void gather_weights(const WindowSumJob& job, ReadRow<T> read, int64_t b, int64_t
     for (int64_t column = 0; column < columns; ++column)
       memcpy(to + column * taps, lines + column * pitch, size_t(taps) * sizeof(T));
   } else {
-    // The tap (ey, ex) of the gradient reads a pixel whose own tap is the mirrored one.
+    // The tap (ey, ex) of the gradient reads a pixel for which this one is at the mirrored tap.
     for (int64_t ey = 0; ey < k; ++ey) {
       read(job.weights, b, 0, taps, y + ey - (k - 1), x0 - (k - 1), columns + k - 1, lines, pitch);
       for (int64_t column = 0; column < columns; ++column)
@@ -137,7 +137,7 @@ bool window_sum_many(const WindowSumJob& job) {
       for (int64_t c0 = 0; c0 < channels; c0 += block) {
         const int64_t count = smaller_of(channels - c0, block);
         const int64_t pitch = rounded_up(count, kLanes<T>), vectors = pitch / kLanes<T>;
-        // Columns that a row does not have are zero, and stay so.
+        // Columns beyond the end of a row are zero and stay zero.
         const int64_t ring_columns = padded_columns + k - 1;
         for (int64_t row = top; row < bottom + k - 1; ++row) {
           T* slot = ring.get() + row % k * ring_row;

@@ -1,12 +1,12 @@
-// What every call does around its kernel: the checks that only CUDA needs, the number of blocks, and the choice of a
-// template.
+// Code that every call runs around its kernel: the checks that only CUDA needs, the number of blocks, and the choice of
+// a template.
 #pragma once
 
 #include "checks.hpp"
 #include "device.cuh"
 #include "featup_cuda.h"
 
-#ifndef FEATUP_CUDA_MOST_BLOCKS  // smaller in the tests, so that they too reach the loop over the rest
+#ifndef FEATUP_CUDA_MOST_BLOCKS  // smaller in tests, so that they also reach the loop over the remaining tiles
 #define FEATUP_CUDA_MOST_BLOCKS 0x7fffffff
 #endif
 
@@ -19,7 +19,7 @@ inline const char* cuda_error(cudaError_t error) {
   return message("CUDA error %d: %s", static_cast<int>(error), cudaGetErrorString(error));
 }
 
-// Whether the kernels' 32-bit coordinates and 64-bit offsets reach all of a tensor and of its padding.
+// Checks that the kernels' 32-bit coordinates and 64-bit offsets reach all of a tensor and of its padding.
 inline const char* check_reach(const Named& named, int kernel_size) {
   constexpr int64_t limit = int64_t(1) << 30;  // with padding and a tile it fits into 32 bits
   double count = 1;
@@ -62,7 +62,7 @@ inline const char* check_contiguous(const Named& named) {
   return nullptr;
 }
 
-// Tensors whose descriptors and shapes were checked: one number format, on the current device, the output contiguous.
+// Checks tensors whose descriptors and shapes fit: one number format, on the current device, and a contiguous output.
 inline const char* check_for_cuda(std::initializer_list<Named> inputs, const Named& output, int kernel_size) {
   const auto check = [&](const Named& named) -> const char* {
     if (const char* wrong = check_reach(named, kernel_size)) return wrong;
@@ -87,7 +87,7 @@ inline unsigned blocks_for(int64_t items) {
   return static_cast<unsigned>(items < FEATUP_CUDA_MOST_BLOCKS ? items : FEATUP_CUDA_MOST_BLOCKS);
 }
 
-// Channels that one block takes: many, so that the weights are read seldom, but enough blocks to fill a large device.
+// Channels per block: many, so that weights are read rarely, but few enough to fill a large device with blocks.
 inline int64_t channel_share(const Sizes& sizes, int64_t tiles) {
   constexpr int64_t enough = 1024;
   int64_t share = 8 * kStage;

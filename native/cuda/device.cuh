@@ -1,4 +1,4 @@
-// What the kernels share: storage types, strides, and the tile of a window operator's input in shared memory.
+// Shared by the kernels: storage types, strides, and the tile of a window operator's input in shared memory.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ __device__ inline void store(__nv_bfloat16* at, float value) { *at = __float2bfl
 __device__ inline float exponential(float value) { return expf(value); }
 __device__ inline double exponential(double value) { return exp(value); }
 
-// Elements from one to the next; "channel" is the second dimension, be it channels or taps.
+// Elements from one to the next; "channel" is the second dimension, of channels or taps.
 struct Strides {
   int64_t batch, channel, row, column;
 };
@@ -48,7 +48,7 @@ constexpr int kThreads = kColumns * kLanes;
 // Channels in shared memory between two barriers. Eight are also one 32-byte sector of a channels-last float32 tensor.
 constexpr int kStage = 8;
 
-// As many pixels as their k * k weights or sums leave registers for.
+// As many pixels as there are registers for their k * k weights or sums.
 template <class Total, int K>
 constexpr int pixels_per_thread() {
   if (sizeof(Total) == 8) return K == 3 ? 2 : 1;
@@ -80,11 +80,11 @@ struct Tiling {
   }
 };
 
-// What a tile holds where it lies outside of its input.
+// The values of a tile outside of its input.
 enum class Outside { zero, nearest };
 
-// Copies `channels` (at most kStage) planes of `source`, whose pixel (0, 0) the pointer shows, from row `top` and
-// column `left` on; outside height x width as said. Ends without a barrier.
+// Copies `channels` (at most kStage) planes of `source`, a pointer to pixel (0, 0), from row `top` and column `left`
+// on. Outside of height x width `Rest` decides. Ends without a barrier.
 template <class Shape, Outside Rest, class T, class Total>
 __device__ void load_tile(Total* tile, const T* source, const Strides& strides, int channels, int top, int left,
                           int height, int width) {

@@ -1,13 +1,13 @@
 // Bicubic doubling, reflecting padding and a 7 x 7 window sum in one pass, without the doubled map or its padded copy.
 //
-// All three are linear, so the weights of the window fold with those of the doubling: the four fine pixels of a coarse
-// cell (2 m + a, 2 n + b) all read the 7 x 7 cells around it. A thread makes the two pixels of one fine row of a cell,
-// so that a value of the tile is read from shared memory once for both. Which cells a tap reads depends on whether its
-// line is even or odd, and the odd line of a cell mirrors the even one; so a thread with an odd row goes through its
-// window upside down, and all indices of weights in registers are constants.
+// All three are linear, so the weights of the window can be folded with those of the doubling: the four fine pixels of
+// a coarse cell (2 m + a, 2 n + b) all read the 7 x 7 cells around it. A thread makes the two pixels of one fine row of
+// a cell, so that a value of the tile is read from shared memory once for both. Which cells a tap reads depends on
+// whether its line is even or odd, and the odd line of a cell mirrors the even one; so a thread with an odd row reads
+// its window upside down. Then all indices of weights in registers are constants.
 //
-// Borders: the doubling repeats the outermost cells, and so does the tile. A tap outside of the fine map reads what the
-// reflected one reads, which is always in the same window, and its weight is added to that one's.
+// Borders: the doubling repeats the outermost cells, and so does the tile. A tap outside of the fine map reads the same
+// as the tap that it reflects onto, which is always in the same window, so its weight is added to that tap's weight.
 
 #include "call.cuh"
 
@@ -17,7 +17,7 @@ constexpr int kSide = 7;
 constexpr int kReach = kSide / 2;
 constexpr int kCubic = 4;
 
-// Cells that a block makes, and those around them.
+// The cells that a block computes, and those around them.
 struct Cells {
   static constexpr int kCellRows = kLanes / 2;
   static constexpr int kWidth = kColumns + 2 * kReach;
@@ -31,8 +31,8 @@ struct Place {
 };
 
 // Line `line` of the window around an even fine line reads the cells line / 2 to line / 2 + 3 of the seven; this is its
-// weight for the `cell`th of the four: Keys' (1981) with a = -0.75, a quarter of a cell off the middle. Lines 0, 2, 4
-// and 6 of the window are odd fine lines, which lie behind the middle of their cell, the others before it. Exact in
+// weight for the `cell`th of the four: Keys' (1981) with a = -0.75, a quarter of a cell from the centre. Lines 0, 2, 4
+// and 6 of the window are odd fine lines, which lie after the centre of their cell; the others lie before it. Exact in
 // float32.
 template <class Total>
 __device__ constexpr Total cubic(int line, int cell) {
@@ -43,8 +43,8 @@ __device__ constexpr Total cubic(int line, int cell) {
                      : Total(-0.03515625);
 }
 
-// The line of the window whose weight counts for line `line`, if that is in the map: itself (reflection 0), or the one
-// before the map's first line (1) or behind its last (2) that reflects onto it; -1: there is none. `first` is the fine
+// The line of the window whose weight is added to line `line`, if that is in the map: itself (reflection 0), or the
+// line before the map's first (1) or after its last (2) that reflects onto it; -1 if there is none. `first` is the fine
 // line of the window's line 0.
 __device__ inline int reflected_onto(int line, int reflection, int first, int length) {
   const int at = first + line;
@@ -79,13 +79,13 @@ struct alignas(2 * sizeof(T)) Pair {
 };
 
 // One block makes kCellRows x kColumns cells for `share` channels of one image. `sizes` are those of the output.
-// `paired`: cells lie in the output whole.
+// `paired`: the output cuts no cell.
 template <class T>
 __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Type>())
     double_cells(const T* source, Strides source_strides, const T* weights, Strides weights_strides, T* output,
                  Place place, Sizes sizes, int64_t share, bool paired) {
   using Total = typename Sum<T>::Type;
-  // In float64 the weights of two pixels have no room in registers: the block goes through the channels once for each
+  // In float64 the weights of two pixels do not fit into registers: the block loops over the channels once for each
   // column.
   constexpr int Together = sizeof(Total) == 8 ? 1 : 2;
   FEATUP_SHARED(Total, tile, Cells::kCount);
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
   const int64_t shares = (sizes.channels + share - 1) / share;
   const int64_t plane_step = int64_t(height) * width;
   const bool odd = threadIdx.y % 2 == 1;
-  // A doubled line of one cell is the same everywhere, so that it does not matter which part of it a tap reads.
+  // A doubled line of one cell is constant, so it does not matter which part of it a tap reads.
   const bool reflects_rows = fine_rows > 2, reflects_columns = fine_columns > 2;
 
   for (int64_t item = blockIdx.x; item < tiling.count * shares * sizes.batch; item += gridDim.x) {
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
           }
           out += plane_step;
         }
-        __syncthreads();  // the tile is filled anew
+        __syncthreads();  // before the tile is overwritten
       }
     }
   }

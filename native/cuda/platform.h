@@ -1,4 +1,4 @@
-// What differs between nvcc and the tests' emulation: how shared memory is declared and how a kernel is launched.
+// The differences between nvcc and the tests' emulation: the declaration of shared memory and the launch of a kernel.
 #pragma once
 
 #ifdef __CUDACC__
@@ -37,7 +37,7 @@ void launch(void (*kernel)(Parameters...), unsigned blocks, dim3 threads, void*,
 
 namespace featup {
 
-// Mistakes that the tests plant to see that the sanitizers and the emulation find them. Never part of the library.
+// Mistakes that tests plant to check that the sanitizers and the emulation find them. Never part of the library.
 enum class Fault { none, race, shared_overflow, global_overflow, divergent_barrier };
 
 #ifdef FEATUP_CUDA_PLANTED_FAULTS

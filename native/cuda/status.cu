@@ -1,4 +1,4 @@
-// What there is to compute on, in words; works without a driver.
+// Sentences about the devices; works without a driver.
 
 #include "call.cuh"
 

@@ -1,15 +1,15 @@
 // The weighted sum over a window around each pixel, and its gradient to the input.
 //
-// Both are one pass: a pixel of the output has k * k weights, the same for all channels, and a window of the input.
-// They stay in registers while the channels go by in shared memory. For the gradient the window lies above and to the
-// left of the pixel and the weights are those with which that pixel went into its neighbours' sums.
+// Both are one pass: a pixel of the output has k * k weights, the same for all channels, and a window of the input. The
+// weights stay in registers while one group of channels after the other is loaded into shared memory. For the gradient
+// the window lies above and to the left of the pixel and the weights are those of that pixel in its neighbours' sums.
 
 #include "call.cuh"
 
 namespace featup {
 
-// Where the weight lies that multiplies the window's element (row, column), counted from the window's top left corner,
-// in the sum for the output pixel (y, x). NULL: outside.
+// The address of the weight of the window's element (row, column), counted from the window's top left corner, in the
+// sum for the output pixel (y, x); NULL if it lies outside.
 template <bool Gradient, class T>
 __device__ inline const T* weight_of(const T* weights, const Strides& strides, int kernel_size, int row, int column,
                                      int y, int x, int height, int width) {
@@ -23,8 +23,8 @@ __device__ inline const T* weight_of(const T* weights, const Strides& strides, i
   return weights + tap * strides.channel + y * strides.row + x * strides.column;
 }
 
-// One block makes a tile of the output, for `share` channels of one image. `sizes` are those without padding; input and
-// output are padded and plain, for the gradient the other way round.
+// One block computes a tile of the output, for `share` channels of one image. `sizes` are those without padding; the
+// input is padded and the output is not, for the gradient the other way round.
 template <class T, int K, int Pixels, bool Gradient>
 __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Type>())
     window_pass(const T* input, Strides input_strides, const T* weights, Strides weights_strides, T* output,
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
           weight[pixel][element] = x < width && y + pixel < height ? load(tap + pixel * weights_strides.row) : Total(0);
         }
       }
-      tap += weights_strides.channel;  // one address instead of k * k, for which there are no registers
+      tap += weights_strides.channel;  // one address: there are no registers for k * k of them
     }
 
     const bool inside = x < output_width;
@@ -94,12 +94,12 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
           if (inside && pixel < rows) store(out + int64_t(pixel) * output_width, total[pixel]);
         out += int64_t(output_height) * output_width;
       }
-      __syncthreads();  // the tile is filled anew
+      __syncthreads();  // before the tile is overwritten
     }
   }
 }
 
-// The same for any kernel size: one thread makes a pixel of up to kStage channels and reads everything from global
+// The same for any kernel size: one thread computes a pixel of up to kStage channels and reads everything from global
 // memory.
 template <class T, bool Gradient>
 __global__ void __launch_bounds__(kThreads)
@@ -154,7 +154,7 @@ const char* run_window_pass(const Named& input, const Named& weights, const Name
   const int64_t output_height = output.tensor->size[2], output_width = output.tensor->size[3];
   return with_dtype(output.tensor->dtype, [&](auto storage) {
     using T = decltype(storage);
-    using Total = typename Sum<T>::Type;  // not in the lambda within, where GCC 12 takes T for const T
+    using Total = typename Sum<T>::Type;  // not in the inner lambda, where GCC 12 mistakes T for const T
     const T *from = static_cast<const T*>(input.tensor->data), *by = static_cast<const T*>(weights.tensor->data);
     T* to = static_cast<T*>(output.tensor->data);
     return with_kernel_size(kernel_size, [&](auto constant) {

@@ -1,8 +1,8 @@
-// Operators that make one number for each tap of the window around each pixel, summed over the channels: the gradient
-// to the weights of the window sum, the softmax of products of keys, and the classical bilateral weights.
+// Operators that compute one number for each tap of the window around each pixel, summed over the channels: the
+// gradient to the weights of the window sum, the softmax of products of keys, and the classical bilateral weights.
 //
-// The k * k sums stay in registers while the channels go by in shared memory, so that nothing of the size of an
-// unfolded input ever exists.
+// The k * k sums stay in registers while one group of channels after the other is loaded into shared memory, so that no
+// unfolded input is stored.
 
 #include <cmath>
 
@@ -12,7 +12,7 @@ namespace featup {
 
 enum Operator { kGradWeights, kRangeSoftmax, kBilateral };
 
-// What turns the sums into the operator's result.
+// Turns the sums into the operator's result.
 template <class Total>
 struct Finish {
   const Total* temperature_on_device;  // or NULL, then
@@ -31,7 +31,8 @@ struct Finish {
   }
 };
 
-// What one channel adds to a tap's sum. `middle` is the gradient for kGradWeights, else the value at the pixel itself.
+// The sum of a tap after one more channel. `middle` is the gradient for kGradWeights, else the value at the pixel
+// itself.
 template <Operator Kind, class Total>
 __device__ inline Total one_channel(Total sum, Total middle, Total value) {
   if (Kind != kBilateral) return sum + middle * value;
@@ -39,7 +40,7 @@ __device__ inline Total one_channel(Total sum, Total middle, Total value) {
   return sum + difference * difference;
 }
 
-// The sums of one pixel's taps where they are: in registers, which only unrolled loops can name, or in the output.
+// The sums of one pixel's taps: in registers, which only unrolled loops can address, or in the output.
 template <class Total>
 struct InRegisters {
   static constexpr int kUnroll = 256;
@@ -133,7 +134,7 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
           }
         }
       }
-      __syncthreads();  // the tile is filled anew
+      __syncthreads();  // before the tile is overwritten
     }
 
 #pragma unroll
@@ -144,7 +145,7 @@ __global__ void __launch_bounds__(kThreads, resident_blocks<typename Sum<T>::Typ
       if (Kind == kGradWeights || sizeof(Total) == 8) {
 #pragma unroll
         for (int tap = 0; tap < K * K; ++tap) store(out + tap * step, sum[pixel][tap]);
-        // In float64 the sums and their exponentials have no room in registers together: finish them in memory.
+        // In float64 the sums and their exponentials do not fit into registers together: they are finished in memory.
         if (Kind != kGradWeights) normalise<Kind, K>(finish, InMemory<T>{out, step});
       } else {
         normalise<Kind, K>(finish, InRegisters<Total>{sum[pixel]});
@@ -168,8 +169,8 @@ __device__ typename Sum<T>::Type sum_of_tap(const T* window, const Strides& stri
   return sum;
 }
 
-// The same for any kernel size: a thread for each tap of each pixel (gradient), or for each pixel, which takes every
-// sum twice: the first time for the normalisation, since there may be too many to keep.
+// The same for any kernel size: a thread for each tap of each pixel (gradient), or for each pixel. The latter computes
+// every sum twice, first for the normalisation, because there may be too many to keep.
 template <class T, Operator Kind>
 __global__ void __launch_bounds__(kThreads)
     window_taps_any(const T* padded, Strides strides, const T* grad, Strides grad_strides, T* output, Sizes sizes,
@@ -201,7 +202,7 @@ __global__ void __launch_bounds__(kThreads)
       }
       const Total logit = finish.logit(sum, temperature, tap);
       if (tap == 0) most = logit;
-      if (logit > most) {  // what was added so far was relative to the smaller maximum
+      if (logit > most) {  // the total so far was relative to the smaller maximum
         all *= exponential(most - logit);
         most = logit;
       }
@@ -223,7 +224,7 @@ struct Factors {
   double temperature, spatial, range;
 };
 
-// Tensors that were checked; `grad` is NULL but for kGradWeights.
+// The tensors have been checked; `grad` is NULL except for kGradWeights.
 template <Operator Kind>
 const char* run_window_taps(const featup_tensor& padded, const featup_tensor* grad, const featup_tensor& output,
                             const Factors& factors, int32_t kernel_size, void* stream) {

@@ -1,17 +1,13 @@
 // CUDA's execution model on the host, so that a .cu file can be compiled as C++ and run under the sanitizers.
 //
-// One std::thread stands for each thread of a block; the blocks of a grid follow each other. What the sanitizers then
-// see:
-//  - Two threads of a block that touch the same shared or global memory without a barrier between them are a data race
-//  for
-//    ThreadSanitizer, whatever the order in which they really ran.
-//  - Every shared array is an allocation of its own, exactly as large as declared, so that AddressSanitizer sees an
-//  access
-//    beyond it. It is filled with NaN before each block: what a block reads without having written it spoils its
-//    results.
+// Each thread of a block is a std::thread; the blocks of a grid run one after the other. The sanitizers then see:
+//  - Two threads of a block that access the same shared or global memory without a barrier between them are a data
+//    race for ThreadSanitizer, in whatever order they really ran.
+//  - Every shared array is a separate allocation, exactly as large as declared, so that AddressSanitizer sees an access
+//    beyond it. It is filled with NaN before each block, so that reading unwritten values spoils the results.
 //  - Barriers are checked: all threads of a block must wait at the same one. Threads that wait at another one, or that
-//  have
-//    ended, are reported with file and line, and the program ends with status 70 instead of hanging.
+//    have ended, are reported with file and line, and the program ends with status 70 instead of hanging.
+//
 // Not shown: races between blocks (they do not overlap here), anything of warps (there are no shuffles or votes),
 // coalescing, bank conflicts, limits of registers and shared memory, asynchronous errors, fused multiply-add.
 #pragma once
