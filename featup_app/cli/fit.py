@@ -224,7 +224,7 @@ def _tell(fitting: ImplicitFit, error: float, output: Path, *, stopped: bool, as
     state, features = fitting.state, fitting.features
     if stopped:
         complain(f"Stopped after step {state.step}; the best state, of step {state.best_step or state.step}, was kept.")
-    elif "diverged" in state.reason:
+    elif state.diverged:
         complain(state.reason)
     if as_json:
         _say_line(

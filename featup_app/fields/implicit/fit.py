@@ -60,6 +60,7 @@ class ImplicitFit:
         self._source = ViewSource(features, self.image, recipe, seed)
         self._start = Start.of(recipe, features, self.image)
         self._steps, self._step, self._seconds, self._reason = recipe.steps, 0, 0.0, ""
+        self._diverged = False
         self._points: list[FitPoint] = []
         self._durations: list[float] = []
         self._yardstick: _Yardstick | None = None
@@ -140,7 +141,7 @@ class ImplicitFit:
         else:
             self.recipe = replace(recipe, views=(recipe.solving_steps + steps) * recipe.views_per_step)
         self._steps = self.recipe.steps
-        self._reason = ""
+        self._reason, self._diverged = "", False
 
     @property
     def state(self) -> FitState:
@@ -166,6 +167,7 @@ class ImplicitFit:
             points=tuple(self._points),
             finished=bool(self._reason),
             reason=self._reason,
+            diverged=self._diverged,
         )
 
     def field(self, *, best: bool = True) -> ImplicitField | None:
@@ -252,6 +254,7 @@ class ImplicitFit:
             self._network = None if best is None else copy.deepcopy(best.network)
             self._error = math.nan if best is None else best.error
             kept = "nothing is kept" if best is None else f"the best state, of step {best.step}, is kept"
+            self._diverged = True
             self._reason = (
                 f"The fit diverged at step {self._step}; {kept}. Start again with a lower rate or another seed."
             )

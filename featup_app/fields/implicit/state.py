@@ -41,6 +41,7 @@ class FitState:
         points: the curves.
         finished: whether nothing is left of the plan.
         reason: a sentence saying why it ended; empty while it goes on.
+        diverged: whether it ended because the error grew beyond all bounds.
     """
 
     step: int
@@ -58,6 +59,7 @@ class FitState:
     points: tuple[FitPoint, ...]
     finished: bool
     reason: str
+    diverged: bool
 
 
 OnState = Callable[[FitState], None]
