@@ -32,7 +32,7 @@ struct Operand {
       view.stride[i] = layout == 1 ? last[i] : planes[i];
       extent += (size[i] - 1) * view.stride[i];
     }
-    memory.resize(b * c * y * x == 0 ? 0 : extent);  // no slack: the next number belongs to someone else
+    memory.resize(b * c * y * x == 0 ? 0 : extent);  // no slack, so that the sanitizer sees an access beyond the end
     std::uniform_real_distribution<double> numbers(-1, 1);
     for (T& value : memory) value = T(numbers(generator));
     view.data = memory.data();
@@ -117,7 +117,7 @@ void check(int64_t channels, int64_t height, int64_t width, int k, int layout, i
   expect(softmax, "range_softmax", channels, height, width, k);
 }
 
-// Halves as the C interface has them, without slack, and what they are worth.
+// float16 as bits, as in the C interface, without slack, and their values as doubles.
 struct Halves {
   std::vector<uint16_t> memory;
   featup_tensor view{};
@@ -301,7 +301,7 @@ void check_rounding(int64_t taps, int64_t width, int threads) {
           wanted += double(weights.at(b, tap, y, x));
           found += result.at(b, tap, y, x);
           right = right && std::abs(result.at(b, tap, y, x) - double(weights.at(b, tap, y, x))) <= 1.0 / 1024;
-          // Whatever the number of taps, no more than half a unit of the last one is lost.
+          // For any number of taps, the error of the sum is at most half a unit of the last tap.
           right = right && std::abs(found - wanted) <= 1.0 / 2048;
         }
       }
@@ -316,7 +316,7 @@ void check_arithmetic() {
   expect(featup_multiply_add(-1, 1, &one) != nullptr, "multiply_add", 0, 0, 0, 0);
 }
 
-// What the learned upsampler adds to window sums.
+// The operators of the learned upsampler besides window sums.
 int check_others() {
   int cases = 0;
   for (const int64_t channels : {1, 3, 8, 9, 17, 50, 130})

@@ -1,4 +1,4 @@
-"""The yardstick of arithmetic counts what it did, in every instruction set."""
+"""The peak rate of arithmetic counts its operations correctly, in every instruction set."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ struct Tensor {
       count = count == 0 ? 0 : 2 * count - 1;
     }
     memory.resize(std::size_t(count));
-    for (T& value : memory) write(value, std::nan(""));  // what is not filled or written must not be used
+    for (T& value : memory) write(value, std::nan(""));  // unwritten values must not be used
     descriptor.data = memory.data();
     descriptor.dtype = Kind<T>::dtype;
     std::memcpy(descriptor.size, sizes, sizeof sizes);
@@ -235,7 +235,7 @@ void check_weights(const Case& the) {
           classical, bilateral);
 }
 
-// One line of the doubled map: the cell that `index` lies behind, and Keys' weights of the four cells around.
+// One line of the doubled map: the first of its four coarse cells, and Keys' weights of them.
 struct Cubic {
   std::int64_t first;
   double weights[4];
@@ -319,7 +319,7 @@ void check_all_guided_doubles() {
   check_guided_double<double>({1, 2, 1, 2, 7, contiguous});
   check_guided_double<__half>({1, 3, 5, 6, 7, contiguous});
   check_guided_double<__nv_bfloat16>({1, 3, 4, 7, 7, every_second});
-  // Parts that begin and end anywhere.
+  // Parts with any begin and end.
   for (std::int64_t top = 0; top < 4; ++top)
     check_guided_double<float>({1, 2, 9, 40, 7, channels_last}, top, 3 + top, 9, 66 + top);
   check_guided_double<float>({2, 2, 20, 30, 7, contiguous}, 17, 21, 4, 6);
@@ -489,9 +489,9 @@ int main(int count, char** arguments) {
     check_all<double>({1, 3, 5, 30, k, every_second});
     check_all<__half>({1, 2, 2, 3, k, contiguous});
   }
-  // Shares of the channels: more than one block takes.
+  // More channels than one block computes.
   check_window_sum<float>({1, 70, 2, 3, 3, contiguous});
-  // Empty in each way.
+  // Each dimension empty.
   for (const std::int64_t k : {1, 7}) {
     check_all<float>({0, 2, 3, 4, k, contiguous});
     check_all<float>({1, 0, 3, 4, k, contiguous});

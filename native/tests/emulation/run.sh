@@ -3,9 +3,9 @@
 #
 #   run.sh plain|thread|address|undefined|address,undefined [few|race|shared|global|divergent]
 #
-# "few" leaves most cases out. With the name of a fault one case runs with that mistake planted in the kernels, and must fail. Needs no CUDA; takes $CXX or
-# g++. "run.sh library" compiles a shared library for the tests of the Python side instead, whose pointers are the host's, and
-# prints where it is. Builds in $EMULATION_BUILD or build/emulation of the repository.
+# "few" runs a part of the cases. With the name of a fault, one case runs with that mistake planted in the kernels, and must
+# fail. Needs no CUDA; compiles with $CXX or g++. "run.sh library" instead compiles a shared library for the tests of the
+# Python side, which works on memory of the host, and prints its path. Builds in $EMULATION_BUILD or build/emulation.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 native=$(cd "$here/../.." && pwd)
@@ -31,8 +31,8 @@ newer=$(find "$native/cuda" "$native/include" "$native/shared" "$here" -type f \
 if [ ! -x "$program" ] || [ -n "$newer" ]; then
   waiting=
   for source in "$native/cuda/guided_double.cu" "$native/cuda/window_sum.cu" "$native/cuda/window_taps.cu" "$main"; do
-    # -O1: quick to compile, and nothing that a sanitizer should see is optimised away. A few blocks must make all tiles, so
-    # that the loop over the blocks that a grid has no room for is run too.
+    # -O1 compiles quickly and keeps everything that a sanitizer should see. Few blocks compute all tiles, so that the loop
+    # over tiles beyond the size of a grid runs too.
     # shellcheck disable=SC2086
     "${CXX:-g++}" -std=c++20 -O1 -g -pthread $sanitizer -Wall -Wextra -Wno-unknown-pragmas -DFEATUP_CUDA_PLANTED_FAULTS \
       -DFEATUP_CUDA_MOST_BLOCKS=5 -I"$here" -I"$native/include" -I"$native/shared" -I"$native/cuda" -x c++ -c "$source" \
