@@ -71,7 +71,7 @@ class FactsTab(QScrollArea):
             "Feature grid": f"{geometry.grid_hw[1]} × {geometry.grid_hw[0]}, cells of {cell[0]:.1f} × {cell[1]:.1f} px",
             "Method": find_method(facts.method).title,
             "Weights": "–" if facts.upsampler is None else facts.upsampler.title,
-            "Output": f"{facts.size[1]} × {facts.size[0]}, all channels {gigabytes:.2f} GB",
+            "Output": f"{facts.size[1]} × {facts.size[0]}, all channels {gigabytes:.2f}\u00a0GB",
         }
         for name, text in texts.items():
             self.rows[name].setText(text)
