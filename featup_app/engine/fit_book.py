@@ -40,7 +40,7 @@ class FitRecord:
 
     @property
     def key(self) -> Hashable:
-        """What decides the features that it was fitted to."""
+        """Equal for fits of the same features."""
         return features_key(self.image, self.settings)
 
     @property
@@ -82,7 +82,7 @@ class FitRecord:
 
 
 def features_key(image: Image, settings: ViewSettings) -> Hashable:
-    """What decides the features that a fit is made for."""
+    """Equal for settings with the same features of an image."""
     return image.sha256, *(getattr(settings, name) for name in FEATURE_SETTINGS)
 
 

@@ -1,4 +1,4 @@
-"""What the program remembers from one start to the next: a small readable file, written whole or not at all."""
+"""Choices that the program remembers from one start to the next: a small readable file, written whole or not at all."""
 
 from __future__ import annotations
 

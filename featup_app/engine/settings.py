@@ -1,4 +1,4 @@
-"""What a person chooses about the features of an image, and facts about weights and backbones for menus. Imports no torch."""
+"""Settings of the features of an image, and facts about weights and backbones for menus. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from featup_app.lenses.look import UpsamplerFacts
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """What decides the features of an image: everything above the lenses.
+    """Everything that decides the features of an image; lenses have requests of their own.
 
     Attributes:
         backbone: name in the catalogue, or of any timm model.
@@ -91,7 +91,7 @@ def _in_words(value: Any) -> str:
 
 @dataclass(frozen=True)
 class BackboneFacts:
-    """What a loaded backbone offers, for menus: (name, title) of its layers, and which one is taken by default."""
+    """A loaded backbone for menus: (name, title) of its layers, and which one is the default."""
 
     name: str
     title: str

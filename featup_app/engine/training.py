@@ -1,4 +1,4 @@
-"""What the window's training does: it looks at the images, says what a training takes, trains, and writes the files. No Qt."""
+"""The training of the window: it counts the images, estimates time and disk, trains, and writes the files. No Qt."""
 
 from __future__ import annotations
 

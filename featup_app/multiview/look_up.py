@@ -1,4 +1,4 @@
-"""What a view sees of an upsampled map, when its pixels are averaged over the patches of the backbone.
+"""An upsampled map seen through a jittered view whose pixels are averaged over the patches of the backbone.
 
 Padding, zoom, crop and flip all act on rows and columns separately, and so do bilinear look-up and plain averages. Looking a
 map up at all pixels of a view and averaging over its patches therefore is one small matrix for the rows and one for the
@@ -45,7 +45,7 @@ def box_views(features: Tensor, jitters: Sequence[Jitter], grid_hw: Size) -> Ten
 def box_view_cells(points: Tensor, jitters: Sequence[Jitter], grid_hw: Size) -> Tensor:
     """The same for numbers that lie together point by point, as networks and fields give them.
 
-    Each patch looks at few rows of the picture, so some rows of patches at a time are multiplied with what they look at alone.
+    Each patch reads few rows of the picture, so some rows of patches at a time are multiplied with just the rows that they read.
 
     Args:
         points: (H, W, D), over the whole picture; copied if they are not contiguous.

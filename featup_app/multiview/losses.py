@@ -1,4 +1,4 @@
-"""What a candidate has to pay: for views it does not reproduce, and for roughness (FeatUp section 3.1 and its supplement)."""
+"""Losses: of views that are not reproduced, and of roughness (FeatUp section 3.1 and its supplement)."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def random_projection(generator: torch.Generator, channels: int, directions: int
 
 
 def _squared_distances(vectors: Tensor) -> Tensor:
-    """(..., K, N) -> (..., N, N), through scalar products: K * N² numbers are never there at once."""
+    """(..., K, N) -> (..., N, N), through scalar products: K * N² numbers are never in memory at once."""
     # Distances do not depend on the origin, and near the mean the products lose the fewest digits.
     centred = vectors - vectors.mean(dim=-1, keepdim=True)
     lengths = centred.square().sum(dim=-2)

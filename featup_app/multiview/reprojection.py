@@ -25,7 +25,7 @@ _BLOCK_BYTES = 96 * 2**20
 
 
 class Projected(Protocol):
-    """What is asked of a field (:class:`~featup_app.fields.FeatureField`): fields stand above this room."""
+    """The part of a field (:class:`~featup_app.fields.FeatureField`) that is used here: fields are above this room."""
 
     channels: int
 
@@ -43,7 +43,7 @@ class Projected(Protocol):
 
 @dataclass(frozen=True)
 class HeldOutViews:
-    """Views of one image and what the backbone gives for them.
+    """Jittered views of one image and the backbone's features of them.
 
     Attributes:
         jitters: the views, drawn for the backbone's input size.

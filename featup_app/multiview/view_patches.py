@@ -1,4 +1,4 @@
-"""What weighted patches of a view see of a map, without ever drawing the view.
+"""Weighted averages of a map over the patches of a jittered view, without ever computing the view.
 
 A weight on a pixel of a view is a weight on the few pixels of the map that are looked up there. Rows and columns are looked up
 separately, so the weights of a whole patch are carried over to the map by two small matrices, and the patch's sum is taken

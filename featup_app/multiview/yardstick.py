@@ -10,4 +10,4 @@ HELD_OUT_ZOOM = 1.8
 """A view is enlarged by at most this factor."""
 
 HELD_OUT_SEED = 8_151_623
-"""Of the views of a single picture; those that a fit looks at are drawn with other seeds."""
+"""Of the views of a single picture; the views of a fit are drawn with other seeds."""

@@ -1,4 +1,4 @@
-"""What the training reads: features that a frozen backbone gives for pictures and their jittered views, computed once.
+"""The data of a training: a frozen backbone's features of pictures and their jittered views, computed once.
 
 A backbone takes thousands of times as long as looking its features up. They are kept on disk in half precision, one file for
 each picture, named after everything that they depend on, so that other epochs, runs and seeds of the training find them

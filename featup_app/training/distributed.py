@@ -69,7 +69,7 @@ class Processes:
         """Give all processes the values of the first."""
 
     def together(self) -> AbstractContextManager[None]:
-        """What is cancelled or fails inside, in any of the processes, ends all of them when they have come to the end.
+        """A cancellation or failure inside, in any of the processes, ends all of them when they reach the end of the block.
 
         Raises:
             Cancelled: in all processes, if one was cancelled.

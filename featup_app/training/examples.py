@@ -66,7 +66,7 @@ class Sampler:
         self._groups = [_by_size(each.pictures) for each in sets]
 
     def held_out(self, member: int, seed: int, processes: Processes = ALONE) -> HeldOut:
-        """What one backbone is measured on in this process; there may be fewer pictures than processes, and then none."""
+        """This process's share of the pictures that one backbone is measured on; it may be empty."""
         pictures = self._sets[member].held_out
         views = min(len(picture.jitters) for picture in pictures.pictures)
         share = replace(pictures, pictures=tuple(processes.share(pictures.pictures)))

@@ -1,4 +1,4 @@
-"""What the trainer trains: the upsampler of each method behind one small interface."""
+"""The upsampler of each method behind one small interface for the trainer."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def make_learner(channels: Sequence[int], recipe: Recipe, generator: torch.Gener
 
 
 def _draw(module: nn.Module, generator: torch.Generator) -> None:
-    """Torch's default initial weights of all convolutions, from a generator of one's own."""
+    """Torch's default initial weights of all convolutions, drawn from a given random generator."""
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d):

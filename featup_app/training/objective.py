@@ -1,4 +1,4 @@
-"""One step of the training: whether the upsampled map, seen through each view, gives what the backbone gives for it.
+"""The loss of a training step: the upsampled map, seen through each jittered view, against the backbone's features of it.
 
 Source: FeatUp (Fu, Hamilton et al., ICLR 2024), section 3.1. Everything between a map and its views is linear in the
 features, so only a few random directions of them are upsampled, and the saliency of the attention downsampler is one more.
@@ -33,7 +33,7 @@ from featup_app.training.recipes import Recipe
 
 @dataclass(frozen=True)
 class Example:
-    """What a step looks at: B pictures of one size and V views of each.
+    """The data of a step: B pictures of one size and V views of each.
 
     Attributes:
         member: which of the trained backbones they belong to.

@@ -1,7 +1,7 @@
 """The positional component: the part of the features that depends on the position in the frame alone, in closed form.
 
 Position embeddings and padded convolutions leave a pattern in every map that stays where it is while the picture moves. A view
-moves the picture: what the backbone gives for it, minus what the view shows of the unmoved map, is the pattern minus the pattern
+moves the picture: the backbone's features of it, minus the unmoved map seen through the view, are the pattern minus the pattern
 as the view has moved it, plus whatever else differs. Over many pictures the rest averages out, and the pattern is the solution of
 a least-squares problem with one right-hand side for each channel. (Yang et al., Denoising Vision Transformers, ECCV 2024, part
 features into the same two terms by fitting a network to each image.)
@@ -28,7 +28,7 @@ SIDE = 16
 """Cells along each side of the frame in which the pattern is solved for."""
 
 PICTURES = 400
-"""At most so many are looked at, spread evenly over the set."""
+"""At most so many pictures are used, spread evenly over the set."""
 
 _RIDGE = 0.01
 """Of the mean diagonal: what views hardly determine, such as a pattern that is the same everywhere, stays small."""

@@ -132,7 +132,7 @@ class Recipe:
                 raise UpsamplerError(f"The recipe holds {part}; rates, weights and counts are not negative.")
 
     def rate_factor(self, progress: float) -> float:
-        """What the learning rates are multiplied with when a fraction ``progress`` of the training is done."""
+        """The factor of the learning rates when a fraction ``progress`` of the training is done."""
         if progress < self.warm_up:
             return (progress + 1e-3) / (self.warm_up + 1e-3)
         if self.schedule == "constant":
@@ -196,7 +196,7 @@ def find_recipe(name: str) -> Recipe:
     """The recipe of this name.
 
     Raises:
-        UpsamplerError: naming those that there are.
+        UpsamplerError: naming the recipes that exist.
     """
     if name not in RECIPES:
         raise UpsamplerError(f'There is no recipe "{name}". Choose one of: {", ".join(RECIPES)}.')

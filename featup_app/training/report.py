@@ -1,4 +1,4 @@
-"""What remains of a training: the weights, and beside them a report that a program reads and a curve that a person reads."""
+"""The files of a training: the weights, a report for programs (.json) and a curve for people (.png)."""
 
 from __future__ import annotations
 

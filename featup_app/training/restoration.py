@@ -1,15 +1,15 @@
 """The restoration of the coarse map for a trained joint bilateral stack, in closed form.
 
-What views see of the upsampled map is linear in the restoration, and each principal direction of the features has an amount of
-its own (:mod:`featup_app.fields.restoration`), so that the best amounts for two aims are quotients of sums over pictures:
+The upsampled map, seen through jittered views, is linear in the restoration, and each principal direction of the features has
+its own amount (:mod:`featup_app.fields.restoration`). The best amounts for two aims are quotients of sums over pictures:
 
 * *views*: the reprojection error of the training's views. Alone it would make nearly all detail smaller, since views of a
   picture differ by more than their average does;
-* *identity*: averaged over its cells, the upsampled map gives the coarse one again. Each direction counts as a linear probe
-  reads it, by its own variance. Alone it makes detail larger, since upsampling blurs.
+* *identity*: averaged over its cells, the upsampled map equals the coarse one. Each direction is divided by its variance, as
+  a linear probe does. Alone it makes detail larger, since upsampling blurs.
 
-The second counts as much as it can while held-out views are still explained better than by bilinear interpolation, unless the
-recipe gives a weight. What explains views better and what probes read pull apart here, and this is where they meet.
+The two aims conflict. The weight of the second is the largest with which held-out views are still explained better than by
+bilinear interpolation, unless the recipe sets a weight.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from featup_app.training.chain import UPSAMPLING, pyramid
 from featup_app.training.held_out import interpolated
 
 PICTURES = 24
-"""At most so many are looked at, spread evenly over the set."""
+"""At most so many are used, spread evenly over the set."""
 
 FEW_PICTURES = 6
-"""The same where someone waits."""
+"""The same when a training was stopped, and a person waits for its result."""
 
 MOST = 1.5
 """Detail is not made larger by more than this many times itself, and smaller only as the balance demands."""
@@ -44,7 +44,7 @@ MARGIN = 0.005
 """How much lower than that of bilinear interpolation the error of views stays, as a part of it."""
 
 _WEIGHTS = (1e-3, 1e3)
-"""Of the identity, between which one is looked for."""
+"""Bounds of the weight of the identity that is searched for."""
 
 _BLOCK_BYTES = 256 * 2**20
 
@@ -62,7 +62,7 @@ class Sums:
         variance: of the coarse maps over their places.
         told_error, told_slope, told_curve: error, slope and curve of the views as the yardstick counts them (decision 0032),
             divided by the variance of each view over its places.
-        told_bilinear: the error of bilinear interpolation of the map as the backbone gives it, counted likewise.
+        told_bilinear: the error of bilinear interpolation of the backbone's map, weighted likewise.
     """
 
     views_slope: Tensor
@@ -134,7 +134,7 @@ def solve_detail(
         prepare: features as the backbone gives them -> as they are upsampled.
         start: names the positional part, which is taken out of the prepared features first.
         weight: of the identity, whose coarse map is the one without the positional part; None for the balance.
-        at_most: pictures of each set that are looked at.
+        at_most: pictures of each set that are used.
 
     Returns:
         ``start`` with the best change of detail, (C, C), symmetric.
@@ -167,7 +167,7 @@ def _principal_directions(maps: Sequence[Tensor]) -> Tensor:
 def _picture_sums(
     upsample: Upsample, picture: Picture, prepare: Callable[[Tensor], Tensor], start: Restoration, basis: Tensor
 ) -> tuple[Tensor, ...]:
-    """What one picture adds to the entries of :class:`Sums`, in their order."""
+    """The contribution of one picture to each entry of :class:`Sums`, in their order."""
     given = prepare(picture.features())
     features = start.without_position(given)
     levels = pyramid(picture.guidance()[None])

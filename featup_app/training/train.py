@@ -55,7 +55,7 @@ def find_images(places: Sequence[Path], progress: Progress = silent) -> list[Pat
 
     Args:
         places: files and folders.
-        progress: called for every file that is looked at, since a folder may hold very many; may cancel.
+        progress: called for every file, since a folder may hold very many; may cancel.
 
     Raises:
         UpsamplerError: if a place is neither, or a folder holds no images.
@@ -184,7 +184,7 @@ def _prepare(
     """:func:`prepare_pictures`; of several processes each first computes a share of the features into the common cache."""
     if processes.count > 1:
         part = processes.share(images)
-        # What is wrong is said below, where it concerns the whole set. A share of the budget may hold a view less.
+        # Errors are raised below, where they concern the whole set. A share of the budget may hold a view less.
         with processes.together(), contextlib.suppress(UpsamplerError):
             if part:
                 prepare_pictures(part, backbone, budget=budget * len(part) // len(images), **options)

@@ -35,7 +35,7 @@ class Descent:
         uncertainty: learned along, or None.
         recipe: weights of the terms and the learning rate.
         places, colours: (H * W, 2) and (H * W, 3) of the fitted points, row by row.
-        base: (K, H, W), what the network adds to at these points; None for nothing.
+        base: (K, H, W), the base field at these points; None without one.
         fit_hw: (H, W).
         input_hw: of the backbone, in pixels.
         unit: root mean square of a component; the loss is in this unit.
@@ -70,7 +70,7 @@ class Descent:
 
         Args:
             jitters: V views.
-            components: (V, K, h, w), what the backbone gives for them.
+            components: (V, K, h, w), the components of the backbone's features of the views.
 
         Returns:
             The mean squared error of the views, in units of the components' mean square.
@@ -131,7 +131,7 @@ class Descent:
         return loss, float((predicted.detach() - targets).square().mean())
 
     def _seen(self, features: Tensor, channels: Tensor, jitters: Sequence[Jitter], grid_hw: Size) -> Tensor:
-        """What the downsampler makes of views of (K + 0 or 1, H, W), the first K of them features: (V, K + 0 or 1, h, w)."""
+        """The downsampled views (V, K + 0 or 1, h, w) of (K + 0 or 1, H, W) channels, of which the first K are features."""
         if isinstance(self.downsampler, AttentionDownsampler):
             return self.downsampler.of_views(
                 features, jitters, self._input_hw, grid_hw, channels=channels, generator=self._generator

@@ -61,7 +61,7 @@ def save_fit(field: ImplicitField, path: Path) -> None:
 
 
 def read_fit_facts(path: Path) -> dict[str, Any]:
-    """What a file says it was fitted to, and how: image, backbone, layer, input_hw, fit.
+    """The record in a file of a fit: image, backbone, layer, input_hw, fit.
 
     Raises:
         UpsamplerError: if it is missing, damaged, or no such file.

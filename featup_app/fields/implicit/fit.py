@@ -38,7 +38,7 @@ _DIVERGED = 10.0
 class ImplicitFit:
     """A network that is being fitted to one image.
 
-    Call :meth:`prepare`, then :meth:`run` as often as wanted; :meth:`field` gives the features at any time in between. Whatever
+    Call :meth:`prepare`, then :meth:`run` as often as wanted; :meth:`field` returns the features at any time in between. Whatever
     is cancelled leaves the last good state.
 
     Args:
@@ -76,11 +76,11 @@ class ImplicitFit:
         return planning.fitted_size(self.recipe, self.features.geometry)
 
     def memory_bytes(self) -> int:
-        """What the fit will take at its peak, beyond backbone and features; an estimate from above."""
+        """Peak memory of the fit beyond backbone and features, in bytes; an upper estimate."""
         return planning.memory_bytes(self.recipe, self.features)
 
     def smaller(self) -> FitRecipe | None:
-        """A recipe of the same kind that takes less memory; None if there is no sensible one."""
+        """A recipe of the same kind that needs less memory; None if no sensible one exists."""
         return planning.smaller(self.recipe, self.features.geometry)
 
     # -- fitting -------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class ImplicitFit:
     def field(self, *, best: bool = True) -> ImplicitField | None:
         """The features of the best state that was measured, or of the latest; None before the first step.
 
-        Before the first measurement the latest is all that there is. The fit may go on meanwhile.
+        Before the first measurement only the latest state exists. The fit may go on meanwhile.
         """
         learner, shown = self._learner, self._best if best else None
         network = self._network if shown is None else shown.network
@@ -283,7 +283,7 @@ class ImplicitFit:
         return self._learner.descend(recipe)
 
     def _learner_of(self, views: Views) -> Learner:
-        """The learner, which is made when the first views are there."""
+        """The learner, which is built from the first views."""
         if self._learner is None:
             learner = Learner(self.recipe, self.features, self.image, self._start, views.features, self._generator)
             self._learner, self._network = learner, learner.network
@@ -299,7 +299,7 @@ class ImplicitFit:
         return self._in_components().error(self._predicted(self._latest()))
 
     def _worst_sensible_error(self) -> float:
-        """What a field of nothing, or bilinear interpolation, has."""
+        """The larger one of the errors of bilinear interpolation and of zeros."""
         assert self._yardstick is not None
         return max(self._yardstick.bilinear, self._in_components().nothing)
 

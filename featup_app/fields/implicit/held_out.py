@@ -12,7 +12,7 @@ from featup_app.multiview import HeldOutViews
 
 @dataclass(frozen=True)
 class HeldOutComponents:
-    """What the backbone gives for the held-out views.
+    """The backbone's features of the held-out views, in the components of a fit.
 
     Attributes:
         targets: (V, K, h, w) components.

@@ -28,7 +28,7 @@ _BLOCK_NUMBERS = 2**24
 
 @dataclass(frozen=True, eq=False)
 class LearnedUncertainty:
-    """What the fit learned about its own errors.
+    """The errors that the fit expects of itself.
 
     Attributes:
         scale: (h, w), the expected root mean square error of a component at each cell of the image's own grid.
@@ -38,7 +38,7 @@ class LearnedUncertainty:
 
 
 class ImplicitField(FeatureField):
-    """Features as a network gives them for the position and colour of each output pixel.
+    """Features that a network predicts for the position and colour of each output pixel, added to a base field.
 
     The network is evaluated once for an output size; its principal components are kept in half precision, and every lens
     folds its functionals into them. Parts of such an output that are asked for earlier are rounded in the same way, so that
@@ -51,8 +51,8 @@ class ImplicitField(FeatureField):
         network: in evaluation mode; not changed afterwards.
         components: that the network predicts.
         settings: recipe, seed and figures, for exports and files.
-        uncertainty: what was learned beside the network.
-        start: what the network adds to; the components' mean where it has no field.
+        uncertainty: the errors that the fit expects; None if it learned none.
+        start: the base field; the components' mean where it has none.
     """
 
     method = "implicit"

@@ -1,4 +1,4 @@
-"""The network of a fit with everything that it is learned from, made in one go when the first views are there."""
+"""The network of a fit with everything that it is learned from, built in one go from the first views."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Learner:
     """Learns a network by least squares and by gradient steps.
 
     Attributes:
-        components: the directions in feature space that the network gives.
+        components: the directions in feature space that the network predicts.
         network: as it is now, in evaluation mode.
         uncertainty: learned along; None if the recipe has none.
 

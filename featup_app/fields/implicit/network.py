@@ -30,7 +30,7 @@ class ImplicitNetwork(nn.Module, ABC):
     """A network from places and colours to principal components of the features.
 
     Attributes:
-        width: numbers that the hidden part gives for each place.
+        width: D, outputs of the hidden part for each position.
         last: the linear layer from those to the components.
     """
 
@@ -149,7 +149,7 @@ def pixel_places(size: Size, region: Region, device: torch.device) -> Tensor:
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
-    """Torch's default initial weights, from a generator of one's own."""
+    """Torch's default initial weights, drawn from a given random generator."""
     layer = nn.Linear(inputs, outputs, bias=bias)
     with torch.no_grad():
         for parameter in layer.parameters():

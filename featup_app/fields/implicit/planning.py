@@ -24,7 +24,7 @@ def fitted_size(recipe: FitRecipe, geometry: Geometry) -> Size:
 
 
 def memory_bytes(recipe: FitRecipe, features: FeatureMap) -> int:
-    """What a fit will take at its peak, beyond backbone and features; an estimate from above."""
+    """Peak memory of a fit beyond backbone and features, in bytes; an upper estimate."""
     geometry, channels = features.geometry, features.channels
     points, cells = math.prod(fitted_size(recipe, geometry)), math.prod(geometry.grid_hw)
     outputs = min((recipe.gradient_steps and recipe.components) or channels, channels)
@@ -44,7 +44,7 @@ def memory_bytes(recipe: FitRecipe, features: FeatureMap) -> int:
 
 
 def smaller(recipe: FitRecipe, geometry: Geometry) -> FitRecipe | None:
-    """A recipe of the same kind that takes less memory; None if there is no sensible one."""
+    """A recipe of the same kind that needs less memory; None if no sensible one exists."""
     if recipe.samples_per_cell == 0:
         return replace(recipe, name=f"{recipe.name}, smaller", samples_per_cell=4)
     width = FourierNetwork.width_for(recipe, geometry.grid_hw) // 2

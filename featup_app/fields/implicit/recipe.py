@@ -1,6 +1,6 @@
 """Every switch of the fit of an implicit network to one image, and two settings of them: ours and the published one.
 
-Imports no torch, so that a dialog can be filled before it is there.
+Imports no torch, so that a dialog can be filled before torch is loaded.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class FitRecipe:
             one, exp(10) in units of half the image, is noise off the grid that it was fitted on.
         hidden: width of the perceptron's layers.
         dropout: of the perceptron's inputs and first layer, whole channels at a time.
-        components: principal components that the network gives; 0 for all channels. A descent fits the components of the views'
+        components: principal components that the network predicts; 0 for all channels. A descent fits the components of the views'
             features, as published; a solution is found for all channels and then compressed to those that it uses most.
         views: jittered views of the image whose features are computed.
-        views_per_step: views that a solving step adds, or that a gradient step looks at.
+        views_per_step: views that a solving step adds, or that a gradient step is computed on.
         max_padding, max_zoom: of the jitter, padding in pixels at an input of 224.
         samples_per_cell: points along a side of each cell at which the network is evaluated while it is fitted; 0 for every
             pixel of the backbone's input, as published.
         solve: whether the last layer is solved for while views arrive.
-        ridge: how strongly the solution is held back, as the variance of the views' features around the field over that of
+        ridge: of the least-squares solution, as the variance of the views' features around the field over that of
             the field; larger is smoother.
         image_weight: how many views the unjittered image counts as while solving.
-        gradient_steps: gradient steps when all views are there.
+        gradient_steps: gradient steps after all views are computed.
         rate: learning rate of the descent (NAdam).
         downsampler: of the descent: "box" (the plain average over each cell), "blur" or "attention".
         downsampler_size: k, pixels along a side of the learned downsampler's patches, at an input of 224.
@@ -61,7 +61,7 @@ class FitRecipe:
         total_variation: weight of the squared differences of the magnitude of neighbouring pixels.
         blur_pin: weight of the squared distance between the features and their blurred form.
         patience: steps without a lower held-out error after which the fit ends; 0 to go on to the end.
-        measure_every: gradient steps between two looks at the held-out views.
+        measure_every: gradient steps between two measurements on the held-out views.
     """
 
     name: str = "default"
@@ -192,7 +192,7 @@ def find_fit_recipe(name: str) -> FitRecipe:
     """The recipe of this name.
 
     Raises:
-        UpsamplerError: naming those that there are.
+        UpsamplerError: naming the recipes that exist.
     """
     if name not in FIT_RECIPES:
         raise UpsamplerError(f'There is no recipe "{name}". Choose one of: {", ".join(FIT_RECIPES)}.')

@@ -35,11 +35,11 @@ class NormalEquations:
         self._targets = hidden.new_zeros(width, components)
 
     def rows(self, jitters: Sequence[Jitter]) -> Tensor:
-        """What the cells of some views see of the hidden numbers: (V * h * w, D)."""
+        """The hidden numbers averaged over the cells of some views: (V * h * w, D)."""
         return box_view_cells(self.hidden, jitters, self.grid_hw).flatten(0, 2)
 
     def image_rows(self) -> Tensor:
-        """What the cells of the image itself see of the hidden numbers: (h * w, D)."""
+        """The hidden numbers averaged over the cells of the image itself: (h * w, D)."""
         return box_average(self.hidden.permute(2, 0, 1), self.grid_hw).flatten(1).T
 
     def add(self, rows: Tensor, components: Tensor, weights: Tensor | float = 1.0) -> None:
@@ -75,7 +75,7 @@ def compressed(last: nn.Linear, components: Components, hidden: Tensor, count: i
 
     Args:
         last: (K, D), without bias.
-        components: that it gives.
+        components: that it predicts.
         hidden: (H, W, D), at points that cover the image.
         count: components to keep; 0 for all.
 

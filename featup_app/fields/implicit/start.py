@@ -69,7 +69,7 @@ class Start:
         return cls.with_weights(recipe, features, image, weights)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a file of the fit has to hold besides the network."""
+        """The tensors of the base field, which a file of the fit holds besides the network."""
         weights = self.weights
         if weights is None:
             return {}
@@ -77,7 +77,7 @@ class Start:
         return {f"{_TENSORS}{name}": value for name, value in named.items()}
 
     def facts(self) -> dict[str, Any] | None:
-        """What is known about the weights, JSON-able; None without any."""
+        """Provenance and hash of the weights, JSON-able; None without weights."""
         weights = self.weights
         if weights is None:
             return None
@@ -85,7 +85,7 @@ class Start:
 
 
 def bundled_weights(features: FeatureMap) -> Upsampler | None:
-    """The bundled joint bilateral upsampler for these features; None if there is none."""
+    """The bundled joint bilateral upsampler for these features; None if none is bundled."""
     return choose("jbu", features)
 
 

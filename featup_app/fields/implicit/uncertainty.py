@@ -14,7 +14,7 @@ VIEWS_KEPT = 48
 
 
 class CellUncertainty:
-    """A head that gives the scale of a cell's error, and the cells whose error is known.
+    """A head that predicts the scale of a cell's error, and the cells whose error is known.
 
     Args:
         components: K.

@@ -20,7 +20,7 @@ BATCH_PIXELS = 8 * 224 * 224
 
 @dataclass(frozen=True)
 class Views:
-    """Some views and what the backbone gives for them.
+    """Some jittered views and the backbone's features of them.
 
     Attributes:
         jitters: V views, drawn for the backbone's input size.
@@ -56,7 +56,7 @@ class ViewSource:
         self._waiting: list[Tensor] = []
 
     def more(self, count: int, progress: Progress = silent) -> Views:
-        """The next ``count`` views. If it is cancelled, none is used up, and those that are there wait for the next call."""
+        """The next ``count`` views. If it is cancelled, none is lost: views that were computed are returned by the next call."""
         input_hw = self._features.geometry.input_hw
         padding = round(self._recipe.max_padding * min(input_hw) / 224)
         jitters = tuple(
