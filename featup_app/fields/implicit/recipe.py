@@ -40,7 +40,7 @@ class FitRecipe:
             one, exp(10) in units of half the image, is noise off the grid that it was fitted on.
         hidden: width of the perceptron's layers.
         dropout: of the perceptron's inputs and first layer, whole channels at a time.
-        components: principal components that the network predicts; 0 for all channels. A descent fits the components of the views'
+        components: principal components that the network predicts; 0 for all channels. Gradient steps fit those of the views'
             features, as published; a solution is found for all channels and then compressed to those that it uses most.
         views: jittered views of the image whose features are computed.
         views_per_step: views that a solving step adds, or that a gradient step is computed on.
