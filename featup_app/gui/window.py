@@ -1,13 +1,13 @@
-"""The main window. It only wires: choices go to the studio, answers come back to the views."""
+"""The main window. It only connects its parts: choices go to the studio, answers to the image views and tabs."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PySide6.QtCore import QByteArray, QMimeData, Qt, QTimer
+from PySide6.QtCore import QByteArray, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QGuiApplication, QImage
 from PySide6.QtWidgets import (
     QApplication,
@@ -24,23 +24,23 @@ from PySide6.QtWidgets import (
 
 from featup_app.backbones import list_backbones, status
 from featup_app.base.progress import Progress
-from featup_app.engine.exporting import export_image
 from featup_app.engine.preferences import Preferences, save_preferences
 from featup_app.gui import style
 from featup_app.gui.actions import commands, make_actions
 from featup_app.gui.controls import Controls
 from featup_app.gui.dialogs import UPSAMPLER_PATTERN, OtherModelDialog, about_text, keys_text, upsampler_sentence
 from featup_app.gui.engine_bridge import EngineBridge
-from featup_app.gui.export_dialog import ExportDialog
+from featup_app.gui.export_desk import ExportDesk
 from featup_app.gui.fit.fit_desk import FitDesk
 from featup_app.gui.notices import NoticeBar
+from featup_app.gui.opening import ImageOpener
 from featup_app.gui.quality.quality_desk import QualityDesk
 from featup_app.gui.status import StatusBar
 from featup_app.gui.studio import FITTED, Studio
 from featup_app.gui.train.training_desk import TrainingDesk
 from featup_app.gui.views.inspector import Inspector
 from featup_app.gui.views.view_grid import IMAGE, ViewGrid
-from featup_app.images import IMAGE_SUFFIXES, Image
+from featup_app.images import Image
 from featup_app.lenses import LENSES, LensView
 from featup_app.lenses.look import UpsamplerFacts
 
@@ -55,7 +55,6 @@ class MainWindow(QMainWindow):
     def __init__(self, preferences: Preferences) -> None:
         super().__init__()
         self.preferences = preferences
-        self._exports = 0  # under way
         self.setWindowTitle("FeatUp")
         self.setWindowIcon(style.icon("featup-app"))
         self.setAcceptDrops(True)
@@ -68,6 +67,8 @@ class MainWindow(QMainWindow):
         self.controls = Controls(preferences.settings, list_backbones())
         self.inspector = Inspector()
         self.status = StatusBar()
+        self.opener = ImageOpener(self.studio, self.notice.show_message, preferences, self)
+        self.exporting = ExportDesk(self.engine, self.studio, self.notice.show_message, preferences, self)
         self.training = TrainingDesk(self.studio, self.notice.show_message, self)
         self.fitting = FitDesk(self.engine, self.studio, self.notice.show_message, self)
         self.quality = QualityDesk(self.engine, self.studio, self.inspector.quality)
@@ -87,9 +88,9 @@ class MainWindow(QMainWindow):
 
     def _handlers(self) -> dict[str, Callable[[], object]]:
         return {
-            "open": self.ask_for_image,
-            "paste": self.paste,
-            "export": self.ask_for_export,
+            "open": self.opener.open_dialog,
+            "paste": self.opener.paste,
+            "export": self.exporting.open_dialog,
             "copy": self.copy_view,
             "load_upsampler": self.ask_for_upsampler,
             "builtin_upsampler": self._use_builtin_upsampler,
@@ -124,10 +125,7 @@ class MainWindow(QMainWindow):
         bar.setMovable(False)
         open_button = QPushButton(style.icon("open"), "Open…")
         open_button.setToolTip(self.actions_by_name["open"].toolTip())
-        open_button.clicked.connect(self.ask_for_image)
-        recent = QMenu(self)
-        recent.aboutToShow.connect(lambda: self._fill_recent(recent))
-        self.recent_menu = recent
+        open_button.clicked.connect(self.opener.open_dialog)
         bar.addWidget(open_button)
         bar.addSeparator()
         bar.addWidget(self.controls)
@@ -164,8 +162,7 @@ class MainWindow(QMainWindow):
                 menu.addSeparator()
             menu.addAction(self.actions_by_name[command.name])
             if command.name == "paste":
-                self.recent_menu.setTitle("Open &recent")
-                menu.addMenu(self.recent_menu)
+                menu.addMenu(self.opener.recent_menu)
 
         view_menu = menus["&View"]
         view_menu.addSeparator()
@@ -200,19 +197,6 @@ class MainWindow(QMainWindow):
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
-    def ask_for_image(self) -> None:
-        """The open dialog."""
-        patterns = " ".join(f"*{suffix}" for suffix in IMAGE_SUFFIXES)
-        folder = str(Path(self.preferences.recent[0]).parent) if self.preferences.recent else str(Path.home())
-        path, _ = QFileDialog.getOpenFileName(self, "Open image", folder, f"Pictures ({patterns});;All files (*)")
-        if path:
-            self.studio.open(path)
-
-    def paste(self) -> None:
-        """Open what is on the clipboard: a picture, or a copied file."""
-        if not self._take(QGuiApplication.clipboard().mimeData()):
-            self.notice.show_message("warning", "There is no picture on the clipboard; copy one first.")
-
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if event.mimeData().hasUrls() or event.mimeData().hasImage():
             event.acceptProposedAction()
@@ -220,30 +204,8 @@ class MainWindow(QMainWindow):
 
     def dropEvent(self, event: QDropEvent) -> None:
         self.status.clearMessage()
-        if self._take(event.mimeData()):
+        if self.opener.open_data(event.mimeData()):
             event.acceptProposedAction()
-
-    def _take(self, data: QMimeData) -> bool:
-        files = [url.toLocalFile() for url in data.urls() if url.isLocalFile()]
-        if files:
-            self.studio.open(files[0])
-            if len(files) > 1:
-                self.notice.show_message(
-                    "information", f"Opened the first of {len(files)} files; the window shows one at a time."
-                )
-            return True
-        if data.hasImage():
-            self.studio.open_pixels(_pixels(QImage(data.imageData())), "pasted image")
-            return True
-        return False
-
-    def _fill_recent(self, menu: QMenu) -> None:
-        menu.clear()
-        for path in [path for path in self.preferences.recent if Path(path).is_file()]:
-            menu.addAction(path, lambda path=path: self.studio.open(path))
-        menu.setEnabled(True)
-        if menu.isEmpty():
-            menu.addAction("No pictures yet").setEnabled(False)
 
     def _show_image(self, image: Image) -> None:
         self.notice.hide()
@@ -252,8 +214,6 @@ class MainWindow(QMainWindow):
             tab.show_image(image)
         self.inspector.facts.show_image(image)
         self.setWindowTitle(f"{image.name} – FeatUp")
-        if image.path is not None and not image.is_sample:
-            self.preferences.add_recent(image.path)
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
@@ -290,7 +250,7 @@ class MainWindow(QMainWindow):
             self.controls.choose_backbone(settings)
 
     def ask_for_upsampler(self) -> None:
-        """The dialog for a file with upsampler weights; it is read on the engine's thread and used if it fits."""
+        """Ask for a file with upsampler weights, which is read on the engine's thread and used if it suits the backbone."""
         chosen = self.studio.settings.upsampler_file
         folder = str(Path(chosen).parent) if chosen else str(Path.home())
         path, _ = QFileDialog.getOpenFileName(self, "Load upsampler", folder, UPSAMPLER_PATTERN)
@@ -304,34 +264,8 @@ class MainWindow(QMainWindow):
     def _use_builtin_upsampler(self) -> None:
         self.studio.choose(self.studio.settings.with_(method="jbu", upsampler=None))
 
-    def ask_for_export(self) -> None:
-        """The export dialog; the export itself runs on the engine's thread."""
-        image = self.studio.image
-        if image is None:
-            self.notice.show_message("warning", "There is nothing to export yet; open a picture first.")
-            return
-        dialog = ExportDialog(self, self.studio, self.preferences)
-        dialog.finished.connect(dialog.deleteLater)
-        if dialog.exec():
-            options, folder, settings = dialog.options(), dialog.folder(), self.studio.field_settings
-            self._exports += 1
-            self.engine.compute(
-                "export",
-                lambda session, progress: export_image(session, image, settings, options, folder, progress=progress),
-                self._show_exported,
-                finished=self._export_finished,
-                replace=False,
-            )
-
-    def _show_exported(self, files: Sequence[Path]) -> None:
-        count = f"{len(files)} files" if len(files) > 1 else files[0].name
-        self.notice.show_message("information", f"Saved {count} in {files[0].parent}.")
-
-    def _export_finished(self) -> None:
-        self._exports -= 1
-
     def copy_view(self) -> None:
-        """Put the picture of the current view on the clipboard."""
+        """Copy the picture of the current image view to the clipboard."""
         name = self.grid.focused()
         pixels = (
             self.studio.image.pixels if name == IMAGE and self.studio.image else self.grid.views[name].lens_pixels()
@@ -344,10 +278,6 @@ class MainWindow(QMainWindow):
         QGuiApplication.clipboard().setImage(image.copy())
         self.status.showMessage(f"Copied the {name} picture, {width} × {height} pixels", 4000)
 
-    def _give_up_export(self) -> bool:
-        question = "An export is still being written. Close and give it up? Nothing of it will be left behind."
-        return QMessageBox.question(self, "Export", question) == QMessageBox.StandardButton.Yes
-
     # -- leaving ---------------------------------------------------------------------------------------------------
 
     def _restore_layout(self) -> None:
@@ -357,13 +287,10 @@ class MainWindow(QMainWindow):
         if "state" in stored:
             self.restoreState(QByteArray(base64.b64decode(stored["state"])))
         for desk in (self.training, self.fitting):
-            desk.dock.hide()  # they come with a training and with a fit
+            desk.dock.hide()  # they appear with a training and with a fit
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        if self._exports and not self._give_up_export():
-            event.ignore()
-            return
-        if not (self.training.may_close() and self.fitting.may_close()):
+        if not all(desk.may_close() for desk in (self.exporting, self.training, self.fitting)):
             event.ignore()
             return
         self.preferences.settings = self.studio.settings
@@ -376,10 +303,3 @@ class MainWindow(QMainWindow):
         self.engine.close()
         super().closeEvent(event)
         QApplication.quit()
-
-
-def _pixels(image: QImage) -> np.ndarray:
-    """A QImage as (H, W, 4) uint8 RGBA."""
-    image = image.convertToFormat(QImage.Format.Format_RGBA8888)
-    rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), image.bytesPerLine())
-    return rows[:, : image.width() * 4].reshape(image.height(), image.width(), 4).copy()

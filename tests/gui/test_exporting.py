@@ -8,11 +8,11 @@ import time
 
 import numpy as np
 import pytest
-from PySide6.QtWidgets import QDialog
+from PySide6.QtWidgets import QDialog, QMessageBox
 
 from featup_app.base.errors import Cancelled
 from featup_app.export import load_export
-from featup_app.gui import window as window_module
+from featup_app.gui import export_desk
 from featup_app.gui.export_dialog import ExportDialog
 from featup_app.images import sample_images
 from featup_app.lenses import SimilarityLens
@@ -36,7 +36,7 @@ def export(driver, monkeypatch, folder, change=lambda dialog: None) -> None:
             self.accept()
             return QDialog.DialogCode.Accepted
 
-    monkeypatch.setattr(window_module, "ExportDialog", Accepted)
+    monkeypatch.setattr(export_desk, "ExportDialog", Accepted)
     driver.window.notice.hide()
     driver.window.actions_by_name["export"].trigger()
     driver.wait_for(driver.window.notice.isVisible)
@@ -139,8 +139,8 @@ def test_an_export_outlives_another_image_and_asks_before_the_window_closes(driv
             time.sleep(0.01)
         return [tmp_path / f"{image.name}.npz"]
 
-    monkeypatch.setattr(window_module, "export_image", slow)
-    monkeypatch.setattr(window_module.MainWindow, "_give_up_export", lambda self: bool(asked.append(1)))
+    monkeypatch.setattr(export_desk, "export_image", slow)
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: asked.append(1) or QMessageBox.StandardButton.No)
     start_export(driver, monkeypatch, tmp_path)
     driver.studio.open(sample_images()[0])
     driver.wait_for(lambda: driver.studio.image.name == "cat.jpg")
@@ -159,5 +159,5 @@ def start_export(driver, monkeypatch, folder) -> None:
             self.folder_edit.setText(str(folder))
             return QDialog.DialogCode.Accepted
 
-    monkeypatch.setattr(window_module, "ExportDialog", Accepted)
+    monkeypatch.setattr(export_desk, "ExportDialog", Accepted)
     driver.window.actions_by_name["export"].trigger()

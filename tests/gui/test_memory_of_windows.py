@@ -107,12 +107,13 @@ def test_pictures_of_before_are_let_go(driver):
 
 
 def test_dialogs_are_let_go(driver, monkeypatch, tmp_path):
+    from featup_app.gui import export_desk
     from featup_app.gui import window as window_module
     from featup_app.gui.dialogs import OtherModelDialog
     from featup_app.gui.export_dialog import ExportDialog
 
     dialogs: list[weakref.ref] = []
-    for kind in (ExportDialog, OtherModelDialog):
+    for module, kind in ((export_desk, ExportDialog), (window_module, OtherModelDialog)):
 
         class Rejected(kind):
             def exec(self) -> int:
@@ -120,8 +121,8 @@ def test_dialogs_are_let_go(driver, monkeypatch, tmp_path):
                 self.reject()
                 return 0
 
-        monkeypatch.setattr(window_module, kind.__name__, Rejected)
-    driver.window.ask_for_export()
+        monkeypatch.setattr(module, kind.__name__, Rejected)
+    driver.window.exporting.open_dialog()
     driver.window.controls.other_model_asked.emit()
     QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     gc.collect()

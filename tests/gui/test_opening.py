@@ -49,7 +49,7 @@ def test_command_line_dialog_drop_and_recent(start, photo, monkeypatch):
     driver.wait_for(lambda: driver.studio.image.name == photo.name)
     driver.wait_until_idle()
 
-    menu = driver.window.recent_menu
+    menu = driver.window.opener.recent_menu
     menu.aboutToShow.emit()
     assert [action.text() for action in menu.actions()] == [str(photo)], (
         "samples that ship are not among the recent files"
@@ -82,7 +82,7 @@ def test_paste_pixels_and_a_copied_file(start, photo):
     assert "no picture on the clipboard" in driver.window.notice.text.text()
 
 
-def test_a_bad_file_is_told_and_loses_nothing(start, photo, tmp_path):
+def test_a_bad_file_is_reported_and_loses_nothing(start, photo, tmp_path):
     driver = start(photo)
     driver.wait_until_idle()
     before = driver.studio.views["pca"]

@@ -1,4 +1,4 @@
-"""What an upsampler is trained on and for, how long, and where its weights go; and what that will take."""
+"""The dialog for a training: images, features, length, output file, and an estimate of time and disk."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from featup_app.base.errors import UpsamplerError
 from featup_app.base.words import human_bytes, human_duration
 from featup_app.engine.settings import ViewSettings
 from featup_app.engine.training import CACHE_BUDGET, UNIVERSAL_BACKBONES, TrainingPlan, TrainingSurvey, proposed_output
+from featup_app.gui.opening import IMAGE_PATTERN
 from featup_app.gui.widgets import MoreButton, button, dialog_buttons, fill_form, number_box, row_of
-from featup_app.images import IMAGE_SUFFIXES
 
 _TYPING = 400
-"""Milliseconds without a change before the images are looked at."""
+"""Milliseconds without a change before the images are counted."""
 
 _LENGTHS = {"minutes": 15, "steps": 2000}
 _IMAGES_TIP = (
@@ -42,7 +42,7 @@ _LENGTH_TIP = (
     "How long it trains at most; you can stop earlier and keep the best state. Minutes do not count preparation."
 )
 _OUTPUT_TIP = "The weights, and beside them a report (.json) and the curve (.png)"
-_SEED_TIP = "Which views, images and directions are drawn by chance: the same number gives the same training again"
+_SEED_TIP = "Seed of the random generator: the same number gives the same training again"
 _WAITING = "Looking at the images…"
 
 
@@ -50,12 +50,12 @@ class TrainingDialog(QDialog):
     """Chooses a :class:`TrainingPlan`.
 
     Signals:
-        survey_asked(TrainingPlan): the plan has changed; :meth:`show_survey` or :meth:`show_problem` is awaited.
+        survey_asked(TrainingPlan): the plan has changed; answer with :meth:`show_survey` or :meth:`show_problem`.
 
     Args:
         parent: the window.
-        settings: name the backbone and layer that are offered.
-        folder: where the images are looked for first; empty for none.
+        settings: the backbone and layer that are offered.
+        folder: the folder of images that is proposed; empty for none.
     """
 
     survey_asked = Signal(object)
@@ -95,7 +95,7 @@ class TrainingDialog(QDialog):
         self.estimate.setWordWrap(True)
         self.problem = QLabel("")
         self.problem.setWordWrap(True)
-        for label in (self.estimate, self.problem):  # one takes the place of the other
+        for label in (self.estimate, self.problem):  # only one of them is shown
             label.setMinimumHeight(3 * label.fontMetrics().lineSpacing() + 4)
             label.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.problem.hide()
@@ -132,7 +132,7 @@ class TrainingDialog(QDialog):
                 ("Weights", row_of(self.output, browse, stretched=0), _OUTPUT_TIP),
             ],
         )
-        self.more = MoreButton("Settings that seldom matter")
+        self.more = MoreButton("Settings that are seldom needed")
         self.more.toggled.connect(self._show_more)
         form.addRow(self.more)
         fill_form(form, [("Seed", row_of(self.seed), _SEED_TIP)])
@@ -154,7 +154,7 @@ class TrainingDialog(QDialog):
     # -- the plan --------------------------------------------------------------------------------------------------
 
     def plan(self) -> TrainingPlan:
-        """What is chosen now, whether or not it can be done."""
+        """The current choices, valid or not."""
         text = self.images.text().strip()
         places = self._picked or ((Path(text).expanduser(),) if text else ())
         backbones = tuple(self.features.currentData())
@@ -172,7 +172,7 @@ class TrainingDialog(QDialog):
         )
 
     def show_survey(self, survey: TrainingSurvey) -> None:
-        """What the plan will take; it can be started if the disk has room."""
+        """Show what the plan takes. It can be started if the disk has enough room."""
         plan = self.plan()
         trained = max(1, survey.images - survey.held_out)
         pictures = f"{survey.images} images" if survey.images > 1 else "1 image"
@@ -202,7 +202,7 @@ class TrainingDialog(QDialog):
         self._show_problem("")
 
     def show_problem(self, sentence: str) -> None:
-        """Why this plan cannot be done."""
+        """Show why this plan cannot be started."""
         self._surveyed = None
         if self.estimate.text() == _WAITING:
             self.estimate.setText("")
@@ -211,12 +211,12 @@ class TrainingDialog(QDialog):
     def _show_problem(self, sentence: str) -> None:
         self.problem.setText(sentence)
         shown, hidden = (self.problem, self.estimate) if sentence else (self.estimate, self.problem)
-        hidden.hide()  # first, lest the dialog grow for both
+        hidden.hide()  # first, so that the dialog does not grow for both
         shown.show()
         self.start.setEnabled(not sentence and self._surveyed == self.plan())
 
     def _changed(self) -> None:
-        """What costs nothing to look at is told at once; the rest when the person pauses."""
+        """Check the plan at once, and ask for a survey when the person stops typing."""
         self.start.setEnabled(False)
         self._surveyed = None
         try:
@@ -245,10 +245,7 @@ class TrainingDialog(QDialog):
             self.images.setText(folder)
 
     def _choose_files(self) -> None:
-        patterns = " ".join(f"*{suffix}" for suffix in IMAGE_SUFFIXES)
-        files, _ = QFileDialog.getOpenFileNames(
-            self, "Images to train on", self._folder(), f"Pictures ({patterns});;All files (*)"
-        )
+        files, _ = QFileDialog.getOpenFileNames(self, "Images to train on", self._folder(), IMAGE_PATTERN)
         if files:
             self._picked = tuple(Path(file) for file in files)
             count = f"{len(files)} files" if len(files) > 1 else self._picked[0].name

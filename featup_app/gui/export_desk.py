@@ -1,0 +1,70 @@
+"""Exports of the window: the dialog, the job, and the message at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PySide6.QtCore import QObject
+from PySide6.QtWidgets import QMessageBox, QWidget
+
+from featup_app.engine.exporting import export_image
+from featup_app.engine.preferences import Preferences
+from featup_app.gui.engine_bridge import EngineBridge
+from featup_app.gui.export_dialog import ExportDialog
+from featup_app.gui.notices import Notify
+from featup_app.gui.studio import Studio
+
+
+class ExportDesk(QObject):
+    """Asks what to export, and exports it on the engine's thread.
+
+    Args:
+        engine: exports.
+        studio: the image, the settings and the requests of the lenses.
+        notify: shows messages.
+        preferences: remembers format and folder.
+        window: the parent of the dialogs.
+    """
+
+    def __init__(
+        self, engine: EngineBridge, studio: Studio, notify: Notify, preferences: Preferences, window: QWidget
+    ) -> None:
+        super().__init__(window)
+        self._engine, self._studio, self._notify = engine, studio, notify
+        self._preferences, self._window = preferences, window
+        self._running = 0
+
+    def open_dialog(self) -> None:
+        """Ask what to export, and start the export."""
+        image = self._studio.image
+        if image is None:
+            self._notify("warning", "There is nothing to export yet; open a picture first.")
+            return
+        dialog = ExportDialog(self._window, self._studio, self._preferences)
+        dialog.finished.connect(dialog.deleteLater)
+        if not dialog.exec():
+            return
+        options, folder, settings = dialog.options(), dialog.folder(), self._studio.field_settings
+        self._running += 1
+        self._engine.compute(
+            "export",
+            lambda session, progress: export_image(session, image, settings, options, folder, progress=progress),
+            self._show_exported,
+            finished=self._finished,
+            replace=False,
+        )
+
+    def may_close(self) -> bool:
+        """Whether the window may close now; asks the person if an export is running."""
+        if not self._running:
+            return True
+        question = "An export is still running. Close the window and cancel it? No incomplete files are left behind."
+        return QMessageBox.question(self._window, "Export", question) == QMessageBox.StandardButton.Yes
+
+    def _show_exported(self, files: Sequence[Path]) -> None:
+        count = f"{len(files)} files" if len(files) > 1 else files[0].name
+        self._notify("information", f"Saved {count} in {files[0].parent}.")
+
+    def _finished(self) -> None:
+        self._running -= 1

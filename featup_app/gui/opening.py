@@ -1,0 +1,85 @@
+"""The ways to open a picture: dialog, clipboard, drag and drop, and the menu of recent files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PySide6.QtCore import QMimeData, QObject
+from PySide6.QtGui import QGuiApplication, QImage
+from PySide6.QtWidgets import QFileDialog, QMenu, QWidget
+
+from featup_app.engine.preferences import Preferences
+from featup_app.gui.notices import Notify
+from featup_app.gui.studio import Studio
+from featup_app.images import IMAGE_SUFFIXES, Image
+
+IMAGE_PATTERN = f"Pictures ({' '.join(f'*{suffix}' for suffix in IMAGE_SUFFIXES)});;All files (*)"
+"""File types of dialogs for pictures."""
+
+
+class ImageOpener(QObject):
+    """Opens pictures in the studio.
+
+    Args:
+        studio: opens files and pixels.
+        notify: shows messages.
+        preferences: remembers recent files.
+        window: the parent of dialog and menu.
+
+    Attributes:
+        recent_menu: the recent files that still exist.
+    """
+
+    def __init__(self, studio: Studio, notify: Notify, preferences: Preferences, window: QWidget) -> None:
+        super().__init__(window)
+        self._studio, self._notify, self._preferences, self._window = studio, notify, preferences, window
+        self.recent_menu = QMenu("Open &recent", window)
+        self.recent_menu.aboutToShow.connect(self._fill_recent)
+        studio.image_changed.connect(self._remember)
+
+    def open_dialog(self) -> None:
+        """Ask for a file."""
+        recent = self._preferences.recent
+        folder = str(Path(recent[0]).parent) if recent else str(Path.home())
+        path, _ = QFileDialog.getOpenFileName(self._window, "Open image", folder, IMAGE_PATTERN)
+        if path:
+            self._studio.open(path)
+
+    def paste(self) -> None:
+        """Open the picture or the copied file on the clipboard."""
+        if not self.open_data(QGuiApplication.clipboard().mimeData()):
+            self._notify("warning", "There is no picture on the clipboard; copy one first.")
+
+    def open_data(self, data: QMimeData) -> bool:
+        """Open a picture that was dropped or pasted. Returns whether the data hold one."""
+        files = [url.toLocalFile() for url in data.urls() if url.isLocalFile()]
+        if files:
+            self._studio.open(files[0])
+            if len(files) > 1:
+                self._notify("information", f"Opened the first of {len(files)} files; the window shows one at a time.")
+            return True
+        if data.hasImage():
+            self._studio.open_pixels(_pixels(QImage(data.imageData())), "pasted image")
+            return True
+        return False
+
+    def _remember(self, image: Image) -> None:
+        if image.path is not None and not image.is_sample:
+            self._preferences.add_recent(image.path)
+
+    def _fill_recent(self) -> None:
+        menu = self.recent_menu
+        menu.clear()
+        for path in [path for path in self._preferences.recent if Path(path).is_file()]:
+            menu.addAction(path, lambda path=path: self._studio.open(path))
+        if menu.isEmpty():
+            menu.addAction("No pictures yet").setEnabled(False)
+
+
+def _pixels(image: QImage) -> NDArray[np.uint8]:
+    """A QImage as (H, W, 4) uint8 RGBA."""
+    image = image.convertToFormat(QImage.Format.Format_RGBA8888)
+    rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), image.bytesPerLine())
+    return rows[:, : image.width() * 4].reshape(image.height(), image.width(), 4).copy()
