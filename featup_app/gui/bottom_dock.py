@@ -5,6 +5,9 @@ from __future__ import annotations
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDockWidget, QMainWindow, QWidget
 
+_LARGEST_SHARE = 1 / 3
+"""Of the height of the window, so that the image views stay its largest part."""
+
 
 class BottomDock(QDockWidget):
     """A docked panel that is hidden until a desk needs it.
@@ -13,7 +16,7 @@ class BottomDock(QDockWidget):
         name: the name under which the window saves the state of the dock.
         title: the title that is shown.
         panel: the contents.
-        height: pixels that the panel gets when it appears; the image views stay the largest part of the window.
+        height: pixels that the panel gets when it appears, at most a third of the window.
     """
 
     def __init__(self, name: str, title: str, panel: QWidget, *, height: int) -> None:
@@ -28,5 +31,6 @@ class BottomDock(QDockWidget):
             self.show()
             window = self.parent()
             if isinstance(window, QMainWindow):
-                window.resizeDocks([self], [self._height], Qt.Orientation.Vertical)
+                height = min(self._height, round(_LARGEST_SHARE * window.height()))
+                window.resizeDocks([self], [height], Qt.Orientation.Vertical)
         self.raise_()

@@ -1,4 +1,4 @@
-"""The tool bar: what the features are made of, at which size, and the buttons to compute and to stop."""
+"""The boxes of the tool bar: backbone, layer, input size, method, weights and output size."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from featup_app.backbones import BackboneInfo
 from featup_app.engine.settings import BackboneFacts, UpsamplerFacts, ViewSettings
 from featup_app.fields import CLASSICAL, METHODS, find_method
 from featup_app.gui import style
+from featup_app.gui.widgets import ElidedComboBox
 
 INPUT_SIZES = ("224", "336", "448", "560", "672", "image")
 OUTPUT_SIZES = ("grid", "2x", "4x", "8x", "16x", "32x", "image")
@@ -21,24 +22,24 @@ _STATUS_TITLES = {"bundled": "bundled", "cached": "on this computer", "download"
 OTHER_MODEL = "\0other"
 LOAD_UPSAMPLER = "\0load"
 
-_BACKBONE_TIP = "The pretrained model that sees the image. Bundled ones work offline; others are downloaded once."
+_BACKBONE_TIP = (
+    "The pretrained model that computes the features. Bundled ones work offline; others are downloaded once."
+)
 _LAYER_TIP = (
-    "Which depth of the backbone the features come from: early layers see edges and texture, late ones see things."
+    "Which depth of the backbone the features come from: early ones respond to edges and texture, late ones to objects."
 )
 _INPUT_TIP = (
-    "What the image is resized to for the backbone (shorter side, or HEIGHTxWIDTH). Larger gives a finer feature grid and "
+    "Size of the image for the backbone (shorter side, or HEIGHTxWIDTH). Larger gives a finer feature grid and "
     "takes longer."
 )
 _LONGEST_TITLE = 24
-"""Characters of the name of weights that the tool bar has room for; the tooltip has all of them."""
+"""Characters of the name of weights that fit into the tool bar; the tooltip shows the whole name."""
 
-_WEIGHTS_TIP = (
-    "Whose weights guide FeatUp JBU: the ones that come with the program, an untrained filter, or a file of your own."
-)
-_CLASSICAL_TIP = "The joint bilateral filter as it was before learning: nothing is trained"
-_LOAD_TIP = "An upsampler that you trained, or a published FeatUp checkpoint; nothing in the file is executed"
+_WEIGHTS_TIP = "The weights of FeatUp JBU: those that come with the program, an untrained filter, or your own file."
+_CLASSICAL_TIP = "The classical joint bilateral filter: nothing is trained"
+_LOAD_TIP = "An upsampler that you trained, or a published FeatUp checkpoint. No code in the file is executed."
 _OUTPUT_TIP = (
-    "Size of the upsampled features: times the feature grid (16x), the image's own size, the shorter side (1024), or "
+    "Size of the upsampled features: a multiple of the feature grid (16x), the image size, the shorter side (1024), or "
     "HEIGHTxWIDTH."
 )
 
@@ -47,9 +48,9 @@ class Controls(QWidget):
     """Chooses :class:`ViewSettings`.
 
     Signals:
-        chosen(ViewSettings): other settings.
-        other_model_asked(), upsampler_asked(): a dialog is wanted.
-        upsampler_dropped(sentence): with the choice of another backbone or layer, weights were given up that serve only one.
+        chosen(ViewSettings): the person chose other settings.
+        other_model_asked(), upsampler_asked(): the person asks for a dialog.
+        upsampler_dropped(sentence): the weights do not suit the newly chosen backbone or layer, and the built-in ones are used.
     """
 
     chosen = Signal(object)
@@ -65,10 +66,10 @@ class Controls(QWidget):
         self._upsampler: UpsamplerFacts | None = None
 
         self.backbone = _box("Backbone", _BACKBONE_TIP, width=150)
-        self.layer = _box("Layer", _LAYER_TIP, width=120)
-        self.input = _box("Input", _INPUT_TIP, width=100, editable=True)
-        self.method = _box("Method", "How the coarse features are brought to the output size.", width=140)
-        self.weights = _box("Weights", _WEIGHTS_TIP, width=125)
+        self.layer = _box("Layer", _LAYER_TIP, width=142)
+        self.input = _box("Input", _INPUT_TIP, width=108, editable=True)
+        self.method = _box("Method", "How the coarse features are upsampled to the output size.", width=135)
+        self.weights = _box("Weights", _WEIGHTS_TIP, width=175)
         self.weights.view().setMinimumWidth(260)
         self.output = _box("Output", _OUTPUT_TIP, width=100, editable=True)
 
@@ -92,7 +93,7 @@ class Controls(QWidget):
             column.setSpacing(2)
             column.addWidget(label)
             column.addWidget(box)
-            layout.addLayout(column, {self.backbone: 6, self.layer: 3, self.weights: 4}.get(box, 2))
+            layout.addLayout(column, {self.backbone: 6, self.layer: 1, self.weights: 2}.get(box, 1))
 
         self._fill_backbones()
         self.show_settings(settings)
@@ -104,7 +105,7 @@ class Controls(QWidget):
     # -- shown -----------------------------------------------------------------------------------------------------
 
     def show_settings(self, settings: ViewSettings) -> None:
-        """Set every box to these settings, without telling anyone."""
+        """Set every box to these settings, without emitting a signal."""
         if (settings.backbone, settings.weights_file) != (self._settings.backbone, self._settings.weights_file):
             self._set_layers(())
         self._settings = settings
@@ -120,13 +121,13 @@ class Controls(QWidget):
         self._show_weights()
 
     def show_upsampler(self, facts: UpsamplerFacts | None) -> None:
-        """Say which weights joint bilateral pictures were made with; those of other methods stand with the facts."""
+        """Show which weights joint bilateral upsampling used; the Facts tab shows those of other methods."""
         if facts is not None and facts.method == "jbu":
             self._upsampler = facts
         self._show_weights()
 
     def _show_weights(self) -> None:
-        """The choices of weights. What is known of the weights in use stands beside the choice that they belong to."""
+        """Fill the box of weights. The entry of the weights in use shows their title and details."""
         file, facts = self._settings.upsampler_file, self._upsampler
         entries = [("built-in", "", _WEIGHTS_TIP), ("classical", CLASSICAL, _CLASSICAL_TIP)]
         if file is not None:
@@ -145,8 +146,8 @@ class Controls(QWidget):
         method = find_method(self._settings.method)
         usable = method.takes_weights
         self.weights.setEnabled(usable)
-        told = self.weights.currentData(Qt.ItemDataRole.ToolTipRole)
-        self.weights.setToolTip(told if usable else f"{method.title} has no weights to choose.")
+        tooltip = self.weights.currentData(Qt.ItemDataRole.ToolTipRole)
+        self.weights.setToolTip(tooltip if usable else f"{method.title} has no weights to choose.")
 
     def show_backbone(self, facts: BackboneFacts) -> None:
         """Offer the layers of the backbone that was loaded."""
@@ -216,7 +217,7 @@ class Controls(QWidget):
             self.choose_backbone(settings)
 
     def choose_backbone(self, settings: ViewSettings) -> None:
-        """Choose another backbone or layer; a file that was trained for the one before is given up, and that is said."""
+        """Choose another backbone or layer. Weights that were trained for the former one are replaced by the built-in ones."""
         facts = self._upsampler
         universal = facts is not None and facts.kind == "file" and facts.universal
         if settings.upsampler_file is None or universal:
@@ -249,18 +250,18 @@ class Controls(QWidget):
             self.chosen.emit(settings)
 
     def commit_typed(self) -> None:
-        """Take over sizes that were typed but not confirmed with Return."""
+        """Apply sizes that were typed but not confirmed with Return."""
         self._choose()
 
 
 def _box(name: str, tooltip: str, *, width: int, editable: bool = False) -> QComboBox:
-    box = QComboBox()
+    box = ElidedComboBox()
     box.setAccessibleName(name)
     box.setToolTip(tooltip)
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(6)
     box.setMinimumWidth(width)
-    box.setMaximumWidth(380 if width > 120 else 200)
+    box.setMaximumWidth(380 if width > 120 else 160)
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     box.setEditable(editable)
     box.setMaxVisibleItems(24)

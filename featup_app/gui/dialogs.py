@@ -20,15 +20,15 @@ from PySide6.QtWidgets import (
 
 from featup_app.engine.settings import UpsamplerFacts
 from featup_app.gui.actions import MOUSE_AND_KEYS, commands
-from featup_app.gui.widgets import button, dialog_buttons, row_of
+from featup_app.gui.widgets import button, dialog_buttons, form_label, row_of
 from featup_app.ops.status import native_status
 
 UPSAMPLER_PATTERN = "Upsamplers (*.safetensors *.ckpt *.pth *.pt *.bin);;All files (*)"
-"""What the dialog for upsampler weights offers."""
+"""File types of the dialog for upsampler weights."""
 
 
 def upsampler_sentence(facts: UpsamplerFacts) -> str:
-    """What is told of weights that were loaded from a file."""
+    """The message after weights were loaded from a file."""
     known = dict(facts.details)
     trained = f", trained on {known['Trained on']}" if "Trained on" in known else ""
     serves = "every backbone" if facts.universal else known.get("Backbone", f"features of {known['Channels']} channels")
@@ -36,7 +36,7 @@ def upsampler_sentence(facts: UpsamplerFacts) -> str:
 
 
 class OtherModelDialog(QDialog):
-    """Asks for a model that is not in the list: a name of timm, and perhaps a file with its weights."""
+    """Asks for a timm model that is not in the list, and optionally for a file with its weights."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
@@ -56,8 +56,8 @@ class OtherModelDialog(QDialog):
         browse = button("Browse…", "Choose a file with weights")
         browse.clicked.connect(self._browse)
         form = QFormLayout()
-        form.addRow("Model name", self.name)
-        form.addRow("Weights file", row_of(self.path, browse, stretched=0))
+        form.addRow(form_label("Model name"), self.name)
+        form.addRow(form_label("Weights file"), row_of(self.path, browse, stretched=0))
         buttons = dialog_buttons(self, "Use this model")
         self._ok = buttons.button(QDialogButtonBox.StandardButton.Ok)
         self._ok.setEnabled(False)
@@ -95,7 +95,7 @@ def keys_text() -> str:
 
 
 def about_text() -> str:
-    """Versions, what computes, and whose work is in it."""
+    """Versions, the native library, and the authors of the method and the models."""
     lines = "".join(
         f"<tr><td style='padding-right:14px'>{name}</td><td>{found}</td></tr>" for name, found in _versions()
     )

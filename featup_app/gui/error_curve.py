@@ -1,4 +1,4 @@
-"""A curve of held-out errors over the steps of something that learns, beside horizontal lines for what needs no learning."""
+"""A curve of held-out errors over the steps of a training or fit, beside horizontal lines for methods without learning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from featup_app.gui import style
 
 _MOST_POINTS = 4000
 _ROOM = 0.08
-"""Of the range of errors, kept free above and below."""
+"""Share of the range of errors that is kept free above and below."""
 
 _TICKS = 5
 
@@ -33,9 +33,9 @@ class ErrorCurve(pg.PlotWidget):
     """Held-out error (left), and if wanted the loss of the steps (right).
 
     Args:
-        name: for those who cannot see it.
-        tip: what the error is.
-        logarithmic: whether equal distances are equal ratios; the loss then too, as long as it is positive.
+        name: accessible name.
+        tip: tooltip, which explains the error.
+        logarithmic: whether the axis of the error is logarithmic; that of the loss then too, if all losses are positive.
     """
 
     def __init__(self, name: str, tip: str, *, logarithmic: bool = False) -> None:
@@ -43,7 +43,7 @@ class ErrorCurve(pg.PlotWidget):
         super().__init__(background=style.CANVAS, axisItems=sides)
         self._logarithmic = logarithmic
         self.setAccessibleName(name)
-        self.setMinimumSize(320, 170)
+        self.setMinimumSize(320, 120)
         self.setToolTip(tip)
         self.setMenuEnabled(False)
         self.setMouseEnabled(False, False)
@@ -56,7 +56,7 @@ class ErrorCurve(pg.PlotWidget):
             axis.setTextPen(pg.mkPen(style.MUTED if side != "right" else style.CURVE_LOSS))
             axis.enableAutoSIPrefix(False)
             axis.setLabel(text)
-            axis.setStyle(showValues=False)  # there is nothing to read off an empty curve
+            axis.setStyle(showValues=False)  # an empty curve has no values
         plot.getAxis("left").setWidth(62)
 
         self._points: list[tuple[int, float]] = []
@@ -79,7 +79,7 @@ class ErrorCurve(pg.PlotWidget):
 
     @property
     def points(self) -> list[tuple[int, float]]:
-        """(step, held-out error) of what is drawn."""
+        """(step, held-out error) of each point that is drawn."""
         return list(self._points)
 
     @property
@@ -88,7 +88,7 @@ class ErrorCurve(pg.PlotWidget):
         return self._levels
 
     def clear_curve(self) -> None:
-        """For another run."""
+        """Remove everything that is drawn."""
         self._points.clear()
         self._losses.clear()
         self._remove_levels()
@@ -97,7 +97,7 @@ class ErrorCurve(pg.PlotWidget):
         self._show_values(False)
 
     def add(self, step: int, held_out: float, loss: float | None) -> None:
-        """The state after a step; the error is a new point only if it was measured anew."""
+        """Add the state after a step; the error becomes a point only if it was measured again."""
         if not self._points:
             self._show_values(True)
         if not self._points or (step > self._points[-1][0] and held_out != self._points[-1][1]):
@@ -114,11 +114,11 @@ class ErrorCurve(pg.PlotWidget):
         self.setXRange(0, max(10, step), padding=0.02)
 
     def show_points(self, points: Iterable[tuple[int, float | None, float | None]], *, planned: int) -> None:
-        """Draw these (step, held-out error, loss) instead; what was not measured is None.
+        """Draw these (step, held-out error, loss) instead; a value that was not measured is None.
 
         Args:
-            points: by rising step.
-            planned: steps in all; the axis shows them unless they are far away.
+            points: by increasing step.
+            planned: total number of steps; the axis extends to it unless it is far away.
         """
         points = list(points)
         self._points = [(step, error) for step, error, _ in points if error is not None]
@@ -132,7 +132,7 @@ class ErrorCurve(pg.PlotWidget):
         self.setXRange(0, max(2, last, min(planned, max(20, 2 * last))), padding=0.02)
 
     def show_levels(self, levels: Sequence[Level]) -> None:
-        """Horizontal lines with their names; the highest is named above it and the others below."""
+        """Draw horizontal lines; the name of the highest stands above its line, the others below."""
         if tuple(levels) == self._levels:
             return
         self._remove_levels()
@@ -141,7 +141,7 @@ class ErrorCurve(pg.PlotWidget):
         for level in levels:
             below = 0.0 if level.error < highest else 1.0
             line = pg.InfiniteLine(
-                self._place(level.error),
+                self._position(level.error),
                 angle=0,
                 pen=pg.mkPen(level.colour, width=1.5, style=Qt.PenStyle.DashLine),
                 label=f"{level.title} {level.error:.3f}",
@@ -152,7 +152,7 @@ class ErrorCurve(pg.PlotWidget):
         self._draw()
 
     def show_loss(self, shown: bool) -> None:
-        """Draw the loss too, on an axis of its own; it is the steps' own measure and has no fixed zero."""
+        """Draw the loss too. It has its own axis, since it is another measure without a fixed zero."""
         self._loss_box.setVisible(shown)
         self.getPlotItem().showAxis("right", shown)
         self._draw_loss()
@@ -168,15 +168,15 @@ class ErrorCurve(pg.PlotWidget):
             self.getPlotItem().getAxis(side).setStyle(showValues=shown)
         self.getPlotItem().getAxis("right").setStyle(showValues=shown and bool(self._losses))
 
-    def _place(self, error: float) -> float:
-        """Where an error stands on the left axis."""
+    def _position(self, error: float) -> float:
+        """The position of an error on the left axis."""
         return math.log10(max(error, 1e-12)) if self._logarithmic else error
 
     def _draw(self) -> None:
-        steps, errors = [step for step, _ in self._points], [self._place(error) for _, error in self._points]
+        steps, errors = [step for step, _ in self._points], [self._position(error) for _, error in self._points]
         self._line.setData(steps, errors)
         self._dots.setData(steps, errors)
-        levels = [*errors, *(self._place(level.error) for level in self._levels)]
+        levels = [*errors, *(self._position(level.error) for level in self._levels)]
         if levels:
             low, high = min(levels), max(levels)
             room = max(_ROOM * (high - low), 1e-3 * max(abs(high), 1e-6))
@@ -203,7 +203,7 @@ class ErrorCurve(pg.PlotWidget):
 
 
 class _LogarithmicAxis(pg.AxisItem):
-    """Round numbers at their logarithms, also within less than a decade, where the usual axis has none."""
+    """Ticks at round numbers, also within less than a decade, where pyqtgraph's logarithmic axis has none."""
 
     logarithmic = True
 

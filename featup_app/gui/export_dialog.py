@@ -1,4 +1,4 @@
-"""What to save, where, and how large it will be."""
+"""The dialog for an export: what to save, in which format and folder, and its size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from featup_app.base.words import human_bytes
 from featup_app.engine.exporting import ExportOptions
 from featup_app.engine.preferences import Preferences
 from featup_app.export import estimated_bytes
-from featup_app.gui.widgets import button, dialog_buttons, row_of
+from featup_app.gui.widgets import button, dialog_buttons, form_label, row_of
 from featup_app.lenses import LENSES, Request
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class ExportDialog(QDialog):
         group = QGroupBox("Features")
         form = QFormLayout(group)
         form.addRow(self.features)
-        form.addRow("Format", self.format)
-        form.addRow("Numbers", self.dtype)
+        form.addRow(form_label("Format"), self.format)
+        form.addRow(form_label("Numbers"), self.dtype)
         form.addRow("", self.estimate)
 
         pictures = QGroupBox("Pictures (PNG)")
@@ -77,7 +77,7 @@ class ExportDialog(QDialog):
 
         self.folder_edit = QLineEdit(preferences.export_folder or str(studio.image.own_folder or Path.home()))
         self.folder_edit.setAccessibleName("Folder")
-        self.folder_edit.setToolTip("Where the files go; the folder is made if there is none")
+        self.folder_edit.setToolTip("Where the files go; a missing folder is created")
         browse = button("Browse…", "Choose a folder")
         browse.clicked.connect(self._browse)
         row = row_of(QLabel("Folder"), self.folder_edit, browse, stretched=1)
@@ -103,7 +103,7 @@ class ExportDialog(QDialog):
         self._update()
 
     def options(self) -> ExportOptions:
-        """What is chosen. Pictures get the colours that the window shows."""
+        """The current choices. Pictures get the colours that the window shows."""
         views = [self._settled(name) for name, box in self.pictures.items() if box.isChecked()]
         return ExportOptions(
             format=self.format.currentData(),
@@ -114,12 +114,12 @@ class ExportDialog(QDialog):
         )
 
     def _settled(self, name: str) -> Request:
-        """What a lens is asked, with what its view has decided, such as which class was the most probable."""
+        """The request of a lens, with open choices replaced by those of its view, such as the most probable class."""
         request, view = self._studio.requests[name], self._studio.views.get(name)
         return view.settled_request() if view is not None and view.request == request else request
 
     def folder(self) -> Path:
-        """Where the files go."""
+        """The folder of the files."""
         return Path(self.folder_edit.text().strip()).expanduser()
 
     def accept(self) -> None:

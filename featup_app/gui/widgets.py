@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QIcon
+from PySide6.QtGui import QIcon, QPaintEvent
 from PySide6.QtWidgets import (
+    QAbstractSpinBox,
+    QComboBox,
     QDialog,
     QDialogButtonBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QScrollArea,
+    QSizePolicy,
     QSpinBox,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QToolButton,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -36,7 +44,13 @@ def number_box(name: str, tooltip: str, least: int, most: int) -> QSpinBox:
     box.setGroupSeparatorShown(True)
     box.setAccessibleName(name)
     box.setToolTip(tooltip)
+    indent(box)
     return box
+
+
+def indent(box: QAbstractSpinBox) -> None:
+    """Keep the number of a box away from its border, which a style sheet cannot do."""
+    box.lineEdit().setTextMargins(6, 0, 0, 0)
 
 
 def row_of(*widgets: QWidget, stretched: int | None = None) -> QHBoxLayout:
@@ -54,11 +68,18 @@ def row_of(*widgets: QWidget, stretched: int | None = None) -> QHBoxLayout:
     return row
 
 
+def form_label(title: str, tooltip: str = "") -> QLabel:
+    """The title of a row of a form, in the middle of the row's height."""
+    label = QLabel(title)
+    label.setToolTip(tooltip)
+    label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)  # a form shortens it otherwise
+    return label
+
+
 def fill_form(form: QFormLayout, rows: Sequence[tuple[str, QWidget | QHBoxLayout, str]]) -> None:
     """Add a row to a form for each (title, field, tooltip of the title)."""
     for title, field, tooltip in rows:
-        label = QLabel(title)
-        label.setToolTip(tooltip)
+        label = form_label(title, tooltip)
         if isinstance(field, QWidget):
             label.setBuddy(field)
             form.addRow(label, field)
@@ -77,6 +98,37 @@ def dialog_buttons(dialog: QDialog, accept_title: str, role: StandardButton = St
     buttons.accepted.connect(dialog.accept)
     buttons.rejected.connect(dialog.reject)
     return buttons
+
+
+class ElidedComboBox(QComboBox):
+    """A box that ends a title without room in "…", where Qt cuts it in the middle of a letter."""
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QStylePainter(self)
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        field = self.style().subControlRect(
+            QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self
+        )
+        option.currentText = self.fontMetrics().elidedText(
+            option.currentText, Qt.TextElideMode.ElideRight, field.width()
+        )
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+
+
+class ScrolledPage(QScrollArea):
+    """A column of widgets that scrolls when it is higher than its area, so that it never makes the window grow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        page = QWidget()
+        self.setWidget(page)
+        self.column = QVBoxLayout(page)
+        self.column.setContentsMargins(12, 10, 12, 12)
 
 
 class MoreButton(QToolButton):

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QScrollArea, QSpinBox, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from featup_app.engine.fits import HeatPicture, LearnedPictures
 from featup_app.engine.fitting import ComparedPicture
 from featup_app.gui import style
 from featup_app.gui.picture_box import PictureBox
+from featup_app.gui.widgets import number_box
 
 _NO_FIT = "There is no fit yet. What it learns beside the features is shown here."
-_FROM_FILE = "A fit that was opened from a file holds its features alone."
+_FROM_FILE = "A fit from a file has only its features."
 _WAITING = "Drawing…"
 _NOTHING_TO_COMPARE = "There is no fit yet. Fits of this image are shown here beside each other."
 
 _UNCERTAINTY_TIP = (
-    "How large an error the fit expects at each place: bright where the backbone gives different features whenever the image is "
-    "moved a little."
+    "The error that the fit expects at each location: bright where the backbone's features change when the image is moved a "
+    "little."
 )
 _SALIENCY_TIP = "Where the learned downsampler looks most when it gathers the fine features into a cell"
 _KERNEL_TIP = "How much each fine feature counts when they are gathered into one cell"
@@ -30,7 +31,7 @@ _RESIDUAL_TIP = "The error that is left at each cell of this view, in the same c
 class LearnedView(QWidget):
     """Uncertainty, kernel and saliency of a fit, and the error that is left in each held-out view.
 
-    Those that a recipe does not learn are not there: a plain average as the downsampler, which is one colour, is none either.
+    A picture of something that the recipe does not learn is hidden, such as the downsampler if it is a plain average.
     """
 
     def __init__(self) -> None:
@@ -43,11 +44,9 @@ class LearnedView(QWidget):
         self.saliency = PictureBox("Saliency", _SALIENCY_TIP, smooth=True)
         self.view = PictureBox("View", _VIEW_TIP, smooth=True)
         self.residual = PictureBox("Error left", _RESIDUAL_TIP)
-        self.number = QSpinBox()
-        self.number.setAccessibleName("Held-out view")
+        self.number = number_box("Held-out view", f"Choose a view. {_VIEW_TIP}", 1, 1)
         self.number.setPrefix("View ")
         self.number.setWrapping(True)
-        self.number.setToolTip(f"Choose a view. {_VIEW_TIP}")
         self.number.valueChanged.connect(self._show_view)
         views = QVBoxLayout()
         views.setSpacing(2)
@@ -79,7 +78,7 @@ class LearnedView(QWidget):
         return None if self._pictures is None else self._pictures.number
 
     def clear(self, *, waiting: bool = False, from_file: bool = False) -> None:
-        """Nothing to show: for want of a fit, while it is drawn, or because a file does not hold it."""
+        """Show no pictures: there is no fit, it is being drawn, or its file does not contain them."""
         self._pictures = None
         self.message.setText(_WAITING if waiting else _FROM_FILE if from_file else _NO_FIT)
         self.message.show()

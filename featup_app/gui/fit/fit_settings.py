@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
-from PySide6.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLabel, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLabel
 
 from featup_app.engine.fits import FitPlan
 from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe
 from featup_app.gui import style
-from featup_app.gui.widgets import button, fill_form, number_box
+from featup_app.gui.widgets import ScrolledPage, button, fill_form, number_box
 
 _RECIPES = {
     "default": ("Quick", "Waves of position and colour, fitted exactly to all views: seconds on an ordinary computer"),
@@ -20,18 +20,20 @@ _RECIPES = {
     ),
 }
 _VIEWS_TIP = (
-    "Moved, zoomed and mirrored copies of the image that the backbone looks at. More of them show finer detail and take "
-    "longer and more memory."
+    "Jittered views: moved, zoomed and mirrored copies of the image for the backbone. More of them give finer detail and take "
+    "more time and memory."
 )
 _STEPS_TIP = (
-    "Small improvements of the whole network after the views are there. The quick recipe needs none; the published one is made "
+    "Gradient steps on the whole network after the views were computed. The quick recipe needs none; the published one consists "
     "of them."
 )
-_COLOUR_TIP = "Let the network see the colours of the image: edges become sharper. Without, it knows positions alone."
-_SEED_TIP = "Which views and starting values are drawn by chance: the same number gives the same fit again"
+_COLOUR_TIP = (
+    "Give the network the colours of the image, which makes edges sharper. Without them it gets positions only."
+)
+_SEED_TIP = "Seed of the random generator: the same number gives the same fit again"
 
 
-class FitSettings(QWidget):
+class FitSettings(ScrolledPage):
     """Chooses a :class:`FitPlan`.
 
     Signals:
@@ -53,13 +55,14 @@ class FitSettings(QWidget):
         self.colour = QCheckBox("Use the colours of the image")
         self.colour.setToolTip(_COLOUR_TIP)
         self.seed = number_box("Seed", _SEED_TIP, 0, 2**31 - 1)
-        self.new = button("Start a new fit", "Fit this image with these settings; fits that are there stay in the list")
+        self.new = button("Start a new fit", "Fit this image with these settings; existing fits stay in the list")
         self.new.clicked.connect(self.new_asked)
         self.note = QLabel("", objectName="muted")
         self.note.setWordWrap(True)
 
-        form = QFormLayout(self)
-        form.setContentsMargins(12, 10, 12, 8)
+        form = QFormLayout()
+        self.column.addLayout(form)
+        self.column.addStretch(1)
         form.setVerticalSpacing(6)
         form.setHorizontalSpacing(16)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.FieldsStayAtSizeHint)
@@ -80,7 +83,7 @@ class FitSettings(QWidget):
             box.valueChanged.connect(self._check)
 
     def plan(self) -> FitPlan:
-        """What is chosen now."""
+        """The current choices."""
         recipe = replace(
             self._base,
             views=self.views.value(),
@@ -90,8 +93,8 @@ class FitSettings(QWidget):
         return FitPlan(recipe, self.seed.value())
 
     def show_plan(self, plan: FitPlan) -> None:
-        """Choose these settings, without telling anyone."""
-        # A smaller setting of a recipe is called like it, with a word more.
+        """Choose these settings, without emitting a signal."""
+        # A smaller variant of a recipe has its name, a comma and another word.
         self.recipe.setCurrentIndex(max(0, self.recipe.findData(plan.recipe.name.split(",")[0])))
         self._show(plan.recipe)
         self.seed.setValue(plan.seed)

@@ -1,40 +1,34 @@
-"""Where the features come from, in words: eight rows, and everything else under "More"."""
+"""Facts about the features: eight rows, and everything else under "More"."""
 
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFormLayout, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFormLayout, QLabel, QSizePolicy, QWidget
 
 from featup_app.fields import find_method
-from featup_app.gui.widgets import MoreButton
+from featup_app.gui.widgets import MoreButton, ScrolledPage, form_label
 from featup_app.images import Image
 from featup_app.lenses.look import FieldFacts
 
 _ROWS = {
-    "Image": "Width and height of the original in pixels, and what its file holds",
+    "Image": "Width and height of the original in pixels, and the contents of its file",
     "Backbone": "The pretrained model",
     "Layer": "Which of its layers, and how many channels that has",
     "Input": "What the whole image was resized to for the backbone; nothing is cropped",
     "Feature grid": "Columns and rows of the coarse map, and the size of a cell in image pixels",
     "Method": "How the coarse map was brought to the output size",
     "Weights": "Which weights the method uses",
-    "Output": "Width and height of the upsampled features, and how much their export would take in float32",
+    "Output": "Width and height of the upsampled features, and the size of their export in float32",
 }
 """The rows that everybody sees, with their tooltips."""
 
 
-class FactsTab(QScrollArea):
-    """A table of eight rows; notes about the image and details of the weights fold out below it."""
+class FactsTab(ScrolledPage):
+    """A table of eight rows. Below it, "More" shows notes about the image and details of the weights."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.setWidgetResizable(True)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        page = QWidget()
-        self.setWidget(page)
-        column = QVBoxLayout(page)
-        column.setContentsMargins(12, 12, 12, 12)
+        column = self.column
         column.setSpacing(10)
         table = _table()
         self.rows = {name: _add_row(table, name, tooltip) for name, tooltip in _ROWS.items()}
@@ -68,7 +62,7 @@ class FactsTab(QScrollArea):
             "Backbone": facts.backbone_title,
             "Layer": f"{facts.layer}, {facts.channels} channels",
             "Input": f"{geometry.input_hw[1]} × {geometry.input_hw[0]}",
-            "Feature grid": f"{geometry.grid_hw[1]} × {geometry.grid_hw[0]}, cells of {cell[0]:.1f} × {cell[1]:.1f} px",
+            "Feature grid": f"{geometry.grid_hw[1]} × {geometry.grid_hw[0]}, cells of {cell[0]:.1f} × {cell[1]:.1f}\u00a0px",
             "Method": find_method(facts.method).title,
             "Weights": "–" if facts.upsampler is None else facts.upsampler.title,
             "Output": f"{facts.size[1]} × {facts.size[0]}, all channels {gigabytes:.2f}\u00a0GB",
@@ -82,7 +76,7 @@ class FactsTab(QScrollArea):
         while self._details.rowCount():
             self._details.removeRow(0)
         for note in self._notes:
-            _add_row(self._details, "Image", "What was done to the image when it was opened").setText(note)
+            _add_row(self._details, "Image", "How the image was converted when it was opened").setText(note)
         for name, value in self._weights:
             _add_row(self._details, name, "About the weights").setText(value)
         self.more.setVisible(bool(self._notes or self._weights))
@@ -96,7 +90,9 @@ def _table() -> QFormLayout:
 
 
 def _add_row(table: QFormLayout, name: str, tooltip: str) -> QLabel:
-    title, value = QLabel(name, objectName="muted"), QLabel("–")
+    title, value = form_label(name), QLabel("–")
+    title.setObjectName("muted")
+    title.setAlignment(Qt.AlignmentFlag.AlignTop)
     value.setWordWrap(True)
     value.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
     value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)

@@ -26,8 +26,8 @@ class _Gradient(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         gradient = QLinearGradient(0, 0, self.width(), 0)
-        for place, (red, green, blue) in enumerate(lookup_table(self._colormap)[::15]):
-            gradient.setColorAt(place / 17, QColor(int(red), int(green), int(blue)))
+        for index, (red, green, blue) in enumerate(lookup_table(self._colormap)[::15]):
+            gradient.setColorAt(index / 17, QColor(int(red), int(green), int(blue)))
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)

@@ -34,7 +34,7 @@ class ImageView(QFrame):
         clicked(x, y): a click without dragging.
         moved(dx, dy): an arrow key asks to move the query by so many output pixels.
         maximise_asked(): button or double click.
-        picked(): the view got the attention (focus or click on its header).
+        picked(): the view was chosen, by focus or by a click on its header.
         looked(x, y, scale): the person zoomed or moved this view; its middle in image pixels, screen pixels per image pixel.
         resized(): the picture's part of the view has another size.
     """
@@ -53,9 +53,9 @@ class ImageView(QFrame):
         self.setObjectName("imageView")
         self.setAccessibleName(f"{title} view")
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        # All image views are alike whatever their texts say: those are cut before a picture is.
+        # All image views have the same size; long texts are cut rather than the pictures made smaller.
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
-        self.setMinimumSize(240, 180)
+        self.setMinimumSize(240, 150)
         self._image_size: Size = (1, 1)
         self._stale = False
 
@@ -197,16 +197,16 @@ class ImageView(QFrame):
 
     def show_crosshair(self, point: Point | None) -> None:
         """Lines through an image point, or none."""
-        for line, place in zip(self._crosshair, point or (None, None), strict=True):
-            line.setVisible(place is not None)
-            if place is not None:
-                line.setPos(place)
+        for line, position in zip(self._crosshair, point or (None, None), strict=True):
+            line.setVisible(position is not None)
+            if position is not None:
+                line.setPos(position)
 
     def show_query(self, point: Point | None) -> None:
         """The mark of the pixel that everything is compared with."""
-        places = [] if point is None else [{"pos": point}]
+        positions = [] if point is None else [{"pos": point}]
         for item in self._query:
-            item.setData(places)
+            item.setData(positions)
 
     def to_widget(self, point: Point) -> QPointF:
         """Where an image point lies on :attr:`canvas`, in its pixels (for tests and tooltips)."""
@@ -220,9 +220,9 @@ class ImageView(QFrame):
     # -- events ----------------------------------------------------------------------------------------------------
 
     def _image_point(self, scene_position: QPointF) -> Point | None:
-        place = self.box.mapSceneToView(scene_position)
-        inside = self._rectangle().contains(place) and self._base.image is not None
-        return (place.x(), place.y()) if inside else None
+        position = self.box.mapSceneToView(scene_position)
+        inside = self._rectangle().contains(position) and self._base.image is not None
+        return (position.x(), position.y()) if inside else None
 
     def _mouse_moved(self, scene_position: QPointF) -> None:
         point = self._image_point(scene_position)

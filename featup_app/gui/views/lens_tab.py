@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QComboBox, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QComboBox, QLabel
 
+from featup_app.gui.widgets import ScrolledPage
 from featup_app.images import Image
 from featup_app.lenses import COLORMAPS, LensView, Request
 from featup_app.lenses.requests import AnyLens
 
 
-class LensTab(QWidget):
+class LensTab(ScrolledPage):
     """The tab of a lens without settings; those of lenses with settings of their own build on it.
 
     Args:
         lens: whose tab it is.
 
     Signals:
-        asked(Request): the person wants another answer of this lens.
-        query_chosen((x, y)): everything shall be compared with another pixel.
+        asked(Request): the person changed the request of this lens.
+        query_chosen((x, y)): the person chose another query pixel.
     """
 
     asked = Signal(object)
@@ -27,8 +28,6 @@ class LensTab(QWidget):
     def __init__(self, lens: AnyLens) -> None:
         super().__init__()
         self.lens = lens
-        self.column = QVBoxLayout(self)
-        self.column.setContentsMargins(12, 10, 12, 12)
         self.column.setSpacing(7)
         self.build()
         self.column.addStretch(1)

@@ -9,6 +9,7 @@ from PySide6.QtCore import QSignalBlocker
 from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel
 
 from featup_app.gui.views.lens_tab import LensTab, colormap_box, heading
+from featup_app.gui.widgets import form_label, indent
 from featup_app.images import Image
 from featup_app.lenses import Request, SimilarityRequest
 
@@ -29,6 +30,7 @@ class SimilarityTab(LensTab):
         form = QFormLayout()
         self.x_box, self.y_box = QDoubleSpinBox(), QDoubleSpinBox()
         for box, axis in ((self.x_box, "x"), (self.y_box, "y")):
+            indent(box)
             box.setDecimals(1)
             box.setKeyboardTracking(False)
             box.setSuffix(" px")
@@ -36,7 +38,7 @@ class SimilarityTab(LensTab):
             box.setToolTip("The pixel that all others are compared with, in pixels of the original image. "
                            "Click a view or use the arrow keys to move it.")  # fmt: skip
             box.valueChanged.connect(lambda: self.query_chosen.emit((self.x_box.value(), self.y_box.value())))
-            form.addRow(axis, box)
+            form.addRow(form_label(axis), box)
         self.column.addLayout(form)
         self.column.addWidget(heading("Colours"))
         self.colormap = colormap_box()

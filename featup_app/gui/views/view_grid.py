@@ -136,7 +136,7 @@ class ViewGrid(QWidget):
         return (width / 2, height / 2), min(view.fitting_scale() for view in shown)
 
     def _arrange(self) -> None:
-        """Give every view the same middle and scale, so that the same image point lies at the same place in each."""
+        """Give every view the same middle and scale, so that an image point has the same position in each."""
         middle, scale = self._seen()
         for view in self.views.values():
             if not view.isHidden():
