@@ -1,4 +1,4 @@
-"""Jobs on a worker thread: one at a time, the latest request of a kind wins, cancellable, finished exactly once. No Qt."""
+"""Jobs on a worker thread: one at a time, cancellable; the latest job of a kind replaces earlier ones. No Qt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ids = count(1)
 
 @dataclass(frozen=True)
 class Job:
-    """Which request an event is about: its number, unique in the process, and its kind."""
+    """The job that an event is about: its number, unique in the process, and its kind."""
 
     id: int
     kind: str
@@ -32,7 +32,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Progressed:
-    """``done`` of ``total`` steps, and what is done in words; ``total`` 0 means unknown."""
+    """``done`` of ``total`` steps, and the current activity in words; a ``total`` of 0 means unknown."""
 
     job: Job
     words: str
@@ -62,7 +62,7 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event of every job that was submitted, whatever became of it."""
+    """The last event of every submitted job, however it ended."""
 
     job: Job
 
@@ -78,11 +78,11 @@ class _Request:
 
 
 class Lane:
-    """One worker thread that does jobs in the order of their submission.
+    """One worker thread that runs jobs in the order of their submission.
 
     Args:
         name: of the thread.
-        listener: is called with every event, mostly on the worker thread; must be quick and must not raise.
+        listener: is called with every event, mostly on the worker thread. It must be quick and must not raise.
     """
 
     def __init__(self, name: str, listener: Callable[[Event], None]) -> None:
@@ -99,7 +99,8 @@ class Lane:
 
         Args:
             kind: what it computes. With ``replace``, a waiting job of the same kind is dropped and a running one cancelled.
-            work: does the job; it is given a progress to call between its steps, which raises ``Cancelled`` to stop it.
+            work: does the job and returns its result. It takes a progress to call between its steps, which raises ``Cancelled``
+                to stop it.
         """
         request = _Request(Job(next(_ids), kind), work)
         with self._changed:

@@ -1,4 +1,4 @@
-"""Every command of the window in one table: menus, tool bar, shortcuts and the help sheet are made from it."""
+"""Every command of the window in one table, from which menus, tool bar, shortcuts and the help sheet are made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from featup_app.lenses import LENSES
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its name in code, the menu it stands in, title, shortcuts, one sentence, and perhaps an icon."""
+    """One command: name in code, menu, title, shortcuts, tooltip, optional icon, and whether a separator precedes it."""
 
     name: str
     menu: str
@@ -30,9 +30,7 @@ _FIXED: tuple[Command, ...] = (
     Command("paste", "&File", "&Paste image", ("Ctrl+V",), "Open the picture on the clipboard"),
     Command("export", "&File", "&Export…", ("Ctrl+E",), "Save features and pictures to files", "export", True),
     Command("copy", "&File", "&Copy view", ("Ctrl+C",), "Copy the picture of the current view to the clipboard"),
-    Command(
-        "load_upsampler", "&File", "Load &upsampler…", (), "Take the weights of FeatUp JBU from a file", separated=True
-    ),
+    Command("load_upsampler", "&File", "Load &upsampler…", (), "Use weights of FeatUp JBU from a file", separated=True),
     Command(
         "builtin_upsampler", "&File", "Use &built-in upsampler", (), "Go back to the weights that come with FeatUp"
     ),
@@ -42,22 +40,22 @@ _FIXED: tuple[Command, ...] = (
     Command(
         "compute", "&Compute", "&Compute", ("F5", "Ctrl+Return"), "Compute all views with these settings", "compute"
     ),
-    Command("cancel", "&Compute", "C&ancel", ("Esc",), "Stop computing; the pictures that are there stay", "cancel"),
+    Command("cancel", "&Compute", "C&ancel", ("Esc",), "Stop computing; the current pictures stay", "cancel"),
     Command("fit", "&View", "&Fit image", ("Home", "0"), "Show the whole image in all views", "fit"),
     Command("zoom_in", "&View", "Zoom &in", ("+", "="), "Enlarge"),
     Command("zoom_out", "&View", "Zoom &out", ("-",), "Reduce"),
     Command("view_image", "&View", "&Image alone", ("1",), "Show the image alone, or all views", "", True),
-    Command("train", "&Tools", "&Train upsampler…", (), "Train weights of FeatUp JBU on pictures of your own"),
-    Command("keys", "&Help", "&Keys and mouse", ("F1",), "What the keys and the mouse do"),
-    Command("about", "&Help", "&About", (), "Version, models and what computes"),
+    Command("train", "&Tools", "&Train upsampler…", (), "Train weights of FeatUp JBU on your own pictures"),
+    Command("keys", "&Help", "&Keys and mouse", ("F1",), "Keyboard shortcuts and mouse actions"),
+    Command("about", "&Help", "&About", (), "Versions, models and the native library"),
 )
 
 
 def commands() -> list[Command]:
-    """All commands; those of the lenses follow that of the image."""
+    """All commands; those that show one lens alone follow the one for the image."""
     found = list(_FIXED)
-    place = next(index for index, command in enumerate(found) if command.name == "view_image") + 1
-    found[place:place] = [
+    start = next(index for index, command in enumerate(found) if command.name == "view_image") + 1
+    found[start:start] = [
         Command(
             f"view_{name}", "&View", f"&{lens.title} alone", (str(number),), f"Show {lens.title} alone, or all views"
         )
@@ -72,14 +70,14 @@ MOUSE_AND_KEYS: tuple[tuple[str, str], ...] = (
     ("Wheel", "Zoom at the pointer, in all views"),
     ("Drag", "Move the image, in all views"),
     ("Double click", "One view alone, or all of them"),
-    ("Tab", "Go from control to control and from view to view"),
+    ("Tab", "Move the focus to the next control or view"),
     ("Drop a file", "Open it"),
 )
-"""What can be done in a view without a menu, for the help sheet."""
+"""Mouse actions and keys of the image views, for the help sheet."""
 
 
 def make_actions(parent: QWidget, handlers: Mapping[str, Callable[[], object]]) -> dict[str, QAction]:
-    """The commands as actions of a window, each calling its handler."""
+    """Make an action of a window for each command; it calls the handler of that name."""
     actions = {}
     for command in commands():
         action = QAction(command.title, parent)

@@ -25,14 +25,14 @@ def make_application(arguments: list[str]) -> QApplication:
     app.setApplicationName("featup-app")
     app.setApplicationDisplayName("FeatUp")
     app.setDesktopFileName("featup-app")
-    # Rows first, as everywhere in this program; OpenGL brings nothing for a few still pictures.
+    # Arrays are row-major, as everywhere in this program. OpenGL has no advantage for a few still pictures.
     pg.setConfigOptions(imageAxisOrder="row-major", useOpenGL=False, antialias=True)
     apply_style(app)
     return app
 
 
 def open_window(image: Path | None, *, fresh: bool = False) -> MainWindow:
-    """Show the main window and begin to open a picture: the given one, or a sample.
+    """Show the main window and open a picture in it: the given one, or a sample.
 
     Args:
         fresh: start with default settings instead of the remembered ones.
@@ -48,11 +48,11 @@ def main(image: str | Path | None = None, *, fresh: bool = False) -> int:
     """Run the window until it is closed; the exit code of the process."""
     app = make_application(sys.argv[:1])
     window = open_window(Path(image) if image is not None else None, fresh=fresh)
-    # Python sees Ctrl+C only when it runs; this wakes it now and then.
+    # Python handles Ctrl+C only between its own instructions; the timer makes it run some regularly.
     before = signal.signal(signal.SIGINT, lambda *_: window.close())
-    awake = QTimer(interval=300)
-    awake.timeout.connect(lambda: None)
-    awake.start()
+    wake_up = QTimer(interval=300)
+    wake_up.timeout.connect(lambda: None)
+    wake_up.start()
     try:
         return app.exec()
     finally:

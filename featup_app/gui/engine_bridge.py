@@ -1,4 +1,4 @@
-"""The engine's lanes as Qt signals. The session, and torch with it, comes to life on the engine's thread."""
+"""The engine's lanes as Qt signals. The session is made, and torch imported, on the engine's thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SessionWork = Callable[["Session", Progress], Any]
 
 @dataclass(frozen=True)
 class _Asker:
-    """Who asked for a job, and gets its answer."""
+    """The callbacks of whoever asked for a job."""
 
     answer: Callable[[Any], None] | None
     failed: Callable[[str, str], None] | None
@@ -32,8 +32,8 @@ class _Asker:
 class JobSignals(QObject):
     """The events of lanes on the thread of this object (the GUI's).
 
-    The answer of a job goes to who asked for it. Signals tell everybody else what goes on: ``started(Job)``,
-    ``progressed(Progressed)``, ``failed(sentence, details)`` of a job whose asker does not deal with failures, and
+    The answer of a job goes to who asked for it. Signals report to everybody else: ``started(Job)``,
+    ``progressed(Progressed)``, ``failed(sentence, details)`` of a job whose asker does not handle failures, and
     ``finished(Job)`` exactly once for each job, last.
     """
 
@@ -66,17 +66,18 @@ class JobSignals(QObject):
         finished: Callable[[], None] | None = None,
         replace: bool = True,
     ) -> Job:
-        """Queue work on a lane. To be called on the thread of this object, on which the callbacks run too.
+        """Queue work on a lane. Call it on the thread of this object; the callbacks run there too.
 
         Args:
-            lane: does the work.
+            lane: the worker thread.
             kind: of the work, as in :meth:`Lane.submit`.
-            work: is given a progress, and returns the result.
-            answer: gets the result, unless the job was replaced meanwhile.
-            failed: gets a sentence for the person and details for a developer; the signal ``failed`` if not given.
+            work: takes a progress and returns the result.
+            answer: is called with the result, unless the job was replaced or cancelled.
+            failed: is called with a sentence for the person and details for a developer; without it, the signal ``failed`` is
+                emitted.
             stopped: is called if the job is cancelled or replaced.
-            finished: is called last, whatever became of the job.
-            replace: whether an earlier job of this kind is given up.
+            finished: is called last, however the job ended.
+            replace: whether earlier jobs of this kind are cancelled.
         """
         job = lane.submit(kind, work, replace=replace)
         self._askers[job.id] = _Asker(answer, failed, stopped, finished)
@@ -85,7 +86,7 @@ class JobSignals(QObject):
         return job
 
     def forget_askers(self) -> None:
-        """Answer nobody any more: who asked is about to go."""
+        """Call no callback any more, since the objects that asked are about to be deleted."""
         self._closed = True
         self._askers.clear()
 
@@ -130,7 +131,7 @@ class EngineBridge(JobSignals):
         self._files = self.lane("featup-files")
 
     def compute(self, kind: str, work: SessionWork, answer: Callable[[Any], None] | None = None, **asked: Any) -> Job:
-        """Queue work for the engine's thread; it is given the session. Other arguments as in :meth:`ask`."""
+        """Queue work for the engine's thread; it takes the session and a progress. Other arguments as in :meth:`ask`."""
         return self.ask(
             self._engine, kind, lambda progress: work(self._own_session(progress), progress), answer=answer, **asked
         )
@@ -151,11 +152,11 @@ class EngineBridge(JobSignals):
         return self._engine.busy or self._files.busy
 
     def close(self, timeout: float = 5.0) -> None:
-        """Cancel everything, answer nobody any more, and end both threads."""
+        """Cancel everything, call no callback any more, and end both threads."""
         self.forget_askers()
         self._files.close(timeout)
         if self._engine.close(timeout):
-            self._session = None  # models and fields go with the window
+            self._session = None  # frees models and fields with the window
 
     def _own_session(self, progress: Progress) -> Session:
         if self._session is None:
@@ -167,7 +168,7 @@ class EngineBridge(JobSignals):
 
 
 def _in_words(error: Exception) -> tuple[str, str]:
-    """One sentence for the person, and what a developer would want to see."""
+    """A sentence for the person, and the traceback for a developer."""
     details = "".join(traceback.format_exception(error))
     if isinstance(error, FeatUpError):
         return str(error), details

@@ -1,4 +1,4 @@
-"""A small table of named figures, as the panels of trainings and fits show them."""
+"""A small table of named figures for the panels of trainings and fits."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Figures(QWidget):
             self.values[name] = value
 
     def show_texts(self, texts: Mapping[str, str]) -> None:
-        """Other values for some of the figures."""
+        """Change the values of some figures."""
         for name, text in texts.items():
             self.values[name].setText(text)
 
     def clear(self) -> None:
-        """Nothing is known."""
+        """Show no values."""
         for value in self.values.values():
             value.setText(UNKNOWN)

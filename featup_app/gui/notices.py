@@ -1,4 +1,4 @@
-"""Messages that appear in the window: one sentence, details on demand, gone when read."""
+"""Messages in the window: one sentence, with details on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ICONS = {
     "information": ("information", style.ACCENT),
 }
 Action = tuple[str, Callable[[], object]]
-"""Title of a button, and what it does."""
+"""The title of a button, and the function that it calls."""
 
 
 class Notify(Protocol):
@@ -26,7 +26,7 @@ class Notify(Protocol):
 
 
 class NoticeBar(QFrame):
-    """One message at a time at the head of the views; never blocks, never covers a picture."""
+    """Shows one message at a time above the image views, without blocking or covering them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class NoticeBar(QFrame):
         self.action = QPushButton("")
         self.details_button = QPushButton("Details")
         self.details_button.setCheckable(True)
-        self.details_button.setToolTip("What a developer would want to know about this")
+        self.details_button.setToolTip("Technical details for a developer")
         close = QToolButton()
         close.setIcon(style.icon("close", style.MUTED))
         close.setAutoRaise(True)
@@ -61,7 +61,7 @@ class NoticeBar(QFrame):
         layout.addLayout(line)
         layout.addWidget(self.details)
 
-        self._do: Callable[[], object] | None = None
+        self._run_action: Callable[[], object] | None = None
         close.clicked.connect(self.hide)
         self.details_button.toggled.connect(self.details.setVisible)
         self.action.clicked.connect(self._act)
@@ -73,7 +73,7 @@ class NoticeBar(QFrame):
         Args:
             severity: "error", "warning" or "information".
             details: text for developers, shown on demand.
-            action: title of a button and what it does.
+            action: the title of a button and the function that it calls.
         """
         name, colour = _ICONS[severity]
         self._icon.setPixmap(style.icon(name, colour).pixmap(18, 18))
@@ -82,7 +82,7 @@ class NoticeBar(QFrame):
         self.details_button.setVisible(bool(details))
         self.details_button.setChecked(False)
         self.details.hide()
-        self._do = action[1] if action else None
+        self._run_action = action[1] if action else None
         self.action.setVisible(action is not None)
         self.action.setText(action[0] if action else "")
         self.setProperty("severity", severity)
@@ -91,5 +91,5 @@ class NoticeBar(QFrame):
         self.show()
 
     def _act(self) -> None:
-        if self._do is not None:
-            self._do()
+        if self._run_action is not None:
+            self._run_action()

@@ -1,4 +1,4 @@
-"""A picture in a panel: as large as there is room, its shape kept, with a line of text below."""
+"""A picture in a docked panel: as large as possible at its aspect ratio, with a line of text below."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class PictureBox(QWidget):
 
     Args:
         caption: below the picture.
-        tip: what the picture shows.
-        smooth: whether pixels are blended when enlarged; else each is a square, as suits the cells of a grid.
+        tip: tooltip.
+        smooth: whether pixels are interpolated when enlarged; otherwise each is a square, as for the cells of a grid.
 
     Signals:
-        clicked(): with the left button, on a picture.
+        clicked(): a left click on the picture.
     """
 
     clicked = Signal()
@@ -40,7 +40,7 @@ class PictureBox(QWidget):
 
     @property
     def has_picture(self) -> bool:
-        """Whether there is something to see."""
+        """Whether a picture is shown."""
         return self._image is not None
 
     @property
@@ -62,7 +62,7 @@ class PictureBox(QWidget):
         self.update()
 
     def mark(self, marked: bool) -> None:
-        """Frame the picture, as the one that is chosen."""
+        """Frame the picture as the chosen one, or remove the frame."""
         self._marked = marked
         self.update()
 
@@ -77,12 +77,12 @@ class PictureBox(QWidget):
         if self._image is not None:
             scale = min(room.width() / self._image.width(), room.height() / self._image.height())
             width, height = self._image.width() * scale, self._image.height() * scale
-            place = QRectF((room.width() - width) / 2, (room.height() - height) / 2, width, height)
-            bottom = place.bottom()
-            painter.drawImage(place, self._image)
+            target = QRectF((room.width() - width) / 2, (room.height() - height) / 2, width, height)
+            bottom = target.bottom()
+            painter.drawImage(target, self._image)
             if self._marked:
                 painter.setPen(QPen(QColor(style.ACCENT), 2))
-                painter.drawRect(place.adjusted(1, 1, -1, -1))
+                painter.drawRect(target.adjusted(1, 1, -1, -1))
         painter.setPen(QColor(style.MUTED))
         text = painter.fontMetrics().elidedText(self._caption, Qt.TextElideMode.ElideRight, self.width())
         below = QRectF(0, bottom, self.width(), _TEXT_HEIGHT)

@@ -1,4 +1,4 @@
-"""How a training or a fit stands: a headline, a bar, figures, and buttons. Both panels show it beside their curve."""
+"""The progress of a training or a fit: headline, bar, figures and buttons. Both panels show it beside their curve."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FIGURES = (
 
 
 class ProgressColumn(QWidget):
-    """A column for something that learns, until it is stopped or done.
+    """Shows the progress of something that learns.
 
     Args:
         idle: the headline while nothing runs.

@@ -1,4 +1,4 @@
-"""The status bar: the point under the mouse, what is being computed, who computes, and memory."""
+"""The status bar: the point under the mouse, the progress, the native backend, and memory."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class StatusBar(QStatusBar):
             self.addPermanentWidget(widget)
         self._appear = QTimer(self, singleShot=True, interval=_SHOW_AFTER)
         self._appear.timeout.connect(lambda: self._set_shown(True))
-        self._watch = QTimer(self, interval=1000)
-        self._watch.timeout.connect(self._show_state)
-        self._watch.start()
+        self._clock = QTimer(self, interval=1000)
+        self._clock.timeout.connect(self._show_state)
+        self._clock.start()
         self._show_state()
         self._set_shown(False)
 
     def show_busy(self, busy: bool) -> None:
-        """Something computes, or nothing does any more."""
+        """Show the progress after a moment of work; hide it when nothing runs."""
         if not busy:
             self._appear.stop()
             self._set_shown(False)
@@ -81,7 +81,7 @@ class StatusBar(QStatusBar):
             widget.setVisible(shown)
 
     def _show_state(self) -> None:
-        """Who computes is known only once the engine has started; memory changes all the time."""
+        """Show backend and memory, which change: the backend is known only after the engine has started."""
         state = native_status()
         self.backend.setText(state.backend)
         self.backend.setToolTip(state.detail)

@@ -18,10 +18,10 @@ from featup_app.lenses import LENSES, LensView, Request
 from featup_app.lenses.look import FieldFacts, UpsamplerFacts
 
 FITTED = "implicit"
-"""The method whose fields are fitted here, step by step, and not in one go."""
+"""The method whose fields are fitted step by step, and not in one job."""
 
 FIRST = next(iter(LENSES))
-"""The lens whose answer shows that settings work."""
+"""The lens whose answer proves that settings work."""
 
 
 def lens_names() -> list[str]:
@@ -30,23 +30,23 @@ def lens_names() -> list[str]:
 
 
 class Studio(QObject):
-    """Keeps the person's choices and turns each change into requests to the engine; late answers are dropped.
+    """Keeps the person's choices and turns each change into requests to the engine; late answers are ignored.
 
     Attributes:
-        requests: what each lens is asked, by its name; empty while there is no image.
+        requests: the request of each lens, by its name; empty while there is no image.
         views: the latest answer of each lens, by its name.
 
     Signals:
         image_changed(Image): another image is open.
-        settings_changed(ViewSettings): another backbone, layer, size or method is chosen.
-        query_changed((x, y)): another pixel is compared with.
-        request_changed(name, Request): a lens is asked something else.
+        settings_changed(ViewSettings): other settings are chosen, such as another backbone or method.
+        query_changed((x, y)): another query pixel is chosen, in pixels of the image.
+        request_changed(name, Request): the request of a lens has changed.
         view_ready(name, LensView): a new picture of a lens.
         backbone_ready(BackboneFacts): the chosen backbone is loaded.
-        upsampler_loaded(UpsamplerFacts): the weights in a file can be used and are chosen.
-        fit_wanted(): the chosen method is fitted to the image, and there is no fit yet; views wait for :attr:`fit`.
-        stale(name, bool): the picture of this lens no longer answers the current question, or does again.
-        failed(sentence, details): something did not work; the last good state is kept.
+        upsampler_loaded(UpsamplerFacts): the weights in a file suit the backbone and are chosen.
+        fit_wanted(): the chosen method needs a fit of the image, and there is none yet; views wait for :attr:`fit`.
+        stale(name, bool): whether the picture of this lens belongs to an earlier request or earlier settings.
+        failed(sentence, details): something failed; the last good state is kept.
     """
 
     image_changed = Signal(object)
@@ -77,12 +77,12 @@ class Studio(QObject):
 
     @property
     def field_settings(self) -> ViewSettings:
-        """The settings with the fit that is shown, for what outlives the moment, such as an export."""
+        """The settings with the number of the fit that is shown; for exports and other lasting results."""
         return self.settings.with_(fit=self.fit) if self.settings.method == FITTED else self.settings
 
     @property
     def view_settings(self) -> ViewSettings:
-        """The settings that views are computed with: those of a fit that is under way are smaller, and show its latest state."""
+        """The settings that views are computed with: views of a running fit are smaller and show its latest state."""
         settings = self.field_settings
         if settings.fit is None or self.live_size is None:
             return settings
@@ -90,19 +90,19 @@ class Studio(QObject):
 
     @property
     def needs_fit(self) -> bool:
-        """Whether views cannot be computed for want of a fit."""
+        """Whether views wait for a fit."""
         return self.settings.method == FITTED and self.fit is None
 
     @property
     def field_facts(self) -> FieldFacts | None:
-        """Facts about the features of the settings, as far as a view knows them."""
+        """Facts about the features of the settings; None before the first view."""
         known = (view.facts for name, view in self.views.items() if not LENSES[name].reads_other_features)
         return next(known, None)
 
     # -- what the person does -----------------------------------------------------------------------------------------
 
     def open(self, path: Path | str) -> None:
-        """Open a file; the current image stays until the new one is there."""
+        """Open a file; the current image stays until the new one is read."""
         self._request_file(lambda progress: load_image(path))
 
     def open_pixels(self, pixels: Any, name: str) -> None:
@@ -110,7 +110,7 @@ class Studio(QObject):
         self._request_file(lambda progress: image_from_array(pixels, name=name))
 
     def choose(self, settings: ViewSettings) -> None:
-        """Other settings; everything is computed anew."""
+        """Choose other settings and compute everything again."""
         if settings == self.settings:
             return
         self.settings = settings
@@ -118,11 +118,11 @@ class Studio(QObject):
         self.compute()
 
     def load_upsampler(self, path: str, **changes: str | None) -> None:
-        """Choose the upsampler weights in a file and their method, once it is known that they fit the chosen backbone.
+        """Choose the upsampler weights in a file and their method, after a check that they suit the chosen backbone.
 
         Args:
             path: the file.
-            changes: other settings that are chosen with it, such as the backbone that it was trained for.
+            changes: settings to change at the same time, such as the backbone that the weights were trained for.
         """
         self._reported = ""
         wanted = {**changes, "upsampler": path}
@@ -131,7 +131,7 @@ class Studio(QObject):
         def chosen(facts: UpsamplerFacts) -> None:
             now = self.settings.with_(**wanted, method=facts.method)
             if now == self.settings:
-                self.compute()  # the same file, which may have changed
+                self.compute()  # the same file, whose contents may have changed
             else:
                 self.choose(now)
             self.upsampler_loaded.emit(facts)
@@ -141,7 +141,7 @@ class Studio(QObject):
         )
 
     def ask(self, request: Request) -> None:
-        """Another request of a lens. Where only colours differ, the numbers that are there are shown with them."""
+        """Ask a lens something else. If only the display differs, such as colours, nothing is computed again."""
         before = self.requests.get(request.lens)
         if request == before:
             return
@@ -186,7 +186,7 @@ class Studio(QObject):
         self._submit("backbone", lambda session, progress: session.backbone_facts(settings, progress),
                      self.backbone_ready.emit)  # fmt: skip
         if self.needs_fit:
-            self._cancel_lenses()  # what is still computed answers another question
+            self._cancel_lenses()  # their answers would belong to other settings
             for name in LENSES:
                 self.stale.emit(name, True)
             self.fit_wanted.emit()
@@ -195,7 +195,7 @@ class Studio(QObject):
             self._request_view(name)
 
     def refresh(self, *, classes: bool = False) -> None:
-        """Compute the views anew without dimming them, since they are about to get better and not to get different.
+        """Compute the views again without dimming them, since the features improve and do not change otherwise.
 
         Args:
             classes: also views of other features than those of the settings, such as class activation maps.
@@ -205,11 +205,11 @@ class Studio(QObject):
                 self._request_view(name, dimmed=False)
 
     def cancel(self) -> None:
-        """Stop everything that computes, exports too; the pictures that are there stay."""
+        """Cancel all jobs of the engine, also exports; the current pictures stay."""
         self.engine.cancel()
 
     def _cancel_views(self) -> None:
-        """Stop what nobody waits for any more; an export goes on with the image and settings it was asked with."""
+        """Cancel views and the backbone; an export continues with its own image and settings."""
         self.engine.cancel("backbone")
         self._cancel_lenses()
 
@@ -231,11 +231,11 @@ class Studio(QObject):
         answer: Callable[[Any], None],
         finished: Callable[[], None] | None = None,
     ) -> None:
-        """Ask the engine; only the latest job of a kind is heard, and none after it was given up."""
+        """Ask the engine. Callbacks run for the latest job of a kind only, and never after it was cancelled."""
         token = self._current[kind] = object()
 
         def if_current(react: Callable[..., None]) -> Callable[..., None]:
-            return lambda *said: react(*said) if self._current.get(kind) is token else None
+            return lambda *values: react(*values) if self._current.get(kind) is token else None
 
         self.engine.compute(
             kind,
@@ -275,13 +275,13 @@ class Studio(QObject):
             self._go_back()
 
     def report(self, sentence: str, details: str) -> None:
-        """Show that something did not work; the same cause fails all views and is shown once."""
+        """Show a failure. One cause makes all views fail, so the same sentence is shown only once."""
         if sentence != self._reported:
             self._reported = sentence
             self.failed.emit(sentence, details)
 
     def _go_back(self) -> None:
-        """Settings that do not work are given up for the last that did, so that the pictures stay true to them."""
+        """Return from settings that fail to the last ones that worked, which the pictures belong to."""
         self._cancel_views()
         reported = self._reported
         self.settings = self._good
@@ -300,5 +300,5 @@ class Studio(QObject):
         self.query_changed.emit(self.query)
         for name, request in self.requests.items():
             self.request_changed.emit(name, request)
-        # The window draws the image first; features follow.
+        # The window draws the image first.
         QTimer.singleShot(0, self.compute)

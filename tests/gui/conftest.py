@@ -41,27 +41,27 @@ class Driver:
 
         def idle() -> bool:
             QApplication.processEvents()
-            return not self.window.engine.busy and not any(panel.stale for panel in self.views.values())
+            return not self.window.engine.busy and not any(view.stale for view in self.views.values())
 
         self.wait_for(lambda: self.studio.image is not None or self.window.notice.isVisible())
         QTest.qWait(20)
         self.wait_for(idle)
         QTest.qWait(20)
 
-    def place(self, panel: str, x: float, y: float) -> QPoint:
-        return self.views[panel].to_widget((x, y)).toPoint()
+    def place(self, view: str, x: float, y: float) -> QPoint:
+        return self.views[view].to_widget((x, y)).toPoint()
 
-    def click(self, panel: str, x: float, y: float) -> None:
-        QTest.mouseClick(self.views[panel].canvas, Qt.MouseButton.LeftButton, pos=self.place(panel, x, y))
+    def click(self, view: str, x: float, y: float) -> None:
+        QTest.mouseClick(self.views[view].canvas, Qt.MouseButton.LeftButton, pos=self.place(view, x, y))
 
-    def hover(self, panel: str, x: float, y: float) -> None:
-        QTest.mouseMove(self.views[panel].canvas, self.place(panel, x, y) + QPoint(3, 3))
+    def hover(self, view: str, x: float, y: float) -> None:
+        QTest.mouseMove(self.views[view].canvas, self.place(view, x, y) + QPoint(3, 3))
         QTest.qWait(30)
-        QTest.mouseMove(self.views[panel].canvas, self.place(panel, x, y))
+        QTest.mouseMove(self.views[view].canvas, self.place(view, x, y))
         QTest.qWait(60)
 
-    def wheel(self, panel: str, x: float, y: float, steps: int) -> None:
-        canvas, place = self.views[panel].canvas, self.views[panel].to_widget((x, y))
+    def wheel(self, view: str, x: float, y: float, steps: int) -> None:
+        canvas, place = self.views[view].canvas, self.views[view].to_widget((x, y))
         event = QWheelEvent(
             place,
             QPointF(canvas.mapToGlobal(place.toPoint())),
@@ -74,17 +74,17 @@ class Driver:
         )
         QApplication.sendEvent(canvas, event)
 
-    def drag(self, panel: str, start: tuple[float, float], by: QPoint) -> None:
-        canvas, place = self.views[panel].canvas, self.place(panel, *start)
+    def drag(self, view: str, start: tuple[float, float], by: QPoint) -> None:
+        canvas, place = self.views[view].canvas, self.place(view, *start)
         QTest.mousePress(canvas, Qt.MouseButton.LeftButton, pos=place)
         for step in range(1, 6):
             QTest.mouseMove(canvas, place + by * step / 5)
             QTest.qWait(20)
         QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=place + by)
 
-    def seen(self, panel: str) -> tuple[float, float, float]:
+    def seen(self, view: str) -> tuple[float, float, float]:
         """Middle (x, y) in image pixels, and screen pixels per image pixel."""
-        shown: ImageView = self.views[panel]
+        shown: ImageView = self.views[view]
         area = shown.box.viewRect()
         return area.center().x(), area.center().y(), shown.box.width() / area.width()
 

@@ -49,7 +49,7 @@ def test_sizes_typed_by_hand(driver):
         ("input", "0", ""),
     ],
 )
-def test_a_setting_that_fails_is_told_and_given_up(driver, box, text, part):
+def test_a_setting_that_fails_is_reported_and_undone(driver, box, text, part):
     controls, studio = driver.window.controls, driver.studio
     good, picture = studio.settings, studio.views["pca"]
     type_into(getattr(controls, box), text)

@@ -1,4 +1,4 @@
-"""Looking at an image: four views of the same place."""
+"""Looking at an image: four views of the same point."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ print("SHOWN", shown)
 
 
 def test_a_click_compares_everything_with_that_pixel(driver):
-    for panel, point in (("image", (120.5, 90.5)), ("pca", (300.5, 200.5)), ("cam", (40.5, 260.5))):
-        driver.click(panel, *point)
+    for clicked, point in (("image", (120.5, 90.5)), ("pca", (300.5, 200.5)), ("cam", (40.5, 260.5))):
+        driver.click(clicked, *point)
         driver.wait_until_idle()
         view = driver.studio.views["similarity"]
         assert view.request.point == pytest.approx(point, abs=1.5)
@@ -90,8 +90,8 @@ def test_hover_shows_place_and_values_and_one_crosshair_everywhere(driver):
     assert (x, y) == pytest.approx((200, 100), abs=1.5)
     row, column = view.facts.geometry.pixel_of((x, y), view.facts.size)
     assert f"cos {view.values[row, column]:+.2f}".replace("-", "−") in text
-    for panel in driver.views.values():
-        vertical, horizontal = panel._crosshair
+    for image_view in driver.views.values():
+        vertical, horizontal = image_view._crosshair
         assert vertical.isVisible()
         assert (vertical.value(), horizontal.value()) == pytest.approx((200, 100), abs=1.5)
 
@@ -101,36 +101,36 @@ def test_views_zoom_and_move_together(driver):
     driver.wheel("pca", 150, 100, 3)
     zoomed = driver.seen("pca")
     assert zoomed[2] > start[2] * 1.1
-    for panel in driver.views:
-        assert driver.seen(panel) == pytest.approx(zoomed, rel=1e-3)
+    for view in driver.views:
+        assert driver.seen(view) == pytest.approx(zoomed, rel=1e-3)
     driver.drag("cam", (220, 150), QPoint(60, 30))
     moved = driver.seen("cam")
     assert moved[0] == pytest.approx(zoomed[0] - 60 / zoomed[2], abs=2)
     assert moved[1] == pytest.approx(zoomed[1] - 30 / zoomed[2], abs=2)
-    for panel in driver.views:
-        assert driver.seen(panel) == pytest.approx(moved, rel=1e-3)
+    for view in driver.views:
+        assert driver.seen(view) == pytest.approx(moved, rel=1e-3)
     driver.window.actions_by_name["fit"].trigger()
-    for panel in driver.views:
-        assert driver.seen(panel)[:2] == pytest.approx(start[:2], abs=0.5)
+    for view in driver.views:
+        assert driver.seen(view)[:2] == pytest.approx(start[:2], abs=0.5)
 
 
 def test_one_view_alone_and_all_four_again(driver):
     before = driver.seen("image")
     QTest.mouseClick(driver.views["pca"].maximise, Qt.MouseButton.LeftButton)
-    assert [name for name, panel in driver.views.items() if panel.isVisible()] == ["pca"]
+    assert [name for name, view in driver.views.items() if view.isVisible()] == ["pca"]
     QTest.qWait(50)
     assert driver.seen("pca")[2] > before[2] * 1.3
     QTest.keyClick(driver.window, Qt.Key.Key_2)
-    assert all(panel.isVisible() for panel in driver.views.values())
+    assert all(view.isVisible() for view in driver.views.values())
     QTest.qWait(50)
     assert driver.seen("image") == pytest.approx(before, rel=0.01)
 
 
 def test_opacity_lays_the_lens_over_the_image(driver):
-    panel = driver.views["pca"]
-    panel.opacity.setValue(0)
+    view = driver.views["pca"]
+    view.opacity.setValue(0)
     QTest.qWait(30)
-    shown = panel.canvas.grab().toImage()
+    shown = view.canvas.grab().toImage()
     image = driver.studio.image.pixels
     # The mark of the query lies in the middle, so look elsewhere.
     for x, y in ((60, 60), (400, 60), (100, 240)):
@@ -139,9 +139,9 @@ def test_opacity_lays_the_lens_over_the_image(driver):
         around = image[y - 4 : y + 4, x - 4 : x + 4].reshape(-1, 3).astype(int)
         seen = np.array([colour.red(), colour.green(), colour.blue()])
         assert (abs(around - seen).max(axis=1)).min() < 40
-    panel.opacity.setValue(100)
+    view.opacity.setValue(100)
     QTest.qWait(30)
-    assert panel.canvas.grab().toImage() != shown
+    assert view.canvas.grab().toImage() != shown
 
 
 def test_components_fit_and_method_change_the_pca(driver):

@@ -84,10 +84,10 @@ def test_the_dialog_begins_with_the_window_and_says_what_a_training_takes(driver
     assert dialog.plan().output.parent == tmp_path / "data" / "upsamplers"
     assert dialog.plan().output.name.startswith(SMALL)
     driver.wait_for(dialog.start.isEnabled)
-    told = dialog.estimate.text()
-    assert "3 images found: 2 to train on, 1 to measure on." in told
-    assert "MB of disk" in told or "kB of disk" in told
-    assert "15 minutes of training" in told
+    estimate = dialog.estimate.text()
+    assert "3 images found: 2 to train on, 1 to measure on." in estimate
+    assert "MB of disk" in estimate or "kB of disk" in estimate
+    assert "15 minutes of training" in estimate
     dialog.features.setCurrentIndex(1)
     assert dialog.plan().backbones == training.UNIVERSAL_BACKBONES
     assert dialog.plan().output.name.startswith("universal-")
@@ -228,7 +228,7 @@ def test_of_a_discarded_training_nothing_is_left(driver, tmp_path, monkeypatch):
     assert panel.headline.text() == "Training discarded"
 
 
-def test_a_failure_is_told_and_another_training_can_start(driver, photos, monkeypatch):
+def test_a_failure_is_reported_and_another_training_can_start(driver, photos, monkeypatch):
     def broken(result, plan, images, progress):
         from featup_app.base.errors import UpsamplerError
 

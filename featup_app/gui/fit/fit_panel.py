@@ -1,4 +1,4 @@
-"""The panel of implicit fits: the curve, what was learned, comparison and settings; the fit in hand, and the list of fits."""
+"""The panel of implicit fits: tabs (curve, what was learned, comparison, settings), progress, and the list of fits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 IDLE = "No fit yet. The method Implicit starts one."
 CURVE, LEARNED, COMPARE, SETTINGS = range(4)
-"""Places of the tabs."""
+"""Indices of the tabs."""
 
 _TIME_LEFT = "Until the last planned step; a fit ends earlier when its error stops falling"
 _TOOLTIPS = (
@@ -39,21 +39,21 @@ _TOOLTIPS = (
     "End the fit now and keep its best state",
     "Give this fit up; the pictures from before it come back",
 )
-_FITS_TIP = "Fits of this image, as long as the window is open. Choose one to see the image through it."
+_FITS_TIP = "Fits of this image, as long as the window is open. Choose one to show it."
 
 
 class FitPanel(QWidget):
-    """Shows fits; what the buttons do is up to the listener.
+    """Shows fits. The desk decides what the buttons do.
 
     Signals:
-        pause_toggled(bool): wait, or go on.
+        pause_toggled(bool): pause or resume.
         stop_asked(): end now and keep the best state.
-        discard_asked(): give the fit up.
+        discard_asked(): discard the fit.
         more_asked(): go on with a fit that has ended.
         new_asked(): begin a fit with the settings in :attr:`settings`.
-        chosen(number): see the image through another fit.
+        chosen(number): show another fit.
         save_asked(), open_asked(), forget_asked(): of the chosen fit; from a file.
-        tab_opened(place): another tab is in front.
+        tab_opened(index): another tab is in front.
     """
 
     pause_toggled = Signal(bool)
@@ -71,8 +71,8 @@ class FitPanel(QWidget):
         super().__init__()
         self.curve = ErrorCurve(
             "Curve of the fit",
-            "Reprojection error on held-out views: what the fitted features explain of views that took no part in the fit. "
-            "1 is no better than the mean; lower is better. Dashed: methods that fit nothing.",
+            "Reprojection error on held-out views: how well the fitted features explain views that took no part in the fit. "
+            "1 is no better than the mean; lower is better. Dashed: methods without a fit.",
             logarithmic=True,
         )
         self.learned, self.comparison, self.settings = LearnedView(), FitComparison(), FitSettings()
@@ -80,13 +80,13 @@ class FitPanel(QWidget):
         self.tabs.setDocumentMode(True)
         for tab, title, tip in (
             (self._curve_page(), "Curve", "The error on held-out views, step by step"),
-            (self.learned, "What was learned", "What the fit found out beside the features"),
+            (self.learned, "What was learned", "What the fit learned beside the features"),
             (
                 self.comparison,
                 "Compare",
                 "PCA of bilinear, FeatUp JBU and all fits of these features, in the same colours",
             ),
-            (self.settings, "Settings", "What the next fit is made with"),
+            (self.settings, "Settings", "Settings of the next fit"),
         ):
             self.tabs.addTab(tab, title)
             self.tabs.setTabToolTip(self.tabs.indexOf(tab), tip)
@@ -122,7 +122,7 @@ class FitPanel(QWidget):
     def _curve_page(self) -> QWidget:
         page = QWidget()
         self.loss = QCheckBox("Show the loss")
-        self.loss.setToolTip("Draw what the steps minimise as a thin line, on the axis at the right")
+        self.loss.setToolTip("Draw the loss that the steps minimise as a thin line (right axis)")
         self.loss.toggled.connect(self.curve.show_loss)
         self.loss.setChecked(True)
         column = QVBoxLayout(page)
@@ -166,12 +166,12 @@ class FitPanel(QWidget):
         self.progress.show_stage(words, done, total)
 
     def show_report(self, report: FitReport, *, under_way: bool, discardable: bool = True) -> None:
-        """Curve and numbers of a fit, and the buttons that it takes.
+        """Show curve and figures of a fit, and the buttons that apply to it.
 
         Args:
-            report: how it stands.
-            under_way: whether it goes on, or waits.
-            discardable: whether it may be given up; one that had ended and was continued is stopped and kept.
+            report: its state.
+            under_way: whether it runs or is paused.
+            discardable: whether it can be discarded; a finished fit that was continued can only be stopped and kept.
         """
         state = report.state
         if state is None:

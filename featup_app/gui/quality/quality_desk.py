@@ -1,4 +1,4 @@
-"""Measures the methods for the Quality tab: one job of the engine for each, so that rows appear as they are found."""
+"""Measures the methods for the Quality tab, one engine job per method, so that each row appears when it is found."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _KIND = "quality of "
 
 
 class QualityDesk(QObject):
-    """Between the tab, the engine and what the studio shows.
+    """Connects the tab, the engine and the studio.
 
-    Scores belong to an image and its features; when either changes, what is under way is cancelled and the table is emptied.
+    Scores belong to an image and its features. When either changes, running jobs are cancelled and the table is emptied.
     """
 
     def __init__(self, engine: EngineBridge, studio: Studio, tab: QualityTab) -> None:
@@ -43,7 +43,7 @@ class QualityDesk(QObject):
         methods = self._methods(all_methods)
         self._tab.expect(methods, held_out=held_out)
         for method in methods:
-            chosen = self._studio.settings.with_(fit=self._studio.fit)  # a fit that is there is not made again
+            chosen = self._studio.settings.with_(fit=self._studio.fit)  # an existing fit is not made again
             settings = chosen if method.name == chosen.method else chosen.with_(method=method.name)
 
             self._measure(image, settings, held_out)
@@ -73,7 +73,7 @@ class QualityDesk(QObject):
         )
 
     def stop(self) -> None:
-        """Cancel what is under way; the scores that are there stay."""
+        """Cancel the running jobs; the scores found so far stay."""
         for name in list(self._waiting):
             self._engine.cancel(_KIND + name)
 

@@ -1,4 +1,4 @@
-"""The Quality tab: how true each method stays to the backbone and how well it follows the image, as a table."""
+"""The Quality tab: a table of how true each method stays to the backbone and how well it follows the image."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class QualityTab(QWidget):
         layout.addWidget(self.all_methods)
         row = QHBoxLayout()
         self.measure = QPushButton("Measure")
-        self.measure.setToolTip("Score every method on this image, with the backbone and layer that are chosen")
+        self.measure.setToolTip("Score every method on this image, with the chosen backbone and layer")
         self.measure.clicked.connect(lambda: self.asked.emit(self.held_out.isChecked(), self.all_methods.isChecked()))
         self.stop = QPushButton("Stop")
-        self.stop.setToolTip("Stop measuring; what is there stays")
+        self.stop.setToolTip("Stop measuring; the scores found so far stay")
         self.stop.clicked.connect(self.stopped)
         row.addWidget(self.measure)
         row.addWidget(self.stop)
@@ -67,7 +67,7 @@ class QualityTab(QWidget):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setShowGrid(False)
-        # All columns but the last are in sight in an inspector of its usual width.
+        # All columns but the last are visible at the inspector's usual width.
         self.table.setStyleSheet(
             "QTableWidget { font-size: 11px; } QTableWidget::item { padding: 0 1px; } "
             "QHeaderView::section { font-size: 10px; padding: 3px 1px; }"
@@ -89,7 +89,7 @@ class QualityTab(QWidget):
         self.clear()
 
     def clear(self) -> None:
-        """No scores: another image, or other features."""
+        """Show no scores, for another image or other features."""
         self._rows.clear()
         self._found.clear()
         self.table.setRowCount(0)
@@ -98,7 +98,7 @@ class QualityTab(QWidget):
         self.show_busy(False)
 
     def expect(self, methods: list[Method], *, held_out: bool) -> None:
-        """Rows for methods whose scores are under way."""
+        """Show rows for methods that are being measured."""
         self.clear()
         self.table.setColumnHidden(self._column(HELD_OUT), not held_out)
         self.table.setRowCount(len(methods))
@@ -113,7 +113,7 @@ class QualityTab(QWidget):
         self.show_busy(True)
 
     def show_scores(self, found: MethodScores) -> None:
-        """Fill the row of a method; the best of each column stand out."""
+        """Fill the row of a method and mark the best value of each column."""
         row = self._rows.get(found.method)
         if row is None:
             return
@@ -129,7 +129,7 @@ class QualityTab(QWidget):
         self._mark_best()
 
     def show_failure(self, method: str, sentence: str) -> None:
-        """A method that could not be measured."""
+        """Show that a method could not be measured."""
         row = self._rows.get(method)
         if row is not None and method not in self._found:
             for column in range(1, 1 + len(SCORES)):
@@ -137,7 +137,7 @@ class QualityTab(QWidget):
                 self.table.item(row, column).setToolTip(sentence)
 
     def show_busy(self, busy: bool) -> None:
-        """Whether scores are under way."""
+        """Enable the buttons for whether methods are being measured."""
         self.measure.setEnabled(not busy)
         self.stop.setEnabled(busy)
 

@@ -1,4 +1,4 @@
-"""The curve of a training: the error on held-out views over the steps, beside what can be had without training."""
+"""The curve of a training: the error on held-out views over the steps, beside methods that need no training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools > Train upsampler: from the dialog over the panel to the message at the end. Training has a thread of its own."""
+"""Tools > Train upsampler: the dialog, the panel, and the message at the end. Training has its own thread."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from featup_app.gui.train.training_panel import TrainingPanel, TrainingProgress
 
 _SURVEY, _TRAIN = "survey", "train"
 _HEIGHT = 260
-"""Pixels that the panel takes when it appears, so that the pictures stay the largest thing."""
+"""Pixels that the panel gets when it appears."""
 
 
 class TrainingDesk(JobSignals):
     """Runs one training at a time for a window.
 
-    Its lane, and with it the thread, comes to life with the first dialog. Its jobs come and go without touching those of the
-    engine, so that views are computed while it trains.
+    The first dialog starts its lane and thread. Its jobs are separate from those of the engine, so image views are computed
+    during a training.
 
     Args:
         studio: names the image and the settings that are offered, and shows trained weights.
         notify: shows messages.
-        window: the parent of the dialogs; it is closed after a training that was stopped for that.
+        window: the parent of the dialogs; it closes after a training that was stopped so that it can close.
 
     Signals:
-        state_changed(TrainingState): the training has got further.
+        state_changed(TrainingState): the training has progressed.
     """
 
     state_changed = Signal(object)
@@ -69,7 +69,7 @@ class TrainingDesk(JobSignals):
 
     @property
     def running(self) -> bool:
-        """Whether a training is under way."""
+        """Whether a training runs, perhaps paused."""
         return self._control is not None
 
     @property
@@ -80,10 +80,10 @@ class TrainingDesk(JobSignals):
     # -- before ----------------------------------------------------------------------------------------------------
 
     def open_dialog(self) -> None:
-        """Ask for a plan; while a training runs, show it instead."""
+        """Open the dialog; while a training runs, show its panel instead."""
         if self.running:
             self.dock.appear()
-            self._notify("information", "A training is under way; stop it before you start another.")
+            self._notify("information", "A training is running; stop it before you start another.")
             return
         image = self._studio.image
         folder = str(image.own_folder or "") if image is not None else ""
@@ -140,7 +140,7 @@ class TrainingDesk(JobSignals):
         return self._lane
 
     def _progressed(self, event: Progressed) -> None:
-        """What is done before and after the steps; of those the states tell more."""
+        """Show the stages before and after the steps; during the steps, states are shown instead."""
         measuring = event.stage is Stage.MEASURING and bool(self.panel.curve.points)
         if event.job.id == self._job and event.stage is not Stage.TRAINING and not measuring:
             self.panel.show_stage(event.words, event.done, event.total, event.stage)
@@ -162,19 +162,19 @@ class TrainingDesk(JobSignals):
             self.panel.show_stopping()
 
     def _ask_to_discard(self) -> None:
-        question = "Give this training up? Nothing of it is saved but the features of the images."
+        question = "Discard this training? Only the features of the images are kept."
         if self.running and QMessageBox.question(self._window, "Training", question) == QMessageBox.StandardButton.Yes:
             self.discard()
 
     def discard(self) -> None:
-        """Give the training up; nothing but cached features is left of it."""
+        """Discard the training; only cached features are kept."""
         if self._lane is not None:
             self._lane.cancel(_TRAIN)
 
     # -- after -----------------------------------------------------------------------------------------------------
 
     def use(self) -> None:
-        """Show views with the weights that were trained last, of the backbone that they were trained for."""
+        """Show views with the weights that were trained last, and with the backbone they were trained for."""
         if self._outcome is None:
             return
         plan, settings = self._outcome.plan, self._studio.settings
@@ -193,13 +193,13 @@ class TrainingDesk(JobSignals):
         )
 
     def _show_failure(self, sentence: str, details: str) -> None:
-        self._close_after = False  # lest the sentence be gone with the window
+        self._close_after = False  # the window stays open so that the message can be read
         self.panel.show_end("The training failed")
         self._notify("error", sentence, details=details)
 
     def _show_stopped(self) -> None:
         if self._control is not None and self._control.stopped:
-            self.panel.show_end("Stopped before there was anything to keep")
+            self.panel.show_end("Stopped before the first measurement")
             self._notify(
                 "information", "The training was stopped before its first measurement, so there was nothing to keep."
             )
@@ -215,9 +215,9 @@ class TrainingDesk(JobSignals):
     # -- leaving ---------------------------------------------------------------------------------------------------
 
     def may_close(self) -> bool:
-        """Whether the window may close now; asks what becomes of a training that is under way.
+        """Whether the window may close now. If a training runs, ask whether to keep or discard it.
 
-        If its state is to be kept, the window closes by itself once that is saved.
+        If its state is kept, the window closes by itself after the state is saved.
         """
         if not self.running:
             return True
@@ -236,26 +236,26 @@ class TrainingDesk(JobSignals):
         box.setText("An upsampler is being trained. Stop the training and keep its best state?")
         keep = box.addButton("Stop and keep", QMessageBox.ButtonRole.AcceptRole)
         discard = box.addButton("Discard", QMessageBox.ButtonRole.DestructiveRole)
-        stay = box.addButton("Go on training", QMessageBox.ButtonRole.RejectRole)
+        stay = box.addButton("Keep training", QMessageBox.ButtonRole.RejectRole)
         box.setDefaultButton(keep)
         box.setEscapeButton(stay)
         box.exec()
         return {keep: "keep", discard: "discard"}.get(box.clickedButton(), "stay")
 
     def close(self, timeout: float = 5.0) -> None:
-        """Give up what runs and end the thread."""
+        """Cancel the running jobs and end the thread."""
         self.forget_askers()
         if self._lane is not None:
             self._lane.close(timeout)
 
 
 def outcome_sentence(outcome: TrainingOutcome) -> str:
-    """What a training gave, for the message at its end."""
+    """The message at the end of a training."""
     saved = f"Saved as {outcome.files[0].name} in {outcome.files[0].parent}."
     restored = f" {DETAIL_RESTORED}" if outcome.restored else ""
     if outcome.best_step == 0 and not outcome.restored:
         return (
-            f"{outcome.steps} steps of training found nothing better than the classical filter that they start from "
+            f"{outcome.steps} steps of training found nothing better than the classical filter it started from "
             f"(held-out error {outcome.error:.3f}); train longer, or on more images. {saved}"
         )
     gain = percent_below(outcome.error, outcome.bilinear)

@@ -1,4 +1,4 @@
-"""The panel of a training: its curve, how far it is, and the buttons to pause, to stop and keep, and to give it up."""
+"""The panel of a training: its curve, its progress, and the buttons to pause, to stop and keep, and to discard it."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _TIME_LEFT = "Until the length that was chosen, without measuring"
 _TOOLTIPS = (
     "Wait before the next step; the time does not count",
     "End the training now and save its best state",
-    "Give the training up; nothing is saved",
+    "Discard the training; nothing is saved",
 )
 
 
 class TrainingPanel(QWidget):
-    """Shows a training; what the buttons do is up to the listener.
+    """Shows a training. The desk decides what the buttons do.
 
     Signals:
-        pause_toggled(bool): wait, or go on.
+        pause_toggled(bool): pause or resume.
         stop_asked(): end now and keep the best state.
-        discard_asked(): give the training up.
-        use_asked(): take the weights of the training that has ended.
+        discard_asked(): discard the training.
+        use_asked(): use the weights of the finished training.
     """
 
     pause_toggled = Signal(bool)
@@ -61,7 +61,7 @@ class TrainingPanel(QWidget):
         self.headline, self.values = progress.headline, progress.figures.values
         self.pause, self.stop, self.discard = progress.pause, progress.stop, progress.discard
         self.loss = QCheckBox("Show the loss")
-        self.loss.setToolTip("Draw what the steps minimise as a thin line, on the axis at the right")
+        self.loss.setToolTip("Draw the loss that the steps minimise as a thin line (right axis)")
         self.loss.toggled.connect(self.curve.show_loss)
         progress.pause_toggled.connect(self.pause_toggled)
         self.stop.clicked.connect(self.stop_asked)
@@ -100,7 +100,7 @@ class TrainingPanel(QWidget):
         self.progress.show_state(state, best=min(state.best, state.held_out), share=state.fraction)
 
     def show_stopping(self) -> None:
-        """The training was asked to end; its buttons have nothing left to do."""
+        """The training is about to end; it can be neither paused nor stopped again."""
         self.headline.setText("Stopping; the best state is being saved…")
         self.pause.setEnabled(False)
         self.stop.setEnabled(False)
@@ -116,7 +116,7 @@ class TrainingPanel(QWidget):
 
 
 class TrainingProgress(QWidget):
-    """The training in the status bar: a word, a bar, and the time left."""
+    """The training in the status bar: a few words, a bar, and the time left."""
 
     def __init__(self) -> None:
         super().__init__()
