@@ -65,11 +65,11 @@ class Controls(QWidget):
         self._statuses = {info.name: "bundled" for info in catalogue if info.bundled}
         self._upsampler: UpsamplerFacts | None = None
 
-        self.backbone = _box("Backbone", _BACKBONE_TIP, width=150)
-        self.layer = _box("Layer", _LAYER_TIP, width=142)
+        self.backbone = _box("Backbone", _BACKBONE_TIP, width=110, most=380)
+        self.layer = _box("Layer", _LAYER_TIP, width=142, most=260)
         self.input = _box("Input", _INPUT_TIP, width=108, editable=True)
-        self.method = _box("Method", "How the coarse features are upsampled to the output size.", width=135)
-        self.weights = _box("Weights", _WEIGHTS_TIP, width=175)
+        self.method = _box("Method", "How the coarse features are upsampled to the output size.", width=135, most=260)
+        self.weights = _box("Weights", _WEIGHTS_TIP, width=175, most=300)
         self.weights.view().setMinimumWidth(260)
         self.output = _box("Output", _OUTPUT_TIP, width=100, editable=True)
 
@@ -254,14 +254,14 @@ class Controls(QWidget):
         self._choose()
 
 
-def _box(name: str, tooltip: str, *, width: int, editable: bool = False) -> QComboBox:
+def _box(name: str, tooltip: str, *, width: int, most: int = 160, editable: bool = False) -> QComboBox:
     box = ElidedComboBox()
     box.setAccessibleName(name)
     box.setToolTip(tooltip)
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(6)
     box.setMinimumWidth(width)
-    box.setMaximumWidth(380 if width > 120 else 160)
+    box.setMaximumWidth(most)
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     box.setEditable(editable)
     box.setMaxVisibleItems(24)
