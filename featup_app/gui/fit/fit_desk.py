@@ -1,4 +1,4 @@
-"""The implicit fits of the window: begun when the method is chosen, continued piece by piece, shown, kept and compared."""
+"""The implicit fits of the window. Choosing the method starts one; it runs in pieces, is shown, kept and compared."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from featup_app.engine.session import Session
 
 REFRESH_SECONDS = 1.0
-"""Between two pictures of a fit that is under way."""
+"""Seconds between two pictures of a running fit."""
 
 _HEIGHT = 290
-"""Pixels that the panel takes when it appears, so that the pictures stay the largest thing."""
+"""Pixels that the panel gets when it appears."""
 
 _Seen = tuple[ViewSettings, "int | None"]
-"""Settings, and the number of the fit if it was one, of a picture."""
+"""Settings of a picture, and the number of its fit if it shows one."""
 
 
 class FitDesk(QObject):
-    """Runs one fit at a time on the engine's thread, in pieces between which views are answered.
+    """Runs one fit at a time on the engine's thread, in pieces, so that image views are computed between them.
 
     Args:
         engine: fits.
-        studio: names the image and the settings, and shows a fit.
+        studio: has the image and the settings, and shows a fit.
         notify: shows messages.
         window: the parent of the dialogs.
     """
@@ -76,31 +76,31 @@ class FitDesk(QObject):
         panel.open_asked.connect(self.files.ask_to_open)
         panel.forget_asked.connect(self._forget_shown)
         panel.tab_opened.connect(lambda _: self._draw_tab())
-        studio.fit_wanted.connect(self._wanted)
-        studio.view_ready.connect(lambda name, view: self._saw() if name == FIRST else None)
+        studio.fit_wanted.connect(self._start_wanted)
+        studio.view_ready.connect(lambda name, view: self._remember_shown() if name == FIRST else None)
         studio.settings_changed.connect(lambda _: self._features_changed())
         studio.image_changed.connect(lambda _: self._image_changed())
         engine.progressed.connect(self._progressed)
 
     @property
     def running(self) -> bool:
-        """Whether a fit is under way, perhaps paused."""
+        """Whether a fit runs, perhaps paused."""
         return self.book.running is not None
 
     @property
     def paused(self) -> bool:
-        """Whether the fit under way waits."""
+        """Whether the running fit is paused."""
         return self.running and self.book.paused
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The fits of this image."""
+        """The numbers of the fits of this image."""
         return tuple(record.number for record in self.book.of_image(self._studio.image))
 
     # -- fitting ---------------------------------------------------------------------------------------------------
 
     def compute(self) -> None:
-        """The Compute button while the method is chosen: a new fit if other settings are chosen for it, else new pictures."""
+        """The Compute button while the method is chosen: start a new fit if its settings have changed, else compute the views."""
         record, plan = self._shown_record(), self.panel.settings.plan()
         if record is not None and record.plan not in (None, plan):
             self.start(plan)
@@ -108,7 +108,7 @@ class FitDesk(QObject):
             self._studio.compute()
 
     def start(self, plan: FitPlan) -> None:
-        """Begin to fit the image that is open; a fit that is under way is stopped and kept."""
+        """Start a fit of the open image; a running fit is stopped and kept."""
         image, studio = self._studio.image, self._studio
         if image is None:
             self._notify("warning", "There is nothing to fit yet; open a picture first.")
@@ -126,8 +126,8 @@ class FitDesk(QObject):
         number = record.number
         self._ask(record, lambda session, progress: begin_fit(session, number, image, settings, plan, progress))
 
-    def _wanted(self) -> None:
-        """The method is chosen and there is no fit for these features yet."""
+    def _start_wanted(self) -> None:
+        """Start a fit, since the method is chosen and these features have none."""
         record, image = self.book.running, self._studio.image
         if image is not None and (record is None or record.key != features_key(image, self._studio.settings)):
             self.start(self.panel.settings.plan())
@@ -142,7 +142,7 @@ class FitDesk(QObject):
         )
         self._job = job.id
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         record = self.book.running
         if record is not None and not self.book.paused:
             number = record.number
@@ -151,16 +151,16 @@ class FitDesk(QObject):
     def _pause(self, paused: bool) -> None:
         self.book.paused = paused
         if not paused:
-            self._go_on()
+            self._continue()
 
     def stop(self) -> None:
-        """End the fit that is under way and keep its best state."""
+        """End the running fit and keep its best state."""
         if self.book.running is not None:
             self._engine.cancel("fit")
             self._end(self.book.running)
 
     def discard(self) -> None:
-        """Give the fit that is under way up; the pictures from before it come back."""
+        """Discard the running fit; the pictures from before it come back."""
         record = self.book.running
         if record is not None:
             self._engine.cancel("fit")
@@ -168,7 +168,7 @@ class FitDesk(QObject):
             self._restore()
 
     def more(self) -> None:
-        """Go on with the fit that is shown and has ended, for half as many steps as it has done."""
+        """Continue the fit that is shown and has ended, for half as many steps as it has done."""
         record = self._shown_record()
         if record is None or record.report is None or record.report.state is None:
             return
@@ -181,7 +181,7 @@ class FitDesk(QObject):
         self._ask(record, lambda session, progress: session.fits.extend(number, steps))
 
     def _settle(self) -> None:
-        """Whatever is under way ends: kept if there is something to keep."""
+        """End the running fit; it is kept if it has features to show."""
         record = self.book.running
         if record is not None:
             self._engine.cancel("fit")
@@ -191,7 +191,7 @@ class FitDesk(QObject):
                 self._remove(record)
 
     def _end(self, record: FitRecord) -> None:
-        """The fit under way is over; its best state is what is seen now."""
+        """The running fit has ended; show its best state."""
         self.book.running = None
         self._studio.live_size = None
         if not record.usable:
@@ -207,7 +207,7 @@ class FitDesk(QObject):
             self._notify("information", record.ended_sentence(), action=("Show it", lambda: self.choose(record.number)))
 
     def _restore(self) -> None:
-        """See again what was seen before a fit: another fit, or another method."""
+        """Show what was shown before a fit: another fit, or another method."""
         studio = self._studio
         studio.live_size = None
         self._list()
@@ -222,7 +222,7 @@ class FitDesk(QObject):
         self._show_record(None)
         studio.choose(settings if settings.method != FITTED else studio.settings.with_(method="jbu"))
 
-    def _saw(self) -> None:
+    def _remember_shown(self) -> None:
         self._seen = self._studio.settings, self._studio.field_settings.fit
 
     # -- answers ---------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ class FitDesk(QObject):
             self.panel.show_stage(event.words, event.done, event.total)
 
     def _answered(self, answer: FitReport | FitRefusal) -> None:
-        """A piece of the fit under way is done, or it does not fit into memory."""
+        """A piece of the running fit is done, or the fit needs too much memory."""
         record = self.book.running
         if record is None or record.number != answer.number:
             return
@@ -261,14 +261,14 @@ class FitDesk(QObject):
         if record.usable:
             self._show_live(record, first=first)
         if self.book.paused and self._studio.live_size is not None:
-            self._studio.live_size = None  # there is time for whole pictures now
+            self._studio.live_size = None  # a paused fit leaves time for pictures of full size
             self._studio.refresh()
         if self._studio.fit in (None, record.number):
             self._show_record(record)
-        self._go_on()
+        self._continue()
 
     def _show_live(self, record: FitRecord, *, first: bool) -> None:
-        """Pictures of the fit under way: at once when there is something to see, then about once a second."""
+        """Show the running fit: when its first features are there, then about once a second."""
         now = time.monotonic()
         if first:
             self._show_in_views(record)
@@ -291,19 +291,19 @@ class FitDesk(QObject):
         return f"{height}x{width}"
 
     def _ended_early(self, record: FitRecord, *, failed: bool) -> None:
-        """A piece failed or was cancelled; the reason has been shown, if there is one."""
+        """A piece failed, which has been reported, or was cancelled."""
         if record is not self.book.running:
             return
         if failed or not record.usable:
             self._end(record)
-        else:  # cancelled by the tool bar or its key: what is there stays, and may go on
+        else:  # cancelled by the tool bar or its key: the fit stays and can be resumed
             self.book.paused = True
             self.panel.show_pause(True)
 
-    # -- which fit is seen -----------------------------------------------------------------------------------------
+    # -- which fit is shown ----------------------------------------------------------------------------------------
 
     def choose(self, number: int) -> None:
-        """See the image through another fit."""
+        """Show another fit."""
         record = self.book.find(number)
         if record is not None and record.usable:
             self._show(record)
@@ -330,7 +330,7 @@ class FitDesk(QObject):
             self._studio.fit = record.number
 
     def _show_record(self, record: FitRecord | None) -> None:
-        """The figures of a fit, and the settings that it was made with."""
+        """Show the curve and figures of a fit."""
         if record is None or record.report is None:
             self.panel.show_nothing()
             return
@@ -343,11 +343,11 @@ class FitDesk(QObject):
         return self.book.find(self._studio.fit)
 
     def _image_changed(self) -> None:
-        self._seen = None  # what was seen is no longer there to come back to
+        self._seen = None  # the former picture cannot be restored
         self._features_changed()
 
     def _features_changed(self) -> None:
-        """Another image, or other settings: which of the fits belong to them."""
+        """Find the fit that belongs to another image or other settings."""
         studio, image = self._studio, self._studio.image
         if image is None:
             return
@@ -364,7 +364,7 @@ class FitDesk(QObject):
             self._show_record(record)
 
     def _list(self) -> None:
-        """The fits of this image; those of other features name them."""
+        """List the fits of this image; fits of other features name their backbone."""
         studio = self._studio
         running = None if self.book.running is None else self.book.running.number
         entries = [record.entry(studio.settings) for record in self.book.of_image(studio.image)]
@@ -393,7 +393,7 @@ class FitDesk(QObject):
         self._engine.compute("fit forget", lambda session, progress: session.fits.forget(number), replace=False)
 
     def _add(self, image: Image, settings: ViewSettings, plan: FitPlan | None, title: str) -> FitRecord:
-        """A new fit; the oldest ones go for it, and the panel comes to the front."""
+        """Add a fit, remove the oldest ones beyond the limit, and show the panel."""
         record = self.book.add(image, settings, plan, title)
         for surplus in self.book.surplus({record.number, self._studio.fit}):
             self._remove(surplus)

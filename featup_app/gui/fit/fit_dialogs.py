@@ -1,4 +1,4 @@
-"""Dialogs about fits: where to save one, which to open, and whether unsaved ones may be lost."""
+"""Dialogs for fits: where to save one, which to open, and whether to lose unsaved ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from featup_app.images import Image
 FIT_PATTERN = "Fits (*.safetensors);;All files (*)"
 
 _LONG_SECONDS = 60.0
-"""Fitting for longer than this is not lost without a question."""
+"""Longer fits are not discarded without a question."""
 
 
 def may_lose(parent: QWidget, seconds: float) -> bool:
@@ -23,7 +23,7 @@ def may_lose(parent: QWidget, seconds: float) -> bool:
 
 
 def ask_where_to_save(parent: QWidget, image: Image) -> Path | None:
-    """The dialog for saving a fit of an image; None if it is left without a choice."""
+    """The dialog for saving a fit of an image; None if it is cancelled."""
     proposed = (image.own_folder or Path.home()) / f"{Path(image.name).stem}-implicit.safetensors"
     path, _ = QFileDialog.getSaveFileName(parent, "Save fit", str(proposed), FIT_PATTERN)
     if not path:
@@ -32,6 +32,6 @@ def ask_where_to_save(parent: QWidget, image: Image) -> Path | None:
 
 
 def ask_which_to_open(parent: QWidget, image: Image) -> Path | None:
-    """The dialog for opening a fit of an image; None if it is left without a choice."""
+    """The dialog for opening a fit of an image; None if it is cancelled."""
     path, _ = QFileDialog.getOpenFileName(parent, "Open fit", str(image.own_folder or Path.home()), FIT_PATTERN)
     return Path(path) if path else None

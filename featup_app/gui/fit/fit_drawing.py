@@ -1,4 +1,4 @@
-"""Asks the engine for the pictures of the tab of the fit panel that is in front, and shows them."""
+"""Pictures of the fit panel: asks the engine for those of the tab in front, and shows them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from featup_app.lenses import PCARequest
 
 _LEARN, _COMPARE = "fit learned", "fit compare"
 _REDRAW_SECONDS = 3.0
-"""Between two drawings for a fit that is under way."""
+"""Seconds between two drawings of a running fit."""
 
 
 class FitDrawing:
@@ -23,7 +23,7 @@ class FitDrawing:
 
     Args:
         panel: has the tabs.
-        studio: knows which image and fit are seen.
+        studio: has the image and the fit that are shown.
         engine: computes.
     """
 
@@ -35,16 +35,16 @@ class FitDrawing:
         """Ask for the pictures of the tab in front.
 
         Args:
-            record: the fit that is seen.
+            record: the fit that is shown.
             alike: fits of the same features, to compare it with.
-            live: the fit goes on, so that there is no need to draw it every time.
+            live: the fit is running, so it is drawn every few seconds only.
         """
         now = time.monotonic()
         if live and now - self._drawn < _REDRAW_SECONDS:
             return
         self._drawn = now
-        place, panel = self._panel.tabs.currentIndex(), self._panel
-        if place == LEARNED:
+        tab, panel = self._panel.tabs.currentIndex(), self._panel
+        if tab == LEARNED:
             if record is None or not record.usable:
                 panel.learned.clear()
                 return
@@ -54,7 +54,7 @@ class FitDrawing:
             self._engine.compute(
                 _LEARN, lambda session, progress: session.fits.learned(number, progress), self._show_learned
             )
-        elif place == COMPARE:
+        elif tab == COMPARE:
             self._compare([other.number for other in alike if other.usable])
 
     def _compare(self, numbers: Sequence[int]) -> None:

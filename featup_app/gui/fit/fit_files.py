@@ -21,13 +21,13 @@ class FitFiles:
 
     Args:
         engine: computes.
-        studio: knows the image and the fit that is shown.
+        studio: has the image and the fit that is shown.
         book: keeps the fits.
         notify: shows messages.
         window: the parent of the dialogs.
-        add: makes a record in the book.
+        add: adds a record to the book.
         show: shows a fit.
-        remove: gives a fit up.
+        remove: removes a fit.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class FitFiles:
             self.open(path)
 
     def open(self, path: Path) -> None:
-        """Read a fit of the open image and show the image through it."""
+        """Read a fit of the open image and show it."""
         image, settings = self._studio.image, self._studio.settings.with_(method=FITTED)
         if image is None:
             return
