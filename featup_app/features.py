@@ -54,6 +54,13 @@ class Region:
         """The region that is all of an output of this size."""
         return Region(0, 0, *size)
 
+    @staticmethod
+    def within(size: Size, region: Region | None) -> Region:
+        """The region of an output of this size that is meant: all of it if None. Raises ValueError if it lies outside."""
+        region = region or Region.whole(size)
+        region.check_inside(size)
+        return region
+
     def check_inside(self, size: Size) -> None:
         """Raises ValueError unless this region is not empty and lies inside an output of this size."""
         inside = 0 <= self.top < self.bottom <= size[0] and 0 <= self.left < self.right <= size[1]

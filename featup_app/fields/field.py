@@ -115,8 +115,7 @@ class FeatureField(ABC):
 
     def norms(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
         """Euclidean length of the feature at each output pixel, (H, W). Computed in tiles; whole maps are kept."""
-        region = region or Region.whole(size)
-        region.check_inside(size)
+        region = Region.within(size, region)
         known = self._norms.get(size)
         if known is not None:
             self._norms.move_to_end(size)
@@ -188,24 +187,33 @@ class LinearField(FeatureField):
         progress: Progress = silent,
     ) -> Tensor:
         self._check_matrix(matrix)
-        region = region or Region.whole(size)
-        region.check_inside(size)
+        region = Region.within(size, region)
         data, offset = self._corrected()
         matrix = matrix.to(data)
         bias = data.new_zeros(matrix.shape[0]) if bias is None else bias.to(data)
         with torch.no_grad():
             if offset is not None:
                 bias = bias + matrix @ offset
-            low = (matrix @ data.flatten(1)).view(matrix.shape[0], *data.shape[1:])
+            low = times(matrix, data)
             return self._upsample(low, size, region, progress) + bias[:, None, None]
 
     def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
-        region = region or Region.whole(size)
-        region.check_inside(size)
+        region = Region.within(size, region)
         with torch.no_grad():
             data, offset = self._corrected()
             result = self._upsample(data, size, region, progress)
             return result if offset is None else result.add_(offset[:, None, None])
+
+
+def times(matrix: Tensor, values: Tensor) -> Tensor:
+    """(K, C) times (C, rows, columns) -> (K, rows, columns)."""
+    return (matrix @ values.flatten(1)).view(matrix.shape[0], *values.shape[1:])
+
+
+def check_channels(feat_dim: int, features: FeatureMap) -> None:
+    """Raises ValueError if an upsampler for ``feat_dim`` channels does not fit the features."""
+    if feat_dim != features.channels:
+        raise ValueError(f"the upsampler is for {feat_dim} channels, the features have {features.channels}")
 
 
 def output_positions(size: Size, region: Region, geometry: Geometry) -> tuple[Tensor, Tensor]:

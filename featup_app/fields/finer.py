@@ -12,7 +12,7 @@ from torch import Tensor
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Region, Size
-from featup_app.fields.field import FeatureField, output_positions
+from featup_app.fields.field import FeatureField, output_positions, times
 from featup_app.ops.resampling import bilinear, linear_span
 
 _REGISTER_BYTES = 16.0
@@ -90,20 +90,18 @@ class FinerField(FeatureField):
                 offset = offset + matrix @ self._bias
             part, rows, columns = self._part(size, region)
             matrix = matrix if self._weight is None else matrix @ self._weight
-            low = (matrix @ part.flatten(1)).view(-1, *part.shape[1:])
-            return bilinear(low, rows, columns).add_(offset[:, None, None])
+            return bilinear(times(matrix, part), rows, columns).add_(offset[:, None, None])
 
     def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
         with torch.no_grad():
             result = bilinear(*self._part(size, region))
             if self._weight is not None:
-                result = (self._weight @ result.flatten(1)).view(-1, *result.shape[1:])
+                result = times(self._weight, result)
             return result if self._bias is None else result.add_(self._bias[:, None, None])
 
     def _part(self, size: Size, region: Region | None) -> tuple[Tensor, Tensor, Tensor]:
         """The part of the finer map that a region of the output reads, and the positions in it of the region's pixels."""
-        region = region or Region.whole(size)
-        region.check_inside(size)
+        region = Region.within(size, region)
         rows, columns = output_positions(size, region, self.geometry)
         rows, columns = (
             rows * self._grid.scale[0] + self._grid.shift[0],

@@ -13,7 +13,7 @@ from featup_app.base.errors import UpsamplerError
 from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.doublings import Landing, Span, level_size, levels_for
-from featup_app.fields.field import LinearField
+from featup_app.fields.field import LinearField, check_channels, times
 from featup_app.fields.guidance import Guidance
 from featup_app.fields.jbu_stack import FIXUP_WEIGHT, JBUStack
 from featup_app.fields.registry import CLASSICAL
@@ -132,8 +132,8 @@ class JBUField(LinearField):
         Raises:
             ValueError: if the stack was made for another number of channels, unless it is universal.
         """
-        if not universal and stack.feat_dim != features.channels:
-            raise ValueError(f"the upsampler is for {stack.feat_dim} channels, the features have {features.channels}")
+        if not universal:
+            check_channels(stack.feat_dim, features)
         stack = stack.to(features.data.device).eval()
         conv = stack.fixup_proj[1]
         assert isinstance(conv, torch.nn.Conv2d)
@@ -247,8 +247,7 @@ class JBUField(LinearField):
                 data = self._restoration(data)
             if self._fixup is not None:
                 weight, offset = self._fixup
-                correction = (weight @ data.flatten(1)).view_as(data)
-                data, bias = torch.add(data, correction, alpha=FIXUP_WEIGHT), FIXUP_WEIGHT * offset
+                data, bias = torch.add(data, times(weight, data), alpha=FIXUP_WEIGHT), FIXUP_WEIGHT * offset
             self._corrected_source = data, bias
         return self._corrected_source
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from featup_app.base.progress import Progress
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.doublings import Landing, Span, level_size, levels_for, padded
-from featup_app.fields.field import LinearField
+from featup_app.fields.field import LinearField, check_channels
 from featup_app.fields.guidance import Guidance
 from featup_app.fields.network import UpsamplerNetwork
 from featup_app.fields.registry import STAGES
@@ -152,8 +152,7 @@ class ReassemblyField(LinearField):
         self, features: FeatureMap, image: Image, network: ReassemblyNetwork, settings: dict[str, object]
     ) -> None:
         super().__init__(features)
-        if network.feat_dim != features.channels:
-            raise ValueError(f"the upsampler is for {network.feat_dim} channels, the features have {features.channels}")
+        check_channels(network.feat_dim, features)
         self.method = network.method
         self._network = network
         self._settings = settings

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.doublings import Landing, Span, level_size, padded
-from featup_app.fields.field import FeatureField, output_positions
+from featup_app.fields.field import FeatureField, check_channels, output_positions, times
 from featup_app.fields.guidance import Guidance
 from featup_app.fields.network import UpsamplerNetwork, choose_network
 from featup_app.fields.registry import STAGES
@@ -125,8 +125,7 @@ class ResizeConvField(FeatureField):
         self, features: FeatureMap, image: Image, network: ResizeConvNetwork, settings: dict[str, object]
     ) -> None:
         super().__init__(features)
-        if network.feat_dim != features.channels:
-            raise ValueError(f"the upsampler is for {network.feat_dim} channels, the features have {features.channels}")
+        check_channels(network.feat_dim, features)
         self._network = network
         self._settings = settings
         self._guidance = Guidance(image, features.geometry, features.data.device, normalise=True)
@@ -157,20 +156,17 @@ class ResizeConvField(FeatureField):
         progress: Progress = silent,
     ) -> Tensor:
         self._check_matrix(matrix)
-        region = region or Region.whole(size)
-        region.check_inside(size)
+        region = Region.within(size, region)
         data = self.coarse.data
         matrix = matrix.to(data)
         with torch.no_grad():
             decoding, addend = self._network.decoding(matrix)
             if bias is not None:
                 addend = addend + bias.to(data)
-            low = (matrix @ data.flatten(1)).view(matrix.shape[0], *data.shape[1:])
-            return self._sum(low, decoding, addend, size, region, progress)
+            return self._sum(times(matrix, data), decoding, addend, size, region, progress)
 
     def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
-        region = region or Region.whole(size)
-        region.check_inside(size)
+        region = Region.within(size, region)
         with torch.no_grad():
             weight, bias = self._network.decoder.weight, self._network.decoder.bias
             assert bias is not None
@@ -186,7 +182,7 @@ class ResizeConvField(FeatureField):
         if len(decoding) < CODE:
             added = landing.read(self._decoded(landing.span, decoding, progress))
         else:
-            added = _times(decoding, landing.read(self._decoded(landing.span, None, progress)))
+            added = times(decoding, landing.read(self._decoded(landing.span, None, progress)))
         return result.add_(added).add_(addend[:, None, None])
 
     # -- codes -----------------------------------------------------------------------------------------------------
@@ -202,7 +198,7 @@ class ResizeConvField(FeatureField):
         if self._kept is None:
             self._kept = self._made(whole, None, progress)
         code = span.of(self._kept, whole)
-        return code if decoding is None else _times(decoding, code)
+        return code if decoding is None else times(decoding, code)
 
     def _made(self, span: Span, decoding: Tensor | None, progress: Progress) -> Tensor:
         """As :meth:`_decoded`, always computed."""
@@ -212,7 +208,7 @@ class ResizeConvField(FeatureField):
         for number, block in enumerate(blocks):
             progress("upsampling block by block", number, len(blocks))
             code = self._at(STAGES, block)[0]
-            block.of(result, span).copy_(code if decoding is None else _times(decoding, code))
+            block.of(result, span).copy_(code if decoding is None else times(decoding, code))
         return result
 
     def _at(self, level: int, span: Span) -> Tensor:
@@ -232,11 +228,6 @@ class ResizeConvField(FeatureField):
         guidance = wide.of(self._guidance.at(size), Span.whole(size))[None]
         parts = (padded(part, wide, span, RADIUS, size) for part in (doubled, guidance))
         return self._network.convolve(level - 1, *parts)
-
-
-def _times(matrix: Tensor, values: Tensor) -> Tensor:
-    """(K, C) times (C, rows, columns)."""
-    return (matrix @ values.flatten(1)).view(matrix.shape[0], *values.shape[1:])
 
 
 def make_field(

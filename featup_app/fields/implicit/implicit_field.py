@@ -126,8 +126,7 @@ class ImplicitField(FeatureField):
         self, matrix: Tensor, addend: Tensor, size: Size, region: Region | None, progress: Progress
     ) -> Tensor:
         """(M, K) functionals of the components and (M) addends -> (M, height, width) of the region."""
-        region = region or Region.whole(size)
-        region.check_inside(size)
+        region = Region.within(size, region)
         with torch.no_grad():
             kept = self._components_of(size, region, progress)
             result = torch.empty(len(matrix), region.height, region.width, device=matrix.device)
