@@ -31,11 +31,11 @@ class Image:
 
     Attributes:
         pixels: (H, W, 3) uint8 RGB, upright, C-contiguous and read-only.
-        name: file name, or what the picture is called if there is no file ("pasted image").
+        name: file name, or a name such as "pasted image" if there is no file.
         path: the file, as it was given; None if there is none.
         sha256: of the file's bytes; of shape and pixels if there is no file.
-        mode: what the file held, in words: "RGB, 8 bit", "grey, 16 bit", "CMYK".
-        notes: sentences about what was done to the picture on the way to ``pixels``.
+        mode: the pixel format of the file in words: "RGB, 8 bit", "grey, 16 bit", "CMYK".
+        notes: sentences about the changes from the file to ``pixels``.
     """
 
     pixels: Pixels
@@ -109,7 +109,7 @@ def image_from_array(pixels: npt.NDArray[Any], *, name: str = "array") -> Image:
 
     Args:
         pixels: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16, bool, or floating point in [0, 1].
-        name: what to call it.
+        name: of the image.
 
     Raises:
         ImageError: for any other shape, type or range of values, and beyond ``MAX_PIXELS``.

@@ -20,11 +20,11 @@ CLASSIFIER = "tf_efficientnet_lite0"
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What is known about a backbone before it is loaded.
+    """Facts about a backbone that are known before it is loaded.
 
     Attributes:
-        name: what ``load_backbone`` takes.
-        title: what a person reads.
+        name: for ``load_backbone``.
+        title: for people.
         family: heading under which it is listed.
         architecture: timm's model name with the tag of its weights.
         stride: pixels of the resized input per cell of the default layer.

@@ -123,7 +123,7 @@ def _keeps(size: Size) -> bool:
 
 
 def _widened(region: Region, reach: tuple[int, int], size: Size) -> Region:
-    """A region with the rows and columns around it that windows reach, as far as there are any."""
+    """A region with the rows and columns around it within a reach, clipped to the output."""
     top, left = max(0, region.top - reach[0]), max(0, region.left - reach[1])
     bottom, right = min(size[0], region.bottom + reach[0]), min(size[1], region.right + reach[1])
     return Region(top, left, bottom - top, right - left)
@@ -134,7 +134,7 @@ def box_mean(planes: Tensor, read: Region, wanted: Region, reach: tuple[int, int
 
     Args:
         planes: (N, rows, columns) of the region ``read`` of an output, which ends where the output ends or at least a reach
-            beyond what is wanted.
+            beyond the wanted pixels.
         wanted: the pixels in the middle of the windows.
         reach: rows and columns on each side of them; pixels outside of the output do not count.
 
@@ -227,7 +227,7 @@ def make_field(
         features: the map to upsample.
         image: the picture that guides.
         options: ``radius`` in cells and ``epsilon``, see :class:`GuidedFilterField`.
-        progress: not called; the filter runs when something is asked of the field.
+        progress: not called; the filter runs when a size is requested.
 
     Raises:
         UpsamplerError: if an option is no number above zero.

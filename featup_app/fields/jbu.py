@@ -261,7 +261,7 @@ def make_field(features: FeatureMap, image: Image, options: Mapping[str, Any], p
         options: ``upsampler`` (a loaded :class:`Upsampler` or the path of its file), or ``stack`` (a bare :class:`JBUStack`),
             or ``kernel="classical"`` for the untrained form, perhaps with ``sigma_spatial`` and ``sigma_range``. With none
             of them, :func:`~featup_app.fields.weights.choose` decides.
-        progress: not called; the weights are made when a size is asked for.
+        progress: not called; the weights are made when a size is requested.
 
     Raises:
         UpsamplerError: for options that exclude each other, or weights for other channels or another backbone.

@@ -32,7 +32,7 @@ _BLOCK = 96
 
 
 class ResizeConvNetwork(UpsamplerNetwork):
-    """Bilinear interpolation of the features plus what a guided convolutional network of 64 channels adds to it.
+    """Bilinear interpolation of the features plus the output of a guided convolutional network of 64 channels.
 
     Source: the "resize + conv" baseline of FeatUp (Fu, Hamilton et al., ICLR 2024, section 4), in its layered, guided form: each
     doubling is bilinear, and adds a convolution of the doubled features and the image to them; all but the last end in a ReLU.
@@ -239,7 +239,7 @@ def make_field(
         features: the map to upsample.
         image: the picture that guides.
         options: as :func:`~featup_app.fields.network.choose_network` takes them.
-        progress: not called; the codes are made when a size is asked for.
+        progress: not called; the codes are made when a size is requested.
 
     Raises:
         UpsamplerError: for weights of another method, backbone or number of channels.

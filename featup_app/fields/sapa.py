@@ -86,7 +86,7 @@ def make_field(
         features: the map to upsample.
         image: the picture that guides.
         options: as :func:`~featup_app.fields.network.choose_network` takes them.
-        progress: not called; the weights are made when a size is asked for.
+        progress: not called; the weights are made when a size is requested.
 
     Raises:
         UpsamplerError: for weights of another method, backbone or number of channels.

@@ -125,9 +125,9 @@ def save_upsampler(
 
     Args:
         path: ends in .safetensors; its folder is made if there is none.
-        stack: the trained network, of the class that its method uses; its floating-point type is kept.
+        stack: the trained network, of the class that its method uses; its dtype is kept.
         norm: weight and bias (C) of the layer norm over channels that it was trained with.
-        restoration: what is done to the coarse map before upsampling; the type of its numbers is kept.
+        restoration: applied to the coarse map before upsampling; its dtype is kept.
         provenance: JSON-able facts. ``method`` is the upsampling method, jbu if not given. ``title``, ``backbone``,
             ``layer``, ``data`` (what it was trained on) and ``created`` are shown to people; a ``backbone`` and ``layer``
             that are one text each restrict the weights to them. ``channels`` is that of the stack if not given; None means

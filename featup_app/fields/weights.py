@@ -36,11 +36,11 @@ def choose(
     1. The given weights. They have to be for the method and to fit the features.
     2. Without any: the bundled weights that were trained for the backbone and layer.
     3. Without those: the bundled universal weights of the method.
-    4. Without those, and where untrained ones are asked for: None.
+    4. Without those, and if the untrained form is requested: None.
 
     Args:
         method: name of the upsampling method.
-        features: to upsample, or what is known about them.
+        features: the features to upsample, or their names.
         upsampler: loaded weights, the path of their file, or "classical" for the untrained form of joint bilateral
             upsampling.
         trained: False for the untrained form of any method.

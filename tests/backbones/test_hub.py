@@ -1,4 +1,4 @@
-"""Downloads against a small server that speaks the hub's protocol.
+"""Downloads against a small server with the hub's protocol.
 
 In processes of their own, because the client reads the hub's address only once.
 """

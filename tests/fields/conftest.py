@@ -18,7 +18,7 @@ def features() -> FeatureMap:
 
 @pytest.fixture(scope="module")
 def solved(features) -> ImplicitFit:
-    """A finished fit that nobody changes."""
+    """A finished fit that no test changes."""
     fit = ImplicitFit(features, recipe=SOLVED)
     fit.run()
     return fit

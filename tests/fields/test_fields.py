@@ -80,7 +80,7 @@ def make_field(
 
 
 def random_implicit(features: FeatureMap, image: Image, generator: torch.Generator) -> ImplicitField:
-    """A network with weights that nobody fitted, in the space of a few random directions, with or without a field to add to."""
+    """A network with random weights, in the space of a few random directions, with or without a field to add to."""
     kind = ("mean", "bilinear")[int(torch.randint(2, (1,), generator=generator))]
     channels, recipe = features.channels, FitRecipe(waves=8, start=kind)
     count = max(1, channels // 2)

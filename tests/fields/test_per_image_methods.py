@@ -324,18 +324,18 @@ def test_a_prior_is_decided_by_its_seed_alone(maps, name, small_prior):
 
 
 def test_fitting_a_prior_tells_each_step_and_may_be_stopped_at_any(maps, small_prior):
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     def listen(words: str, done: int, total: int, stage=None) -> None:
-        told.append((done, total))
+        calls.append((done, total))
         if done == 3:
             raise Cancelled
 
     upsample(maps[BUNDLED[0]], method="dip", steps=2, progress=listen)
-    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert calls == [(0, 2), (1, 2), (2, 2)]
     with pytest.raises(Cancelled):
         upsample(maps[BUNDLED[0]], method="dip", steps=10, progress=listen)
-    assert told[-1] == (3, 10)
+    assert calls[-1] == (3, 10)
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 5), (4, 2)])

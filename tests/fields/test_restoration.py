@@ -344,12 +344,12 @@ def test_the_told_error_is_that_of_the_restored_field(tmp_path):
     assert result.figures["stack"] == pytest.approx(sum(found) / len(found), rel=1e-3)
 
 
-@pytest.mark.parametrize(("amount", "told"), [(0.3, True), (-0.05, False), (0.0, False)])
-def test_only_detail_that_was_made_larger_is_told_of(amount, told, tmp_path):
+@pytest.mark.parametrize(("amount", "reported"), [(0.3, True), (-0.05, False), (0.0, False)])
+def test_only_amplified_detail_is_reported(amount, reported, tmp_path):
     sets = [
         prepare_pictures(part, PatchBackbone(), preparation=Preparation(size=32, views=3), folder=tmp_path)
         for part in (pictures(4)[:3], pictures(4)[3:])
     ]
     result = Trainer([TrainingSet(*sets)], replace(DEFAULT, directions=0)).run(steps=1)
     changed = replace(result.restoration, detail=amount * torch.eye(CHANNELS, dtype=torch.float16))
-    assert replace(result, restoration=changed).restores_detail is told
+    assert replace(result, restoration=changed).restores_detail is reported

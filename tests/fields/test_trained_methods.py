@@ -268,7 +268,7 @@ def test_a_network_for_other_channels_is_refused(name):
         field_class(make_features(), make_features().image, make_network(name, channels=4), {})
 
 
-def test_untrained_networks_draw_nobodys_random_numbers():
+def test_untrained_networks_draw_no_random_numbers():
     before = torch.get_rng_state()
     for name in NAMES:
         upsample(make_features(), method=name, trained=False)
