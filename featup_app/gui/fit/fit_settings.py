@@ -9,8 +9,7 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QL
 
 from featup_app.engine.fits import FitPlan
 from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe
-from featup_app.gui import style
-from featup_app.gui.widgets import ScrolledPage, button, fill_form, number_box
+from featup_app.gui.widgets import ScrolledPage, button, fill_form, number_box, row_of
 
 _RECIPES = {
     "default": ("Quick", "Waves of position and colour, fitted exactly to all views: seconds on an ordinary computer"),
@@ -58,24 +57,26 @@ class FitSettings(ScrolledPage):
         self.new = button("Start a new fit", "Fit this image with these settings; existing fits stay in the list")
         self.new.clicked.connect(self.new_asked)
         self.note = QLabel("", objectName="muted")
-        self.note.setWordWrap(True)
 
-        form = QFormLayout()
-        self.column.addLayout(form)
+        columns = QHBoxLayout()
+        columns.setSpacing(32)
+        for rows, last in (
+            ((("Recipe", self.recipe), ("Views", self.views)), self.colour),
+            ((("Further steps", self.steps), ("Seed", self.seed)), self.note),
+        ):
+            form = QFormLayout()
+            form.setVerticalSpacing(6)
+            form.setHorizontalSpacing(16)
+            form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.FieldsStayAtSizeHint)
+            fill_form(form, [(title, box, box.toolTip()) for title, box in rows])
+            for _, box in rows:
+                box.setMinimumWidth(150)
+            form.addRow("", last)
+            columns.addLayout(form)
+        columns.addStretch(1)
+        self.column.addLayout(columns)
+        self.column.addLayout(row_of(self.new))
         self.column.addStretch(1)
-        form.setVerticalSpacing(6)
-        form.setHorizontalSpacing(16)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.FieldsStayAtSizeHint)
-        rows = (("Recipe", self.recipe), ("Views", self.views), ("Further steps", self.steps), ("Seed", self.seed))
-        fill_form(form, [(title, box, box.toolTip()) for title, box in rows])
-        for _, box in rows:
-            box.setMinimumWidth(150)
-        form.addRow("", self.colour)
-        row = QHBoxLayout()
-        row.setSpacing(style.SPACING)
-        row.addWidget(self.new)
-        row.addWidget(self.note, 1)
-        form.addRow("", row)
         self._base = FIT_RECIPES["default"]
         self._show(self._base)
         self.recipe.activated.connect(lambda: self._show(FIT_RECIPES[self.recipe.currentData()]))

@@ -5,10 +5,14 @@ from __future__ import annotations
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFormLayout, QLabel, QSizePolicy, QWidget
 
+from featup_app.base.words import human_bytes
 from featup_app.fields import find_method
 from featup_app.gui.widgets import MoreButton, ScrolledPage, form_label
 from featup_app.images import Image
 from featup_app.lenses.look import FieldFacts
+
+_JOINED = "\u00a0"
+"""A space at which no line breaks."""
 
 _ROWS = {
     "Image": "Width and height of the original in pixels, and the contents of its file",
@@ -57,15 +61,15 @@ class FactsTab(ScrolledPage):
         """Facts about the features that are shown."""
         geometry = facts.geometry
         cell = geometry.cell_size_xy
-        gigabytes = facts.channels * facts.size[0] * facts.size[1] * 4 / 1e9
+        size = human_bytes(facts.channels * facts.size[0] * facts.size[1] * 4).replace(" ", _JOINED)
         texts = {
             "Backbone": facts.backbone_title,
             "Layer": f"{facts.layer}, {facts.channels} channels",
             "Input": f"{geometry.input_hw[1]} × {geometry.input_hw[0]}",
-            "Feature grid": f"{geometry.grid_hw[1]} × {geometry.grid_hw[0]}, cells of {cell[0]:.1f} × {cell[1]:.1f}\u00a0px",
+            "Feature grid": f"{geometry.grid_hw[1]} × {geometry.grid_hw[0]}, cells of {cell[0]:.1f} × {cell[1]:.1f}{_JOINED}px",
             "Method": find_method(facts.method).title,
             "Weights": "–" if facts.upsampler is None else facts.upsampler.title,
-            "Output": f"{facts.size[1]} × {facts.size[0]}, all channels {gigabytes:.2f}\u00a0GB",
+            "Output": f"{facts.size[1]} × {facts.size[0]}, all channels {size}",
         }
         for name, text in texts.items():
             self.rows[name].setText(text)
@@ -92,6 +96,7 @@ def _table() -> QFormLayout:
 def _add_row(table: QFormLayout, name: str, tooltip: str) -> QLabel:
     title, value = form_label(name), QLabel("–")
     title.setObjectName("muted")
+    title.setMinimumWidth(max(map(title.fontMetrics().horizontalAdvance, _ROWS)))  # both tables have equal columns
     title.setAlignment(Qt.AlignmentFlag.AlignTop)
     value.setWordWrap(True)
     value.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)

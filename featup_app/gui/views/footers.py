@@ -92,7 +92,7 @@ class ComponentBar(QWidget):
         for label, colour, number in zip(self._labels, style.COMPONENTS, legend.numbers, strict=True):
             share = legend.explained[number - 1]
             label.setText(
-                f'<span style="color:{colour}">■</span> component {number}'
+                f'<span style="color:{colour}">■</span> PC {number}'
                 f'<span style="color:{style.MUTED}"> · {100 * share:.1f} %</span>'
             )
 
