@@ -1,17 +1,16 @@
-"""``featup-app bench``: how fast the operators are here, beside plain torch, and what fitting a network to an image takes."""
+"""``featup-app bench``: speed of the compiled operators against plain torch, and cost of fitting a network to an image."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from featup_app.base.errors import FeatUpError
 from featup_app.base.progress import Progress
 from featup_app.cli import bench_implicit
+from featup_app.cli import bench_options as options
+from featup_app.cli.options import AsJSON
 from featup_app.cli.terminal import complain, progress_bar, say, say_json
 
 if TYPE_CHECKING:
@@ -21,51 +20,20 @@ NAIVE_SUBJECT = "jbu"
 
 
 def bench(
-    subject: Annotated[str, typer.Argument(help="What to measure: adaptive-conv, jbu, similarity, train or implicit.")],
-    repeats: Annotated[
-        int, typer.Option("--repeats", min=1, help="Runs of each, taking turns; the median counts.")
-    ] = 7,
-    naive: Annotated[
-        bool,
-        typer.Option(
-            "--naive", help="With jbu: run the published, unfolding form once, too; it needs 12 GB of memory."
-        ),
-    ] = False,
-    photos: Annotated[
-        Path | None,
-        typer.Option(
-            "--photos",
-            metavar="DIR",
-            help="With implicit: take the first three photos of a folder, instead of the bundled ones.",
-        ),
-    ] = None,
-    paper_steps: Annotated[
-        int,
-        typer.Option(
-            "--paper-steps",
-            metavar="N",
-            min=2,
-            help="With implicit: gradient steps of the published recipe; its time is extrapolated from fewer than its 1200.",
-        ),
-    ] = 50,
-    ablations: Annotated[
-        bool, typer.Option("--ablations", help="With implicit: change one setting of the recipe at a time.")
-    ] = False,
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick", help="With implicit: one photo and backbone, few views and steps, to see that it works."
-        ),
-    ] = False,
-    device: Annotated[
-        str, typer.Option("--device", metavar="DEVICE", help="Where the operators are measured: cpu, cuda or cuda:1.")
-    ] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    subject: options.Subject,
+    repeats: options.Repeats = 7,
+    naive: options.Naive = False,
+    photos: options.Photos = None,
+    paper_steps: options.PaperSteps = 50,
+    ablations: options.Ablations = False,
+    quick: options.Quick = False,
+    device: options.OperatorDevice = "cpu",
+    as_json: AsJSON = False,
 ) -> None:
-    """Measure the compiled operators against plain torch, turn by turn in one process, or the fit of implicit networks.
+    """Measure the compiled operators against plain torch, in turn in one process, or the fit of implicit networks.
 
-    `implicit` fits networks to three photos with both bundled backbones: held-out error over time beside bilinear, JBU and the
-    published recipe, peak memory in a process of its own, and how far a field drawn denser is from itself.
+    `implicit` fits networks to three photos with both bundled backbones. It measures held-out error over time beside bilinear,
+    JBU and the published recipe, peak memory in a separate process, and how much a field changes on a denser grid.
     """
     if naive and subject != NAIVE_SUBJECT:
         raise FeatUpError(f'The option --naive belongs to "{NAIVE_SUBJECT}"; leave it out with "{subject}".')
@@ -92,13 +60,13 @@ def _bench_operators(subject: str, repeats: int, *, naive: bool, device: str, as
 
     if subject not in SUBJECTS:
         known = ", ".join([*SUBJECTS, bench_implicit.SUBJECT])
-        raise FeatUpError(f'There is nothing to measure called "{subject}"; choose one of: {known}.')
+        raise FeatUpError(f'There is no bench "{subject}"; choose one of: {known}.')
     status = native_status()
     backend, problem = status.backend, None if status.backend.startswith("native") else status.detail
     if device != "cpu":
         backend, problem = _cuda_backend(device)
     if problem is not None:
-        raise FeatUpError(f"There is nothing to compare with plain torch here. {problem}")
+        raise FeatUpError(f"No compiled operators can be compared with plain torch here. {problem}")
     with progress_bar() as progress:
         machine = measure_machine(progress, device)
         rows = list(SUBJECTS[subject](machine, repeats, progress))
@@ -116,7 +84,7 @@ def _bench_operators(subject: str, repeats: int, *, naive: bool, device: str, as
 
 
 def _cuda_backend(device: str) -> tuple[str, str | None]:
-    """What is measured on a CUDA device, and why nothing can be."""
+    """Name of what is measured on a CUDA device, and the reason why it cannot be measured; None if it can."""
     import torch
 
     from featup_app.backbones.loading import find_device
@@ -130,7 +98,7 @@ def _cuda_backend(device: str) -> tuple[str, str | None]:
 
 
 def _with_naive(rows: list[Row], device: str, progress: Progress) -> tuple[list[Row], str | None]:
-    """The rows with the published form's figures beside the smallest stack's, or a sentence why they are missing."""
+    """Add the figures of the published form to the row of the smallest stack; if that fails, return the reason too."""
     from featup_app.bench.naive import SIDE, run_naive
     from featup_app.bench.operators import CHANNELS
 
@@ -143,7 +111,7 @@ def _with_naive(rows: list[Row], device: str, progress: Progress) -> tuple[list[
 
 
 def _say_table(backend: str, machine: Machine, load: float | None, rows: list[Row]) -> None:
-    """At most 100 columns."""
+    """Print the table, at most 100 characters wide."""
     say(
         f"{backend}, {machine.threads} threads; GFLOP/s: FMA {machine.fma_gflops:.0f}, product "
         f"{machine.matmul_gflops:.0f}; GB/s: read {machine.read_gb_s:.0f}, copy {machine.copy_gb_s:.0f}"

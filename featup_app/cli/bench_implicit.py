@@ -1,4 +1,4 @@
-"""``featup-app bench implicit``: what fitting a network to an image costs and brings, as tables or JSON."""
+"""``featup-app bench implicit``: cost and quality of a network fitted to an image, as tables or JSON."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def bench_implicit(
     """Measure and print.
 
     Args:
-        photos: folder whose first photos are taken; None for those that ship with the program.
-        quick: one small photo and backbone, few views and steps: to see that it works, not how well.
-        ablate: one change of the recipe at a time, instead of the comparison with the published recipe.
+        photos: folder whose first photos are used; None for the bundled ones.
+        quick: one small photo and backbone, few views and steps: a trial run whose figures mean nothing.
+        ablate: change one setting of the recipe at a time, instead of the comparison with the published recipe.
         paper_steps: gradient steps of the published recipe.
         as_json: one JSON document instead of tables.
         progress: may cancel.
@@ -130,7 +130,7 @@ def _ablations(photos: list[Path], quick: bool, progress: Progress) -> list[Abla
 
 
 def _say_rows(rows: list[ImplicitRow]) -> None:
-    """At most 100 columns."""
+    """Print the comparison, at most 100 characters wide."""
     say(f"{'':<34}{'held-out':>9}{'seconds':>9}{'views':>6}{'steps':>6}{'s/step':>8}{'2x grid':>9}{'4x grid':>9}")
     for row in rows:
         say(f"{row.photo[:24]}, {row.backbone}, {row.input_hw[0]}x{row.input_hw[1]}")
@@ -142,14 +142,14 @@ def _say_rows(rows: list[ImplicitRow]) -> None:
                 f"    {name:<30}{fit.error:>9.4f}{fit.seconds:>9.2f}{fit.views:>6}{fit.steps:>6}"
                 f"{fit.seconds_per_step:>8.2f}{grids}"
             )
-        told = "extrapolated from its steps" if row.paper_extrapolated else "measured"
-        say(f"    all of the published recipe: {row.paper_seconds:.0f} s ({told}), {row.speedup:.1f} times ours")
+        source = "extrapolated from its steps" if row.paper_extrapolated else "measured"
+        say(f"    all of the published recipe: {row.paper_seconds:.0f} s ({source}), {row.speedup:.1f} times ours")
         if row.seconds_to_paper is not None:
             say(f"    ours reached its error after {row.seconds_to_paper:.1f} s")
         elif not row.paper_extrapolated:
             say("    ours did not reach its error")
         say("    ours, error after seconds: " + _curve(row))
-    say("Errors: held-out reprojection. Grids: difference of the field drawn denser, by its deviation.")
+    say("Errors: held-out reprojection. Grids: change of the field on a denser grid, relative to its deviation.")
 
 
 def _curve(row: ImplicitRow) -> str:
@@ -171,8 +171,8 @@ def _say_ablations(rows: list[AblationRow]) -> None:
     say(f"{'switch':<18}{'setting':<36}{'held-out':>9}{'to first':>10}{'seconds':>9}")
     for row in rows:
         say(f"{row.switch:<18}{row.setting:<36}{row.error:>9.4f}{row.difference:>+10.4f}{row.seconds:>9.1f}")
-    say("To first: to the first row, or the first with a descent for those with one. Means over photos.")
+    say("To first: difference to the first row; for rows with a descent, to the first row with one. Means over photos.")
 
 
-def _of_photo(progress: Progress, place: str) -> Progress:
-    return part_of(progress, words=lambda words: f"{place}: {words}")
+def _of_photo(progress: Progress, photo: str) -> Progress:
+    return part_of(progress, words=lambda words: f"{photo}: {words}")

@@ -1,11 +1,11 @@
-"""``featup-app evaluate``: methods side by side on pictures with known answers, or with none at all."""
+"""``featup-app evaluate``: upsampling methods compared on pictures, with or without labels."""
 
 from __future__ import annotations
 
 import typer
 
 from featup_app.cli import evaluate_options as options
-from featup_app.cli.options import BackboneName, Device, LayerName, UpsamplerChoice
+from featup_app.cli.options import BackboneName, Device, InputSize, LayerName, ReportAsJSON, UpsamplerChoice
 from featup_app.cli.tables import print_report, print_summary
 from featup_app.cli.terminal import CANCELLED, complain, progress_bar, say, say_json
 from featup_app.evaluation.run import EvaluationRequest, EvaluationResult, run_evaluation
@@ -26,7 +26,7 @@ def evaluate(
     backbone: BackboneName = EvaluationRequest.backbone,
     cam_backbone: options.CamBackbone = None,
     layer: LayerName = None,
-    size: options.PictureSize = None,
+    size: InputSize = None,
     upsampler: UpsamplerChoice = None,
     folds: options.Folds = EvaluationRequest.folds,
     repeats: options.Repeats = EvaluationRequest.repeats,
@@ -38,13 +38,13 @@ def evaluate(
     costs: options.Costs = True,
     pictures: options.Pictures = EvaluationRequest.pictures,
     workers: options.Workers = 1,
-    as_json: options.ReportAsJSON = False,
+    as_json: ReportAsJSON = False,
 ) -> None:
     """Compare upsampling methods on a folder of pictures.
 
     Prints a table and writes report.json, report.csv and report.html, a page with the tables, plots and sample pictures that
-    needs no other file. The result of every picture is kept in results.jsonl at once: a run that was stopped goes on when the
-    same command is given again. Pictures that fail are listed and passed over.
+    needs no other file. Each result is written to results.jsonl at once: run the same command again to resume an interrupted
+    evaluation. Pictures that fail are listed and skipped.
     """
     request = EvaluationRequest(
         data=tuple(data),
@@ -77,27 +77,27 @@ def evaluate(
         with progress_bar() as progress:
             result = run_evaluation(request, progress=progress)
     except KeyboardInterrupt:
-        complain("Cancelled; what is measured is kept, and the same command goes on from there.")
+        complain("Cancelled; the results so far are kept. Run the same command again to resume.")
         raise typer.Exit(CANCELLED) from None
     _print(result, as_json)
 
 
 def _print(result: EvaluationResult, as_json: bool) -> None:
-    """What could not be measured on stderr, tables and files (or JSON) on stdout."""
-    of_all = result.summary is not None
+    """Print what could not be measured to stderr, and tables and files (or JSON) to stdout."""
+    all_tasks = result.summary is not None
     for note in result.notes:
         complain(note)
     for name, why in result.passed_over:
         complain(f"The task {name} was passed over: {why}")
     for report in result.reports:
         for picture, reason in report.failures:
-            complain(f"{picture} was passed over{f' by {report.task}' if of_all else ''}: {reason}")
+            complain(f"{picture} was passed over{f' by {report.task}' if all_tasks else ''}: {reason}")
     if as_json:
         reports = [report.as_dict() for report in result.reports]
         say_json(reports[0] if result.summary is None else {"summary": result.summary.as_dict(), "reports": reports})
         return
     for report in result.reports:
-        if of_all:
+        if all_tasks:
             say(f"{report.task}: {find_task(report.task).title}")
         print_report(report)
     if result.summary is not None:

@@ -1,4 +1,4 @@
-"""The options of ``featup-app evaluate`` that no other command has."""
+"""The options that only ``featup-app evaluate`` has."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ _PROBES = "; ".join(f"{task.name}: {', '.join(task.probes)}" for task in TASKS i
 
 Output = Annotated[
     Path,
-    typer.Option(
-        "--output", "-o", metavar="DIR", help="Folder for the report. A run that was stopped goes on from there."
-    ),
+    typer.Option("--output", "-o", metavar="DIR", help="Folder for the report; an interrupted run resumes from it."),
 ]
 Data = Annotated[
     list[Path],
@@ -27,7 +25,7 @@ Data = Annotated[
         "--data",
         metavar="DIR",
         help="Pictures to measure on: any folder of pictures, or a data set as it was unpacked, for tasks that need to "
-        "know what is in the pictures. Nothing is downloaded. May be given several times: each task takes the first "
+        "know what the pictures show. Nothing is downloaded. May be given several times: each task uses the first "
         "folder that has what it needs.",
     ),
 ]
@@ -41,9 +39,9 @@ Methods = Annotated[
         "--methods",
         metavar="LIST",
         help="Methods separated by commas, such as lowres,bilinear,jbu. jbu=classical and jbu=FILE choose its "
-        "weights, so that several stand in one table; implicit=FILE takes a fit of `featup-app fit`, for its image alone; "
-        "implicit:steps=6 or dip:steps=60 fits for a shorter time. all: the ten methods of the paper's table, those that "
-        "are written out as well as they are written.",
+        "weights, so that one table can compare several; implicit=FILE uses a fit of `featup-app fit`, for its image alone; "
+        "implicit:steps=6 or dip:steps=60 limits the steps of a fit. all: the ten methods of the paper's table; one that the "
+        "list also names is used as written there.",
     ),
 ]
 TrainFolders = Annotated[
@@ -51,8 +49,8 @@ TrainFolders = Annotated[
     typer.Option(
         "--train",
         metavar="DIR",
-        help="Pictures to fit probes on; may be given several times, as --data. Not needed where a data set has a part for "
-        "that, nor for depths: there each picture is measured with probes of others, see --cross.",
+        help="Pictures to fit probes on; may be given several times, as --data. Not needed where a data set has a "
+        "training part, nor for depths: there each picture is measured with probes fitted to others, see --cross.",
     ),
 ]
 Cross = Annotated[
@@ -61,7 +59,7 @@ Cross = Annotated[
         "--cross",
         metavar="HOW",
         help="Depths without --train: measure frames with probes of other frames, or scenes with probes of other "
-        "scenes; auto takes scenes if there are at least five.",
+        "scenes; auto uses scenes if there are at least five.",
     ),
 ]
 Layout = Annotated[
@@ -98,19 +96,13 @@ CamBackbone = Annotated[
     typer.Option(
         "--cam-backbone",
         metavar="NAME",
-        help=f"Pretrained model with classes, for the task cam; --backbone if it has some, else {CLASSIFIER}. One that is "
-        "not --backbone is used at its own layer and size.",
-    ),
-]
-PictureSize = Annotated[
-    str | None,
-    typer.Option(
-        "--size", metavar="SIZE", help="Size that pictures are resized to for the backbone: 448, 364x476 or image."
+        help=f"Pretrained model with classes, for the task cam; --backbone if it has classes, else {CLASSIFIER}. A "
+        "model other than --backbone is used at its own layer and size.",
     ),
 ]
 Folds = Annotated[int, typer.Option("--folds", min=2, help="Parts of the training pictures, left out in turn.")]
 Repeats = Annotated[
-    int, typer.Option("--repeats", min=1, help="end2end: trainings of each method, from seeds of their own.")
+    int, typer.Option("--repeats", min=1, help="end2end: trainings of each method, each with a seed of its own.")
 ]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="end2end: steps of each training; 300 if not given.")]
 Limit = Annotated[
@@ -118,11 +110,11 @@ Limit = Annotated[
     typer.Option(
         "--limit",
         metavar="N|N,TASK=N,...",
-        help="Use at most so many pictures, evenly spread, of each folder; other numbers for single tasks, and train=N for "
-        "pictures to fit on.",
+        help="At most so many pictures of each folder, evenly spread; TASK=N for a single task, train=N for the pictures "
+        "to fit on.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Of views, samples and bootstrap.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of views, samples and bootstrap.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again what an earlier run has measured.")]
 Costs = Annotated[
     bool,
@@ -145,4 +137,3 @@ Workers = Annotated[
         "terminals with the same command; each may be stopped at any time.",
     ),
 ]
-ReportAsJSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]

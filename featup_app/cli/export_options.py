@@ -1,4 +1,4 @@
-"""The options of ``featup-app export`` that no other command has."""
+"""The options that only ``featup-app export`` has."""
 
 from __future__ import annotations
 

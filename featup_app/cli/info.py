@@ -1,29 +1,24 @@
-"""``featup-app info`` and ``featup-app backbones``: what there is on this computer."""
+"""``featup-app info`` and ``featup-app backbones``: versions, devices and pretrained models of this computer."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+from featup_app.cli.options import AsJSON
 from featup_app.cli.terminal import say, say_json
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
-
-def info(as_json: AsJson = False) -> None:
-    """Show versions, devices, memory, folders, and whether the bundled weights are whole."""
-    facts = _facts()
+def info(as_json: AsJSON = False) -> None:
+    """Show versions, devices, memory, folders, and whether the bundled weights are undamaged."""
+    entries = _system_info()
     if as_json:
-        say_json(facts)
+        say_json(entries)
         return
-    del facts["memory_free_bytes"]
-    for title, value in facts.items():
+    del entries["memory_free_bytes"]
+    for title, value in entries.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name} {entry or 'not installed'}" for name, entry in value.items())
         elif isinstance(value, list):
@@ -31,7 +26,8 @@ def info(as_json: AsJson = False) -> None:
         say(f"{title.replace('_', ' ') + ':':<18} {value}")
 
 
-def _facts() -> dict[str, Any]:
+def _system_info() -> dict[str, Any]:
+    """The values that ``info`` shows, by name, JSON-able."""
     import torch
     from huggingface_hub import constants
 
@@ -72,6 +68,7 @@ _PACKAGES = {"torch": "torch", "timm": "timm", "numpy": "numpy", "Qt": "PySide6-
 
 
 def _version(package: str) -> str | None:
+    """The version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -79,7 +76,8 @@ def _version(package: str) -> str | None:
 
 
 def _weights_state(name: str) -> str:
-    """Whether a bundled file is what was shipped: "ok", "missing", or "damaged"."""
+    """State of a bundled file by its checksum: "ok", "missing", or "damaged"."""
+    from featup_app.backbones.weights import file_sha256
     from featup_app.base.resources import resource
 
     try:
@@ -88,19 +86,11 @@ def _weights_state(name: str) -> str:
     except FileNotFoundError:
         return "missing"
     expected = {line.split()[1].lstrip("*"): line.split()[0] for line in sums.splitlines() if line.strip()}
-    return "ok" if _sha256(path) == expected.get(name) else "damaged"
+    return "ok" if file_sha256(path) == expected.get(name) else "damaged"
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def backbones(as_json: AsJson = False) -> None:
-    """List the pretrained models: which come with the program, are on this computer, or would be downloaded.
+def backbones(as_json: AsJSON = False) -> None:
+    """List the pretrained models: bundled with the program, already on this computer, or to be downloaded.
 
     Any other model of the timm library can be named as well.
     """
@@ -136,5 +126,5 @@ def backbones(as_json: AsJson = False) -> None:
             str(entry["stride"]),
             str(entry["licence"]),
         )
-    width = None if os.isatty(1) else 200  # in a file or a pipe no line is broken
+    width = None if os.isatty(1) else 200  # lines in a file or a pipe are not wrapped
     Console(width=width).print(table)

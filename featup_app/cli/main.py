@@ -1,4 +1,4 @@
-"""The command ``featup-app``: which word means which command, and how errors end."""
+"""The command ``featup-app``: its subcommands, and the exit codes of errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from featup_app.cli.terminal import BAD_INPUT, DEFECT, complain, say
 from featup_app.cli.train import train
 
 WINDOW = "open"
-"""The command that is meant when none is named."""
+"""The command that runs if none is named."""
 
 _HELP = """
 See the deep features of an image at the resolution of the image.
@@ -32,7 +32,7 @@ See the deep features of an image at the resolution of the image.
 
 
 class _Group(TyperGroup):
-    """Commands, and the window for everything that does not begin with one."""
+    """A group of commands that opens the window if the first argument is no command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         first = args[0] if args else ""
@@ -43,7 +43,7 @@ class _Group(TyperGroup):
 
 
 def _refuse_mistyped(word: str, commands: list[str]) -> None:
-    """An unknown word that cannot be a file is a command written wrong, more likely than an image to open."""
+    """Refuse an unknown word that cannot be a file: it is a mistyped command rather than an image. Raises FeatUpError."""
     if not word or word.startswith("-") or Path(word).suffix or "/" in word or "\\" in word or Path(word).exists():
         return
     close = difflib.get_close_matches(word, commands, n=1, cutoff=0.5)
@@ -68,7 +68,7 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Options in front of the command."""
 
 
 @app.command(WINDOW)
@@ -103,7 +103,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     except FeatUpError as error:
         complain(error)
         sys.exit(BAD_INPUT)
-    except Exception as error:  # noqa: BLE001 - the last place where a defect can be shown with everything known about it
+    except Exception as error:  # noqa: BLE001 - the last place to report a defect with its traceback
         traceback.print_exc()
         complain(f"This is a defect of the program ({type(error).__name__}); please report it with the lines above.")
         sys.exit(DEFECT)

@@ -29,7 +29,7 @@ InputSize = Annotated[
     typer.Option(
         "--size",
         metavar="SIZE",
-        help="Size that the image is resized to for the backbone: 448 (shorter side), 448x602 (height x width) or image.",
+        help="Size to which images are resized for the backbone: 448 (shorter side), 448x602 (height x width) or image.",
     ),
 ]
 Device = Annotated[
@@ -37,4 +37,6 @@ Device = Annotated[
     typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:1; CUDA if there is one."),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+ReportAsJSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything that is drawn at random.")]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="The images.")]

@@ -1,4 +1,4 @@
-"""Ctrl-C for long work that keeps what it has: noted by the signal, obeyed between two steps."""
+"""Ctrl-C for long work that keeps its results: the signal is noted, and the work stops between two steps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from contextlib import contextmanager
 from types import FrameType
 
 from featup_app.base.errors import Cancelled
+from featup_app.base.progress import Progress, Stage
 
 
 @contextmanager
 def stopped_by_signals(*, alone: bool = True) -> Iterator[Callable[[], None]]:
-    """Ctrl-C and a polite request of the system to end (SIGTERM) are noted; the check raises Cancelled at the next step.
+    """Note Ctrl-C (SIGINT) and SIGTERM.
 
-    A second one ends the program at once, unless it is one of several processes: torchrun passes on what the terminal has
-    sent already, and ends what does not end by itself within half a minute.
+    Args:
+        alone: whether this is the only process. Then a second signal ends the program at once. One of several processes must
+            not do so: torchrun sends it the signal that it has already received from the terminal, and kills it after half a
+            minute if it has not ended.
+
+    Yields:
+        A check that raises Cancelled after a signal; call it between steps.
     """
     asked: list[int] = []
 
@@ -38,3 +44,13 @@ def stopped_by_signals(*, alone: bool = True) -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def checked(progress: Progress, check: Callable[[], None]) -> Progress:
+    """The progress, with a check before each call that may raise Cancelled."""
+
+    def inner(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
+        check()
+        progress(words, done, total, stage)
+
+    return inner

@@ -44,7 +44,7 @@ def print_report(report: Report) -> None:
 
 
 def print_summary(summary: Summary) -> None:
-    """All tasks in one table, with what its marks and dashes mean."""
+    """All tasks in one table, with the meaning of its marks and the reasons for missing figures."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -71,5 +71,5 @@ def _cell(column: Column, cell: Cell) -> str:
 def _print(table: Table) -> None:
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH  # in a file or a pipe no line is broken
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH  # lines in a file or a pipe are not wrapped
     Console(width=width).print(table)

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: results on stdout, everything else on stderr, progress only on a terminal."""
+"""Output on the terminal: results to stdout, everything else to stderr, progress only where stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ DEFECT = 1
 """Exit code after a defect of the program."""
 
 BAD_INPUT = 2
-"""Exit code when what was asked for cannot be done."""
+"""Exit code when the request cannot be met."""
 
 CANCELLED = 130
-"""Exit code when the person stopped it."""
+"""Exit code when the person cancelled it."""
 
 
 def say(text: str) -> None:
-    """A line of results."""
+    """Print a line of results to stdout."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def say_json(value: Any) -> None:
-    """Results for another program: one JSON document."""
+    """Print results for another program: one JSON document."""
     say(json.dumps(value, indent=2, sort_keys=True))
 
 
 def complain(text: object) -> None:
-    """A sentence about what went wrong."""
+    """Print a message or an error to stderr."""
     sys.stderr.write(f"featup-app: {text}\n")
     sys.stderr.flush()
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress that draws a bar on stderr while it lasts; silent where stderr is not a terminal."""
+    """A progress that shows a bar on stderr; silent where stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield silent
         return

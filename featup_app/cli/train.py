@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from featup_app.backbones.catalogue import DEFAULT_BACKBONE
 from featup_app.base.errors import Cancelled, FeatUpError
 from featup_app.base.progress import Progress, Stage, silent
 from featup_app.cli import train_options as options
-from featup_app.cli.options import LayerName
-from featup_app.cli.stopping import stopped_by_signals
+from featup_app.cli.options import Device, LayerName, ReportAsJSON, Seed
+from featup_app.cli.stopping import checked, stopped_by_signals
 from featup_app.cli.terminal import CANCELLED, complain, progress_bar, say, say_json
 from featup_app.training.distributed import Processes, is_first, join_processes
 
@@ -35,7 +36,7 @@ def train(
     size: options.Size = 224,
     crops: options.Crops = 0,
     views: options.Views = 10,
-    seed: options.Seed = 0,
+    seed: Seed = 0,
     recipe: options.Recipe = "default",
     restoration: options.Restoration = None,
     validation: options.Validation = None,
@@ -43,16 +44,16 @@ def train(
     cache_budget: options.CacheBudget = 4000,
     cache: options.Cache = None,
     data: options.Data = None,
-    device: options.Device = None,
-    as_json: options.ReportAsJSON = False,
+    device: Device = None,
+    as_json: ReportAsJSON = False,
 ) -> None:
     """Train an upsampler for a backbone from images without labels.
 
-    FILE gets the weights with the lowest error on held-out views; beside it a report (.json) and the curve (.png).
-    Ctrl-C ends the training early and keeps the best state. While it runs, FILE's .training.pt lets an interrupted
-    training go on with --resume.
+    FILE holds the weights with the lowest error on held-out views; a report (.json) and the curve (.png) are written beside it.
+    Ctrl-C ends the training early and keeps the best state. While the training runs, a .training.pt file is kept beside FILE;
+    --resume continues an interrupted training from it.
 
-    In several processes: torchrun --nproc-per-node 2 -m featup_app train ... The first writes the files and speaks for all.
+    In several processes: torchrun --nproc-per-node 2 -m featup_app train ... Only the first process writes files and messages.
     """
     if steps is None and minutes is None:
         steps = 2000
@@ -69,7 +70,7 @@ def train(
         "budget": cache_budget * _MEGABYTE,
         "checkpoint": output.with_suffix(".training.pt"),
     }
-    with _one_voice() as processes, stopped_by_signals(alone=processes.count == 1) as check:
+    with _training_processes() as processes, stopped_by_signals(alone=processes.count == 1) as check:
         if output.suffix.lower() != ".safetensors":
             raise FeatUpError(f'Weights are written as safetensors; give "{output.name}" the ending .safetensors.')
         try:
@@ -82,7 +83,7 @@ def train(
             raise typer.Exit(CANCELLED) from None
         with processes.together():
             if processes.first:
-                _tell(result, output, data, as_json)
+                _report(result, output, data, as_json)
                 if not result.stopped:
                     arguments["checkpoint"].unlink(missing_ok=True)
         processes.leave()
@@ -108,28 +109,27 @@ def _run(
 ) -> TrainingResult:
     bar("starting", 0, 0)
     from featup_app.backbones import load_backbone
-    from featup_app.engine.settings import ViewSettings
     from featup_app.training.train import Limits, find_images, train_upsampler
 
     Limits(arguments["steps"], arguments["minutes"]).check()
     latest: list[TrainingState] = []
 
-    def progress(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
-        check()
+    def show(words: str, done: int, total: int, stage: Stage = Stage.WORKING) -> None:
         if stage is not Stage.TRAINING:
             bar(words, done, total, stage)
         elif latest:
-            bar(_words(latest[-1]), round(1000 * latest[-1].fraction), 1000)
+            bar(_status(latest[-1]), round(1000 * latest[-1].fraction), 1000)
 
+    progress = checked(show, check)
     loaded = []
-    for turn in (True, False):  # what the first process downloads, the others find
+    for turn in (True, False):  # the first process downloads weights, and the others then find them
         with processes.together():
             if processes.first == turn:
                 found = find_images(images)
                 held_out = None if validation is None else find_images([validation])
                 loaded = [
                     load_backbone(name, device=processes.device(device), progress=progress)
-                    for name in backbones or [ViewSettings().backbone]
+                    for name in backbones or [DEFAULT_BACKBONE]
                 ]
     return train_upsampler(
         found,
@@ -143,8 +143,8 @@ def _run(
     )
 
 
-def _words(state: TrainingState) -> str:
-    """One line about a training under way."""
+def _status(state: TrainingState) -> str:
+    """One line about a running training."""
     loss = "" if state.loss is None else f", loss {state.loss:.3f}"
     return (
         f"step {state.step}{loss}, held-out {state.held_out:.4f} (best {state.best:.4f}, bilinear {state.bilinear:.4f}), "
@@ -152,8 +152,8 @@ def _words(state: TrainingState) -> str:
     )
 
 
-def _tell(result: TrainingResult, output: Path, data: str | None, as_json: bool) -> None:
-    """Write the files and say what became of the training."""
+def _report(result: TrainingResult, output: Path, data: str | None, as_json: bool) -> None:
+    """Write the files and print the result of the training."""
     from featup_app.engine.training import DETAIL_RESTORED
     from featup_app.training.report import save_training, training_report
 
@@ -177,10 +177,10 @@ def _tell(result: TrainingResult, output: Path, data: str | None, as_json: bool)
 
 
 @contextmanager
-def _one_voice() -> Iterator[Processes]:
-    """The processes that train; what is wrong is said by the first alone, and its exit code is that of all.
+def _training_processes() -> Iterator[Processes]:
+    """The processes that train. Only the first reports an error and returns its exit code.
 
-    The others then end quietly and as if nothing were wrong, because torchrun kills all as soon as one has failed.
+    The others end silently with exit code 0, because torchrun kills all processes as soon as one has failed.
     """
     try:
         yield join_processes()

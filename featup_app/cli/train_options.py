@@ -1,4 +1,4 @@
-"""The options of ``featup-app train`` that no other command has."""
+"""The options that only ``featup-app train`` has."""
 
 from __future__ import annotations
 
@@ -23,30 +23,32 @@ Method = Annotated[
         "--method", metavar="NAME", help="Upsampling method: jbu, carafe, sapa or resize_conv (one backbone only)."
     ),
 ]
-Steps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Steps to train; 2000 if nothing is said.")]
-Minutes = Annotated[float | None, typer.Option("--minutes", metavar="M", help="Minutes to train, without preparation.")]
-Size = Annotated[int, typer.Option("--size", metavar="PIXELS", help="Shorter side of what the backbone sees.")]
-Crops = Annotated[int, typer.Option("--crops", metavar="N", min=0, help="Random crops of each image beside the whole.")]
-Views = Annotated[int, typer.Option("--views", metavar="N", min=1, help="Jittered views kept of each picture.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything that is drawn at random.")]
+Steps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Steps to train; 2000 if not given.")]
+Minutes = Annotated[
+    float | None, typer.Option("--minutes", metavar="M", help="Minutes to train, not counting preparation.")
+]
+Size = Annotated[int, typer.Option("--size", metavar="PIXELS", help="Shorter side of the backbone's input.")]
+Crops = Annotated[
+    int, typer.Option("--crops", metavar="N", min=0, help="Random crops of each image, in addition to the whole.")
+]
+Views = Annotated[int, typer.Option("--views", metavar="N", min=1, help="Jittered views of each picture.")]
 Recipe = Annotated[str, typer.Option("--recipe", metavar="NAME", help="Settings of the training: default or paper.")]
 Restoration = Annotated[
     float | None,
     typer.Option(
         "--restoration",
         metavar="WEIGHT",
-        help="How much keeping the coarse features counts when their detail is restored (jbu, one backbone): larger is "
-        "sharper, 0 for no restoration; if nothing is said, as much as leaves held-out views explained better than by "
-        "bilinear interpolation.",
+        help="Weight of keeping the coarse features when their detail is restored (jbu, one backbone): larger is sharper, 0 "
+        "is no restoration. If not given, the largest whose held-out error is below that of bilinear interpolation.",
     ),
 ]
 Validation = Annotated[
     Path | None,
-    typer.Option("--val", metavar="FOLDER", help="Images to measure on; a tenth of the others if not given."),
+    typer.Option("--val", metavar="FOLDER", help="Images to validate on; a tenth of the others if not given."),
 ]
 Resume = Annotated[
     Path | None,
-    typer.Option("--resume", metavar="FILE", help="Go on from the .training.pt file of an interrupted training."),
+    typer.Option("--resume", metavar="FILE", help="Resume from the .training.pt file of an interrupted training."),
 ]
 CacheBudget = Annotated[
     int, typer.Option("--cache-budget", metavar="MB", min=1, help="Megabytes of disk for cached features.")
@@ -58,7 +60,3 @@ Cache = Annotated[
 Data = Annotated[
     str | None, typer.Option("--data", metavar="TEXT", help="What the images are, for people who use the weights.")
 ]
-Device = Annotated[
-    str | None, typer.Option("--device", metavar="DEVICE", help="Where the backbone computes: cpu, cuda or cuda:1.")
-]
-ReportAsJSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
