@@ -1,4 +1,4 @@
-"""Yardsticks: data sets, held-out reprojection, probes, and the tables made of them. Importing this room imports no torch."""
+"""Evaluation: data sets, held-out reprojection, probes, and tables of their results. Importing this room imports no torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Claims: which of several processes works on what. The system gives up the claims of a process that ends, however it ends.
+"""Claims: locks that keep several processes from the same piece of work. The system releases those of a process that ends.
 
-A claim is a file under an exclusive lock of the operating system. Nothing has to expire, nobody has to guess whether another
-process is alive, and a process that is killed leaves nothing behind but an empty file that the next one takes over.
+A claim is a file under an exclusive lock of the operating system. So claims need no expiry and no check whether another process
+is alive. A process that is killed leaves an empty file behind, which the next claim reuses.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ def claimed(folder: Path, name: str) -> Iterator[bool]:
     """Claim a piece of work while the block lasts.
 
     Args:
-        folder: where claims are kept; made if there is none.
-        name: of the piece of work, any text.
+        folder: the folder of claims; created if there is none.
+        name: name of the piece of work, any text.
 
     Yields:
-        Whether the claim was free; if not, another process (or another part of this one) holds it.
+        Whether the claim was granted; if not, another process (or another part of this one) holds it.
 
     Raises:
         OSError: if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.lock"
-    handle = _take(path)
+    handle = _acquire(path)
     if handle is None:
         yield False
         return
@@ -50,8 +50,8 @@ def claimed(folder: Path, name: str) -> Iterator[bool]:
         os.close(handle)
 
 
-def _take(path: Path) -> int | None:
-    """An open handle that holds the lock; None if another one holds it."""
+def _acquire(path: Path) -> int | None:
+    """A file handle that holds the lock; None if another process holds it."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         if not _lock(handle):
@@ -70,7 +70,7 @@ def _is_at(path: Path, handle: int) -> bool:
 
 
 def _lock(handle: int) -> bool:
-    """Whether the lock is ours. Where the file system has no locks it is: one process can work there, and several must not."""
+    """Whether the lock was granted. On a file system without locks it always is: only one process may work there."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)

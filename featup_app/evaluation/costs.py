@@ -1,9 +1,9 @@
 """What a method costs: time, peak memory and parameters, measured once on one picture in a process of its own.
 
-The call that is measured makes the method's field (with whatever is fitted for that) and draws sixteen functionals of it at
-sixteen times the grid. Peak memory is what the process holds beyond what it held before the call and beyond the result.
-Backbone and features are there before. ``python -m featup_app.evaluation.costs`` reads what to measure from
-its standard input and prints the figures, both as JSON.
+The measured call computes the method's field (with any fit that this needs) and sixteen functionals of it at sixteen times the
+grid. Backbone and features are computed before. Peak memory is the memory of the process beyond that before the call and beyond
+the result. ``python -m featup_app.evaluation.costs`` reads a request from its standard input and prints the figures, both as
+JSON.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Cost:
     """What one method costs on one picture.
 
     Attributes:
-        seconds: of the call, after one that does not count.
-        memory_mb: peak memory beyond the state before (1e6 bytes); None where the system does not tell it.
-        parameters: numbers that were learned, from pictures or from this one.
+        seconds: duration of the call, after a call that is not counted.
+        memory_mb: peak memory beyond the state before (1e6 bytes); None where the system does not report it.
+        parameters: number of learned numbers, from training pictures or from this one.
     """
 
     seconds: float
@@ -54,11 +54,11 @@ def measure_costs(plan: Plan, records: Records, *, progress: Progress = silent) 
 
     Args:
         plan: methods, pictures and backbone.
-        records: where costs are kept, and found from an earlier run.
+        records: the store of costs, those of earlier runs included.
         progress: called while the other process measures; may cancel.
 
     Returns:
-        By label. Methods that cannot be measured are missing; their tables say why.
+        Costs by label. Methods that cannot be measured are missing; the tables give the reasons.
     """
     from featup_app.evaluation.tasks.common import fingerprint
 
@@ -86,7 +86,7 @@ def measure_costs(plan: Plan, records: Records, *, progress: Progress = silent) 
 
 
 def with_costs(report: Report, costs: Mapping[str, Cost]) -> Report:
-    """The table with memory and parameters in each row whose method was measured."""
+    """The report with memory and parameters in each row whose method was measured."""
     rows = []
     for row in report.rows:
         cost = costs.get(row.method)
@@ -113,7 +113,7 @@ def _identity(plan: Plan, choice: MethodChoice) -> dict[str, Any]:
 
 
 def _measured_elsewhere(plan: Plan, choice: MethodChoice, image: Path, progress: Progress) -> dict[str, Any] | None:
-    """The cost as another process finds it; None where the method cannot be measured."""
+    """The cost, measured by another process; None where the method cannot be measured."""
     import torch
 
     request = {
@@ -133,7 +133,7 @@ def _measured_elsewhere(plan: Plan, choice: MethodChoice, image: Path, progress:
 
 
 def learned_numbers(field: FeatureField, options: Mapping[str, Any]) -> int:
-    """Numbers that were learned: of the weights that a method takes, or of the networks that its field holds."""
+    """Number of learned parameters: of the weights that a method uses, or of the networks in its field."""
     from torch import nn
 
     weights = options.get("upsampler")
@@ -181,7 +181,7 @@ def _measure_here(request: Mapping[str, Any]) -> dict[str, Any]:
         return result
 
     if "steps" in find_method(choice.method).options and choice.upsampler is None:
-        # Two steps warm up what a whole fit would.
+        # Two steps are enough to warm up.
         hurried = dataclasses.replace(method, options={**method.options, "steps": WARM_UP_STEPS})
         hurried.field(features).project(functionals.to(features.data), size=size)
     else:

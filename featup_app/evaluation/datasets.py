@@ -1,7 +1,7 @@
-"""Data sets that lie in folders: pictures, and what is known about their pixels. Nothing is downloaded or copied.
+"""Data sets in folders: pictures, with labels or depths of their pixels. Nothing is downloaded or copied.
 
-Here are the plain layouts; those of well-known data sets stand in :mod:`featup_app.evaluation.known_datasets`, and all of them by
-name in :mod:`featup_app.evaluation.layouts`. Files are read when they are asked for.
+This module has the plain layouts, :mod:`featup_app.evaluation.known_datasets` those of well-known data sets, and
+:mod:`featup_app.evaluation.layouts` all of them by name. Files are read when they are needed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ UNLABELLED = -1
 """The label of pixels that do not count."""
 
 PHOTOS, LABELS, DEPTHS = "photos", "labels", "depths"
-"""What a data set knows about its pixels: nothing, a class, or a distance."""
+"""Kinds of data sets: each pixel has no target, a class, or a distance."""
 
 PER_METRE = 1000.0
-"""Readings of a depth file for one metre, unless someone says otherwise: millimetres, as most cameras write them."""
+"""Default readings of a depth file for one metre: millimetres, which most cameras write."""
 
 CAMVID_CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
@@ -51,17 +51,17 @@ _COLOUR_FOLDERS = ("color", "rgb", "images")
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a data set, with the file that tells about its pixels.
+    """One picture of a data set, with the file of its targets.
 
     Attributes:
-        name: of the picture, unique in its data set.
-        image_path: the picture.
-        target_path: its labels or depths; None where there are none.
+        name: name of the picture, unique in its data set.
+        image_path: file of the picture.
+        target_path: file of its labels or depths; None where there is none.
         class_count: number of classes of the data set.
         void: the value in the label file that does not count; None if all count.
         table: the class of each value in the label file, or UNLABELLED; empty where values are classes.
-        truth: what the whole picture shows, such as the identifier of a class of ImageNet; empty where that is unknown.
-        scene: the pictures of one scene resemble each other; empty where scenes are not known.
+        truth: class of the whole picture, such as an identifier of ImageNet; empty where it is unknown.
+        scene: name of the scene, whose pictures resemble each other; empty where scenes are unknown.
         per_metre: readings of the depth file for one metre.
     """
 
@@ -76,7 +76,7 @@ class Item:
     per_metre: float = PER_METRE
 
     def image(self) -> Image:
-        """The picture, decoded. Raises ImageError if it cannot be."""
+        """The picture, decoded. Raises ImageError if it cannot be decoded."""
         return load_image(self.image_path)
 
     def labels(self) -> Labels:
@@ -94,7 +94,9 @@ class Item:
                 f"{len(self.table) - 1}; choose the layout that the files belong to."
             )
         if self.table:
-            values = np.append(np.array(self.table, dtype=np.int32), UNLABELLED)[values]  # UNLABELLED is the last place
+            values = np.append(np.array(self.table, dtype=np.int32), UNLABELLED)[
+                values
+            ]  # UNLABELLED, -1, is the last index
         elif largest >= self.class_count:
             raise EvaluationError(
                 f'The labels "{self.target_path}" hold the value {largest}, but the data set has '
@@ -110,15 +112,33 @@ class Item:
         """
         return (self._read_target() / self.per_metre).astype(np.float32)
 
+    def check_size(self, targets: str, target_hw: tuple[int, ...], image_hw: tuple[int, int]) -> None:
+        """Check that the targets have the size of the picture.
+
+        Args:
+            targets: ``labels`` or ``depths``.
+            target_hw, image_hw: (height, width) of targets and picture.
+
+        Raises:
+            EvaluationError: if the sizes differ.
+        """
+        if target_hw != image_hw:
+            raise EvaluationError(
+                f'The {targets} "{self.target_path}" are {target_hw[0]}x{target_hw[1]} pixels, but their picture is '
+                f"{image_hw[0]}x{image_hw[1]}; both must be of the same size."
+            )
+
     def _read_target(self) -> npt.NDArray[Any]:
-        """(H, W) values of the target file as they are stored."""
+        """(H, W) values of the target file, as stored."""
         from PIL import Image as pillow
 
         if self.target_path is None:
             raise EvaluationError(f'The picture "{self.name}" has no labels; choose a data set that has them.')
         try:
             with pillow.open(self.target_path) as picture:
-                values = np.asarray(picture)  # palettes hold class numbers, so they are not turned into colours
+                values = np.asarray(
+                    picture
+                )  # the indices of a palette are classes, so they are not converted to colours
         except (OSError, ValueError, SyntaxError) as error:
             raise EvaluationError(
                 f'Cannot read "{self.target_path}": {" ".join(str(error).split())}; copy or download it again.'
@@ -136,12 +156,12 @@ class Dataset:
     """Pictures of one folder.
 
     Attributes:
-        folder: where they lie.
+        folder: folder of the data set.
         items: the pictures in the order of their names.
-        class_names: what the labels mean; empty where there are none.
+        class_names: names of the classes; empty where there are none.
         kind: :data:`PHOTOS`, :data:`LABELS` or :data:`DEPTHS`.
         layout: name of the layout.
-        split: name of the part of the data set that this is; empty where it has no parts.
+        split: name of this part of the data set; empty where it has no parts.
     """
 
     folder: Path
@@ -152,8 +172,8 @@ class Dataset:
     split: str = ""
 
     def limited(self, count: int | None) -> Dataset:
-        """The same with at most so many pictures, spread evenly over the folder (frames of a film resemble their
-        neighbours); all of them for None."""
+        """The data set with at most ``count`` pictures, spread evenly over the folder because frames of a film resemble their
+        neighbours; all pictures for None."""
         if count is None or count >= len(self.items):
             return self
         chosen = [self.items[index * len(self.items) // count] for index in range(count)]
@@ -161,7 +181,7 @@ class Dataset:
 
 
 def photos(folder: Path) -> Dataset:
-    """A folder of pictures, without labels. Files that are no pictures by their suffix are passed over.
+    """A folder of pictures, without labels. Files without the suffix of a picture are skipped.
 
     Raises:
         EvaluationError: if there are none.
@@ -171,10 +191,10 @@ def photos(folder: Path) -> Dataset:
 
 
 def labelled_images(folder: Path) -> Dataset:
-    """Pictures in ``images/`` and their classes in ``labels/`` under the same names, as CamVid is laid out here.
+    """Pictures in ``images/`` and their classes in ``labels/`` under the same names.
 
     Raises:
-        EvaluationError: if the folders are not there, or a picture lacks its labels; the sentence shows the tree.
+        EvaluationError: if the folders do not exist, or a picture lacks its labels; the message shows the expected tree.
     """
     names, void = _classes(folder)
     found = pairs(folder, folder / "images", folder / "labels", LABELLED_TREE)
@@ -183,15 +203,15 @@ def labelled_images(folder: Path) -> Dataset:
 
 
 def rgbd_images(folder: Path, *, per_metre: Mapping[str, float] | float = PER_METRE) -> Dataset:
-    """Pictures in ``color/`` and what a depth camera measured in ``depth/`` under the same names; or scenes of such folders.
+    """Pictures in ``color/`` and readings of a depth camera in ``depth/`` under the same names; or scenes of such folders.
 
     Args:
-        folder: of one scene, or of scenes.
+        folder: folder of one scene, or of scenes.
         per_metre: readings of the depth files for one metre: a number, or one for each scene by the name of its folder.
 
     Raises:
-        EvaluationError: if the folders are not there, a picture lacks its depths, or a scene lacks its unit; the sentence
-            shows the tree.
+        EvaluationError: if the folders do not exist, a picture lacks its depths, or a scene lacks its unit; the message
+            shows the expected tree.
     """
     scenes = [folder]
     if folder.is_dir() and not (folder / "depth").is_dir():
@@ -224,8 +244,8 @@ def _classes(folder: Path) -> tuple[tuple[str, ...], int | None]:
     return tuple(names[: len(names) - len(voids)]), voids[0] if voids else None
 
 
-def wrong(folder: Path, why: str, tree: str) -> EvaluationError:
-    """What to tell about a folder that is laid out differently."""
+def layout_error(folder: Path, why: str, tree: str) -> EvaluationError:
+    """The error about a folder with another layout, which shows the expected tree."""
     return EvaluationError(f'The folder "{folder}" cannot be used: {why}. This is expected:\n{tree}')
 
 
@@ -236,15 +256,15 @@ def pictures(folder: Path, root: Path, tree: str) -> list[Path]:
         EvaluationError: about ``root``, showing its ``tree``, if there are none.
     """
     if not folder.is_dir():
-        raise wrong(root, f'there is no folder "{folder}"', tree)
+        raise layout_error(root, f'there is no folder "{folder}"', tree)
     paths = visible_pictures(folder)
     if not paths:
-        raise wrong(root, f'"{folder}" holds no pictures', tree)
+        raise layout_error(root, f'"{folder}" holds no pictures', tree)
     return paths
 
 
 def visible_pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder that is there, in the order of their names; maybe none."""
+    """The pictures of an existing folder, in the order of their names; maybe none."""
     visible = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
@@ -260,5 +280,5 @@ def pairs(root: Path, images: Path, targets: Path, tree: str) -> Sequence[tuple[
     missing = [path.name for path in paths if path.stem not in found]
     if missing:
         count = f"{len(missing)} pictures have" if len(missing) > 1 else "a picture has"
-        raise wrong(root, f'{count} no file of the same name in {targets.name}/, such as "{missing[0]}"', tree)
+        raise layout_error(root, f'{count} no file of the same name in {targets.name}/, such as "{missing[0]}"', tree)
     return [(path, found[path.stem]) for path in paths]

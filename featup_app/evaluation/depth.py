@@ -1,17 +1,17 @@
-"""Linear-probe depth: how far away a field's features say every pixel is.
+"""Linear-probe depth: the distance of every pixel, predicted from the features of a field.
 
 Targets are readings of a depth camera in metres; pixels without a reading do not count. Scale and shift of depth cannot be
-known from a picture alone, and cameras differ in both, so they are left out (Ranftl et al. 2020, "MiDaS"; FeatUp section 4.2
-uses its loss): probes are fitted on depths that are brought to mean 0 and deviation 1 in each picture, and before a prediction
-is scored, the scale (not negative) and the shift that fit the picture's readings best by least squares are applied to it. The
-*metric* protocol does without: it fits metres and scores them as they are.
+inferred from a single picture, and cameras differ in both, so the score ignores them (Ranftl et al. 2020, "MiDaS"; FeatUp section
+4.2 uses its loss). Probes are fitted on depths that are normalised to mean 0 and deviation 1 in each picture. Before a prediction
+is scored, it is aligned with the readings of its picture: scale (not negative) and shift come from least squares. The *metric*
+protocol omits both steps: it fits metres and scores them directly.
 
-Kinds of probes: ``ridge`` is the closed form of least squares with a penalty whose strength is chosen on left-out folds;
+Kinds of probes: ``ridge`` is least squares in closed form with a penalty, whose strength is chosen on left-out folds.
 ``gradient`` minimises MiDaS's scale- and shift-invariant squared error with half its gradient term over four scales, on the
-backbone's grid, by Adam over all training pictures at once with a cosine schedule down to zero; its penalty is chosen on left-out
-folds too.
+backbone's grid, by Adam over all training pictures at once with a cosine schedule down to zero; its penalty is also chosen on
+left-out folds.
 
-Figures are those of each picture, averaged over pictures: root mean squared error in metres, the share of pixels with
+Figures are computed for each picture and averaged over pictures: root mean squared error in metres, the share of pixels with
 max(d / p, p / d) > 1.25 for depth d and prediction p, and the mean of |p - d| / d.
 """
 
@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 
 from featup_app.base.errors import EvaluationError
-from featup_app.base.progress import Progress, part_of, silent
+from featup_app.base.progress import Progress, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Item
 from featup_app.evaluation.plan import FOLDS
 from featup_app.evaluation.probes import LinearProbe, TrainingFolds, fit_ridge_folds, left_out_error
-from featup_app.evaluation.segmentation import ProbeSet
+from featup_app.evaluation.segmentation import ProbeSet, in_frame, pixel_samples
 from featup_app.evaluation.statistics import Floats
 from featup_app.features import FeatureMap, Size
 from featup_app.multiview import box_average
@@ -49,14 +49,14 @@ GRADIENT_RATE = 1e-2
 GRADIENT_SCALES = 4
 GRADIENT_TERM = 0.5
 GRADIENT_STRENGTHS = (1e-3, 1e-1, 1.0, 10.0)
-"""Half of one multiplies the squared weights of the standardised channels, for predictions of deviation 1. (The loss does not see
-the scale of predictions, so that a penalty on the weights as they are would shrink them and hold nothing back.)"""
+"""Strengths of the penalty to choose from. Half of a strength multiplies the squared weights of the standardised channels, for
+predictions of deviation 1. (The loss ignores the scale of predictions, so a plain penalty would only shrink the weights.)"""
 
 _NEAREST = 0.01
-"""Predictions are no nearer than this, in metres: a ratio needs depths that are greater than zero."""
+"""Smallest prediction in metres: ratios need depths greater than zero."""
 
 _SMALLEST_SHARE = 0.25
-"""Part of a cell that must have readings: the mean of a few pixels at its rim says little about the cell."""
+"""Share of a cell that must have readings: a few pixels at its border do not represent the cell."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class DepthFrame:
     """A picture with its depths and its low-resolution features.
 
     Attributes:
-        name: of the picture.
+        name: name of the picture.
         features: (C, h, w) and geometry.
         target: (H, W) float32 metres, of the picture's size; 0 where there is no reading.
     """
@@ -76,7 +76,7 @@ class DepthFrame:
 
 @dataclass(frozen=True)
 class DepthScore:
-    """How far probes are from the readings.
+    """Errors of probes against the readings.
 
     Attributes:
         figures: (N, P, 3) for N pictures and P probes of a set, in the order of :data:`FIGURES`.
@@ -101,14 +101,10 @@ def load_depth_frame(item: Item, backbone: Backbone, *, size: str | Size | None,
     """Decode a picture and its depths and run the backbone.
 
     Raises:
-        FeatUpError: if a file is missing or wrong, the depths have another size than the picture, or there is no reading.
+        FeatUpError: if a file is missing or damaged, the depths have another size than the picture, or there is no reading.
     """
     depths, image = torch.from_numpy(item.depths()), item.image()
-    if tuple(depths.shape) != image.size_hw:
-        raise EvaluationError(
-            f'The depths "{item.target_path}" are {depths.shape[0]}x{depths.shape[1]} pixels, but their picture is '
-            f"{image.size_hw[0]}x{image.size_hw[1]}; both must be of the same size."
-        )
+    item.check_size("depths", tuple(depths.shape), image.size_hw)
     if not bool((depths > 0).any()):
         raise EvaluationError(f'The depths "{item.target_path}" hold no reading; leave out this picture.')
     return DepthFrame(item.name, backbone.extract(image, size=size, layer=layer), depths)
@@ -117,7 +113,7 @@ def load_depth_frame(item: Item, backbone: Backbone, *, size: str | Size | None,
 def cell_depths(depths: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     """Mean reading of each cell of a grid: (h, w) metres (0 without readings) and (h, w) share of its area with readings.
 
-    Cells of which less than a quarter has readings count as having none.
+    A cell with readings in less than a quarter of its area counts as without readings.
     """
     valid = (depths > 0).double()
     share = box_average(valid[None], size)[0]
@@ -136,15 +132,15 @@ def fit_lowres_depth(
     metric: bool = False,
     progress: Progress = silent,
 ) -> ProbeSet:
-    """Probes of the backbone's cells, each weighted by the part of its footprint with readings.
+    """Fit probes on the backbone's cells, each weighted by the share of its area with readings.
 
     Args:
         frames: the training pictures, one after the other.
-        count: how many there are.
-        folds: at least two.
-        seed: of the draw of samples from large pictures, and of where gradient descent starts.
+        count: number of training pictures.
+        folds: number of folds, at least two.
+        seed: seed of the samples of large pictures, and of the initial weights of gradient descent.
         kind: ``ridge`` or ``gradient``.
-        metric: whether metres are fitted, and not depths of mean 0 and deviation 1; for ridges only.
+        metric: whether to fit metres instead of depths with mean 0 and deviation 1; for ridges only.
         progress: called for each frame and step; may cancel.
 
     Raises:
@@ -177,10 +173,10 @@ def fit_upsampled_depth(
     seed: int = 0,
     progress: Progress = silent,
 ) -> ProbeSet:
-    """Ridges of a method's own features at half the resolution of the depths, every pixel that has a reading.
+    """Fit ridges on a method's own features at half the resolution of the depths, on every pixel with a reading.
 
     Args:
-        factory: from a feature map to the method's field.
+        factory: function from a feature map to the method's field.
         frames, count, folds, seed, progress: as in :func:`fit_lowres_depth`.
 
     Raises:
@@ -190,18 +186,16 @@ def fit_upsampled_depth(
     for index, frame in enumerate(frames):
         size = max(1, frame.target.shape[0] // 2), max(1, frame.target.shape[1] // 2)
         target, share = cell_depths(frame.target, size)
-        target, places = normalised(target, share).flatten(), torch.arange(size[0] * size[1]).view(size)
+        target, share = normalised(target, share).flatten(), share.flatten()
         field = factory(frame.features)
         fold = members.of(index, field.channels)
-        for region, features in field.tiles(size=size, progress=_in_frame(progress, frame, index, count)):
-            inside = places[region.rows, region.columns].flatten()
-            samples = features.flatten(1).T.cpu()
-            fold.add(samples, target[inside, None], share.flatten()[inside], part=len(inside) / places.numel())
+        for pixels, samples, part in pixel_samples(field, size, in_frame(progress, frame.name, index, count)):
+            fold.add(samples.cpu(), target[pixels, None], share[pixels], part=part)
     return ProbeSet(tuple(fit_ridge_folds(members.all(), judge=left_out_error)), 1, "upsampled features, ridge")
 
 
 def normalised(depths: Tensor, weights: Tensor) -> Tensor:
-    """Depths of one picture with weighted mean 0 and deviation 1; zeros where all of them are equal."""
+    """Depths of one picture, shifted and scaled to weighted mean 0 and deviation 1; zeros if all depths are equal."""
     values, counted = depths.double(), weights.double() / weights.double().sum().clamp(min=1e-12)
     values = values - (counted * values).sum()
     deviation = (counted * values.square()).sum().sqrt()
@@ -209,15 +203,15 @@ def normalised(depths: Tensor, weights: Tensor) -> Tensor:
 
 
 def aligned(predicted: Tensor, depths: Tensor, weights: Tensor) -> Tensor:
-    """Predictions with the scale (not negative) and the shift that fit the depths best by weighted least squares.
+    """Predictions, scaled (not negative) and shifted to fit the depths by weighted least squares.
 
     Args:
         predicted: (..., N).
         depths: (..., N).
-        weights: (..., N), how much each counts.
+        weights: (..., N).
 
     Returns:
-        (..., N); the mean depth throughout where predictions do not rise with the depths.
+        (..., N); the mean depth throughout where predictions do not increase with the depths.
     """
     counted = weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
     centre, middle = (counted * predicted).sum(-1, keepdim=True), (counted * depths).sum(-1, keepdim=True)
@@ -230,17 +224,17 @@ def aligned(predicted: Tensor, depths: Tensor, weights: Tensor) -> Tensor:
 def fit_gradient_folds(
     pictures: Sequence[tuple[int, Tensor, Tensor, Tensor]], folds: int, *, seed: int = 0, progress: Progress = silent
 ) -> list[LinearProbe]:
-    """The probe of all pictures, then for each fold the probe of all pictures but the fold's.
+    """Fit a probe on all pictures, then for each fold a probe on all pictures outside the fold.
 
-    The strength of the penalty is the one whose probes have the lowest loss on the pictures that they have not seen, the
-    stronger one of equals; the same for all probes.
+    All probes have the same strength of the penalty: the one with the lowest loss of the folds' probes on the pictures of their
+    folds; the stronger one of equals.
 
     Args:
         pictures, seed, progress: as in :func:`fit_by_gradient`.
-        folds: how many there are.
+        folds: number of folds.
 
     Raises:
-        EvaluationError: if the pictures outside of a fold have no readings.
+        EvaluationError: if the pictures outside a fold have no readings.
     """
     best: tuple[float, float, list[LinearProbe]] | None = None
     for strength in sorted(GRADIENT_STRENGTHS, reverse=True):
@@ -262,7 +256,7 @@ def fit_gradient_folds(
 
 
 def _predicted(probe: LinearProbe, data: Tensor) -> Tensor:
-    """(h, w) what a probe says about (C, h, w) features."""
+    """(h, w) predictions of a probe for (C, h, w) features."""
     return torch.einsum("c,chw->hw", probe.weights[0], data) + probe.bias[0]
 
 
@@ -278,9 +272,9 @@ def fit_by_gradient(
 
     Args:
         pictures: number of the fold, (C, h, w) features, (h, w) depths and (h, w) weights of each.
-        strength: of the penalty, see :data:`GRADIENT_STRENGTHS`.
-        seed: of the start, which must not be zero: a constant prediction has no scale.
-        steps: of Adam; the rate falls to zero along a cosine.
+        strength: strength of the penalty, see :data:`GRADIENT_STRENGTHS`.
+        seed: seed of the initial weights. These must not be zero, because a constant prediction has no scale.
+        steps: steps of Adam; the rate falls to zero along a cosine.
         progress: called for each step; may cancel.
 
     Raises:
@@ -315,7 +309,7 @@ def fit_by_gradient(
 
 
 def _variances(predicted: Tensor, weights: Tensor) -> Tensor:
-    """(N) weighted variance of the predictions in each picture, both (N, h, w)."""
+    """(N) weighted variance of the predictions in each picture; predictions and weights are (N, h, w)."""
     counted = weights / weights.sum((1, 2), keepdim=True)
     centre = (counted * predicted).sum((1, 2), keepdim=True)
     return (counted * (predicted - centre).square()).sum((1, 2))
@@ -324,7 +318,7 @@ def _variances(predicted: Tensor, weights: Tensor) -> Tensor:
 def _same_grids(
     pictures: Sequence[tuple[int, Tensor, Tensor, Tensor]], mean: Tensor, deviation: Tensor
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Standardised features (N, C, h, w), depths (N, h, w) and weights (N, h, w) of pictures whose grids have one size."""
+    """Standardised features (N, C, h, w), depths (N, h, w) and weights (N, h, w), for each size of grids."""
     groups: dict[Size, list[tuple[Tensor, Tensor, Tensor]]] = {}
     for _, data, target, share in pictures:
         standard = (data - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)
@@ -336,7 +330,7 @@ def _same_grids(
 
 
 def invariant_loss(predicted: Tensor, depths: Tensor, weights: Tensor) -> Tensor:
-    """(N) MiDaS's loss of each picture: half the squared error after alignment, and half the gradient term over four scales.
+    """(N) MiDaS's loss of each picture: half the squared error after alignment, plus half the gradient term over four scales.
 
     Args:
         predicted: (N, h, w).
@@ -366,10 +360,10 @@ def depth_figures(
     """(P, 3) figures of one picture for each probe, at the size of its depths.
 
     Args:
-        field: of the picture.
-        probes: P of them.
+        field: field of the picture.
+        probes: P probes.
         depths: (H, W) metres, 0 where there is no reading.
-        metric: whether predictions are metres; else they are aligned with the picture's readings first.
+        metric: whether predictions are metres; else they are first aligned with the picture's readings.
         progress: called within the field; may cancel.
     """
     size = int(depths.shape[0]), int(depths.shape[1])
@@ -390,7 +384,3 @@ def depth_figures(
     )
     result: Floats = np.stack([column.numpy() for column in columns], axis=1)
     return result
-
-
-def _in_frame(progress: Progress, frame: DepthFrame, index: int, count: int) -> Progress:
-    return part_of(progress, index, count, words=lambda words: f"{words}, {frame.name}")

@@ -1,4 +1,4 @@
-"""Upsamplers as modules inside a network that is trained with them: sixteen times, gradients through and into them."""
+"""Upsamplers as modules inside a network and trained with it: sixteen times upsampling, with gradients for input and weights."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from featup_app.training.classical_start import start_classical
 FACTOR = chain.UPSAMPLING
 
 _NETWORKS = {"resize_conv": "ResizeConvNetwork", "carafe": "CarafeNetwork", "sapa": "SapaNetwork"}
-"""Methods that are a module ``forward(source, guidance)`` of :mod:`featup_app.fields` with a bilinear start."""
+"""Methods with a module ``forward(source, guidance)`` in :mod:`featup_app.fields` that can start as bilinear interpolation."""
 
 DROP_INS = ("lowres", "bilinear", "jbu", *_NETWORKS)
-"""Methods that can stand inside a network."""
+"""Methods that can be part of a network."""
 
 
 class Resize(nn.Module):
-    """Interpolation without parameters; takes no notice of the guidance.
+    """Interpolation without parameters; ignores the guidance.
 
     Args:
         mode: ``nearest`` or ``bilinear``.
@@ -49,13 +49,13 @@ class Resize(nn.Module):
 
 
 class GuidedUpsampling(nn.Module):
-    """The stages of a :class:`~featup_app.fields.JBUStack`, in the form that is fast with gradients.
+    """The stages of a :class:`~featup_app.fields.JBUStack`, in a form that is fast with gradients.
 
-    The corrections of the stack are left out: the 1x1 convolutions around it, which are trained with it, can do what the
-    last one does, and those of the windows were found to hurt (decision 0025).
+    The corrections of the stack are left out: the 1x1 convolutions around it, which are trained with it, can replace the last
+    correction, and those of window weights lower the score (decision 0025).
 
     Args:
-        stack: whose stages are used and trained. None for the classical weights, in which nothing is learned.
+        stack: the stages to use and to train. None for the classical weights, which are not trained.
     """
 
     def __init__(self, stack: JBUStack | None) -> None:
@@ -66,7 +66,8 @@ class GuidedUpsampling(nn.Module):
                 parameter.requires_grad_(False)
 
     def train(self, mode: bool = True) -> GuidedUpsampling:
-        """The stages' dropout stays off: of keys that already tell colours apart, it would blur every window of a step."""
+        """As in ``nn.Module``, but the stages' dropout stays off: with keys that already separate colours, it would blur every
+        window of a step."""
         super().train(mode)
         if self.stages is not None:
             self.stages.eval()
@@ -93,12 +94,12 @@ def drop_in(choice: MethodChoice, channels: int) -> nn.Module:
     """The module of a method: ``(source (B, C, h, w), guidance (B, 3, 16 h, 16 w)) -> (B, C, 16 h, 16 w)``.
 
     Args:
-        choice: the method. ``jbu`` starts as the classical upsampler and learns; ``jbu=classical`` stays it; ``jbu=FILE``
-            starts from the stages in the file.
+        choice: the method. ``jbu`` starts as the classical upsampler and is trained; ``jbu=classical`` is not trained;
+            ``jbu=FILE`` starts from the stages in the file.
         channels: C.
 
     Raises:
-        EvaluationError: if the method cannot stand inside a network, or its weights cannot.
+        EvaluationError: if the method or its weights cannot be part of a network.
         UpsamplerError: if the file cannot be read, or holds weights of another method.
     """
     if choice.method not in DROP_INS:
@@ -140,7 +141,7 @@ def _guided(choice: MethodChoice, channels: int) -> GuidedUpsampling:
 
 
 def trained_parameters(module: nn.Module) -> int:
-    """Numbers that training changes."""
+    """Number of parameters that training changes."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
@@ -156,7 +157,7 @@ def operations(network: nn.Module, *inputs: object) -> int | None:
     """Multiplications and additions of one forward pass, each counted; softmaxes, activations and interpolation are not.
 
     Returns:
-        None where the compiled operators, whose work is counted by their shapes, do not run.
+        The number; None without the compiled operators, because only their work can be counted.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -1,10 +1,9 @@
-"""End-to-end segmentation: a small segmentation head that is trained together with the upsampler inside of it.
+"""End-to-end segmentation: a small segmentation head, trained together with the upsampler inside it.
 
-Source: FeatUp (Fu, Hamilton et al., ICLR 2024) puts its joint bilateral upsampler in the place of the bilinear resize in the
-decoder of SegFormer (Xie et al., NeurIPS 2021). Here the backbone is frozen, so that its features can be computed once, and
-the decoder is SegFormer's: each layer is projected to a few channels, the layers are joined by a 1x1 convolution, upsampled
-sixteen times, and classified by another one behind a nonlinearity. Head and upsampler get their gradients from the labels
-alone.
+Source: FeatUp (Fu, Hamilton et al., ICLR 2024) replaces the bilinear resize in the decoder of SegFormer (Xie et al., NeurIPS
+2021) by its joint bilateral upsampler. Here the backbone is frozen, so that its features can be computed once. The decoder is
+SegFormer's: each layer is projected to a few channels; a 1x1 convolution joins the layers; the result is upsampled sixteen times;
+after a nonlinearity, another 1x1 convolution gives class scores. Head and upsampler are trained on the labels alone.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featup_app.base.errors import EvaluationError
 from featup_app.base.progress import Progress, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import UNLABELLED, Item
@@ -38,11 +36,11 @@ LAYERS = 4
 STEPS = 300
 BATCH = 4
 CROP = 8
-"""Cells along each side of what a step sees of a picture."""
+"""Cells along each side of the crops of a step."""
 
 RATE = 2e-3
 UPSAMPLER_RATE = 5e-4
-"""Of the upsampler, which starts as bilinear interpolation or as the classical filter, where the head starts from nothing."""
+"""Rate of the upsampler, lower because it starts as bilinear interpolation or as the classical filter, not at random."""
 
 _DECAY = 1e-2
 _GROUPS = 8
@@ -51,10 +49,10 @@ _SMALLEST_STRIDE = 14
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A labelled picture as the head sees it.
+    """A labelled picture, with all that the head needs of it.
 
     Attributes:
-        name: of the picture.
+        name: name of the picture.
         layers: for each layer (V, C, h, w) float16 features of the picture and, for training (V = 2), of its mirror image.
         guidance: (3, 16 h, 16 w) uint8, the picture averaged over the cells of the output.
         coarse_labels: (16 h, 16 w) int16, the label at the centre of each output cell.
@@ -73,8 +71,8 @@ class Scene:
 
 
 def chosen_layers(backbone: Backbone) -> tuple[str, ...]:
-    """The layers that the head reads: of a transformer four at even distances up to the default one; of a pyramid those with
-    strides from 14 on."""
+    """The layers that the head uses: of a transformer four, evenly spaced up to the default layer; of a pyramid those with a
+    stride of at least 14."""
     numbered = [layer for layer in backbone.layers if layer.numbered]
     last = backbone.layer(None).index
     if backbone.is_transformer:
@@ -86,23 +84,19 @@ def chosen_layers(backbone: Backbone) -> tuple[str, ...]:
 def load_scene(
     item: Item, backbone: Backbone, layers: Sequence[str], *, size: str | Size | None, mirrored: bool
 ) -> Scene:
-    """Decode a picture and its labels and run the backbone; maps of several strides are brought to the finest grid.
+    """Decode a picture and its labels and run the backbone; maps with larger strides are interpolated to the finest grid.
 
     Args:
-        item: with labels.
-        layers: names, from :func:`chosen_layers`.
-        size: of the backbone's input.
-        mirrored: whether the mirror image is wanted too.
+        item: a picture with labels.
+        layers: names of layers, from :func:`chosen_layers`.
+        size: size of the backbone's input.
+        mirrored: whether to add the features of the mirror image.
 
     Raises:
-        FeatUpError: if a file is missing or wrong, or labels and picture differ in size.
+        FeatUpError: if a file is missing or damaged, or labels and picture differ in size.
     """
     image, labels = item.image(), torch.from_numpy(item.labels())
-    if tuple(labels.shape) != image.size_hw:
-        raise EvaluationError(
-            f'The labels "{item.target_path}" are {labels.shape[0]}x{labels.shape[1]} pixels, but their picture is '
-            f"{image.size_hw[0]}x{image.size_hw[1]}; both must be of the same size."
-        )
+    item.check_size("labels", tuple(labels.shape), image.size_hw)
     pixels = backbone.resized(image, size)
     batch = torch.stack([pixels, pixels.flip(-1)] if mirrored else [pixels])
     maps = backbone.features_of_layers(batch, layers)
@@ -124,7 +118,7 @@ class SegmentationHead(nn.Module):
     """SegFormer's decoder around an upsampler.
 
     Args:
-        channels: of each layer.
+        channels: number of channels of each layer.
         classes: number K of classes.
         upsampling: a drop-in for :data:`WIDTH` channels.
     """
@@ -141,7 +135,8 @@ class SegmentationHead(nn.Module):
         self.classifier = nn.Conv2d(WIDTH, classes, 1)
 
     def standardise(self, scenes: Sequence[Scene]) -> None:
-        """Divide features by their deviation over the training pictures: channels of a backbone differ by orders of magnitude."""
+        """Set mean and deviation of each channel from the training pictures: the channels of a backbone differ by orders of
+        magnitude."""
         for index in range(len(self.projections)):
             values = torch.cat([scene.layers[index][0].flatten(1).float() for scene in scenes], dim=1)
             self.get_buffer(f"mean{index}").copy_(values.mean(1)[:, None, None])
@@ -178,13 +173,13 @@ def train_head(
 ) -> None:
     """Train head and upsampler on crops and mirror images: AdamW, cosine schedule, cross-entropy.
 
-    The crops are the same for the same seed, whatever the upsampler. Global random numbers are left as they were.
+    The crops depend on the seed, but not on the upsampler. The global random generator is left unchanged.
 
     Args:
-        network: is changed in place, and left in evaluation mode.
-        scenes: with mirrored features.
-        steps: of :data:`BATCH` crops each.
-        seed: of crops and dropout.
+        network: trained in place, and left in evaluation mode.
+        scenes: the training pictures, with mirrored features.
+        steps: number of steps, of :data:`BATCH` crops each.
+        seed: seed of crops and dropout.
         progress: called for each step; may cancel.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -211,7 +206,7 @@ def train_head(
 
 
 def frame_confusion(network: SegmentationHead, scene: Scene, classes: int) -> Counts:
-    """(K, K) pixels of a picture at its own size by label and prediction; scores are interpolated bilinearly."""
+    """(K, K) number of pixels by label and by prediction, at the picture's own size; scores are interpolated bilinearly."""
     with torch.no_grad():
         scores = predicted_scores(network, scene)
         full = F.interpolate(scores, tuple(scene.labels.shape), mode="bilinear", align_corners=False)

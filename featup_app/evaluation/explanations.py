@@ -1,22 +1,22 @@
-"""How faithful a class activation map is: what a classifier still says of a picture that is masked by it.
+"""Faithfulness of a class activation map: the probability of the class on the picture, masked by its map.
 
 Notation of the papers: Y is the probability of a class on the picture, O on the picture masked by the class's map.
 
 * Average drop (lower is better): 100 / N times the sum of max(0, Y - O) / Y.
 * Average increase (higher): 100 / N times the number of pictures with O > Y (both from Chattopadhay et al. 2018, Grad-CAM++).
 * Average gain (higher): 100 / N times the sum of max(0, O - Y) / (1 - Y) (Zhang et al. 2023, Opti-CAM).
-* Coherency: correlation of the map with the masked picture's own map, as (1 + r) / 2. Complexity: mean of the mask, which for a
-  hard one is the share of pixels that are kept. ADCC: harmonic mean of coherency, 1 - complexity and 1 - drop (Poppi et al. 2021;
-  here of each picture, then averaged).
+* Coherency: (1 + r) / 2 for the correlation r of the map with the map of the masked picture. Complexity: mean of the mask, for a
+  hard mask the share of pixels that are kept. ADCC: harmonic mean of coherency, 1 - complexity and 1 - drop (Poppi et al. 2021;
+  here computed for each picture and averaged).
 
-A protocol is a name of up to three words. ``hard`` keeps the pixels whose map is greater than zero; ``soft`` multiplies them by
-the map over its maximum, negative evidence counting as none. ``mean``: what is left out gets the colour that the normalisation
-turns into zero; without it, it becomes black, as the picture is multiplied by the mask before it is normalised. ``odds``: the
-map is evidence for the class against the others, log(Y / (1 - Y)); without it, for the score of the class alone, as in the paper.
+A protocol is a name of up to three words. ``hard`` keeps the pixels whose map is greater than zero; ``soft`` multiplies pixels by
+the map over its maximum, with negative values set to zero. ``mean``: masked pixels get the colour that the normalisation turns
+into zero; without it they are black, because the mask multiplies the picture before the normalisation. ``odds``: the map is
+evidence for the class against the others, log(Y / (1 - Y)); without it, for the score of the class alone, as in the paper.
 
-Why ``odds``: with averaged features that are never negative, as EfficientNet's, the map of a score is positive nearly everywhere
-(on photos of CID22 a hard mask keeps 97 % of the pixels), so that a hard mask hardly hides anything and tells methods apart by
-chance. Evidence that other classes share cancels in the odds.
+Why ``odds``: if the averaged features are never negative, as in EfficientNet, the map of a score is positive nearly everywhere
+(on photos of CID22 a hard mask keeps 97 % of the pixels). A hard mask then hides hardly anything, and differences between methods
+are random. Evidence that other classes share cancels in the odds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Confidence:
-    """What a mask does to the confidence of a classifier, for N pictures.
+    """Confidence of a classifier on N pictures with and without masks.
 
     Attributes:
         whole: (N) Y, in 0 .. 1.
@@ -65,13 +65,13 @@ class Confidence:
 
     @property
     def gains(self) -> Floats:
-        """(N) gained part of the confidence that was missing."""
+        """(N) gain of confidence, as a share of the greatest possible gain."""
         result: Floats = np.maximum(0.0, self.masked - self.whole) / np.maximum(1.0 - self.whole, 1e-12)
         return result
 
     @property
     def adcc(self) -> Floats | None:
-        """(N) harmonic mean of coherency, simplicity and what is left of the confidence; zero if one of them is."""
+        """(N) harmonic mean of coherency, 1 - complexity and 1 - drop, zero if one of them is zero; None without coherency."""
         if self.coherency is None:
             return None
         parts = np.stack([self.coherency, 1.0 - self.complexity, 1.0 - self.drops])
@@ -80,7 +80,7 @@ class Confidence:
 
 
 def mask_of(values: Tensor, *, hard: bool) -> Tensor:
-    """(H, W) class evidence -> (H, W) float32 mask in 0 .. 1; all zeros where no pixel speaks for the class."""
+    """(H, W) class evidence -> (H, W) float32 mask in 0 .. 1; all zeros if no pixel is evidence for the class."""
     positive = values.float().clamp(min=0)
     if hard:
         return (positive > 0).float()
@@ -88,12 +88,12 @@ def mask_of(values: Tensor, *, hard: bool) -> Tensor:
 
 
 def masked_picture(picture: Image, mask: Tensor, fill: Sequence[float]) -> Image:
-    """The picture times the mask, plus the fill (three colours in 0 .. 1) times what the mask takes away, in 8 bits.
+    """The picture times the mask, plus the fill times 1 - mask, in 8 bits.
 
     Args:
         picture: (H, W).
         mask: (H, W) in 0 .. 1.
-        fill: what fully masked pixels become.
+        fill: colour of fully masked pixels, three numbers in 0 .. 1.
     """
     kept = mask.cpu().numpy().astype(np.float64)[:, :, None]
     pixels = picture.pixels * kept + 255.0 * np.asarray(fill) * (1.0 - kept)
@@ -101,7 +101,7 @@ def masked_picture(picture: Image, mask: Tensor, fill: Sequence[float]) -> Image
 
 
 def coherency(one: Tensor, other: Tensor) -> float:
-    """Correlation of the positive parts of two (H, W) maps, from -1 .. 1 to 0 .. 1; 0 if one of them is constant."""
+    """(1 + r) / 2 for the correlation r of the positive parts of two (H, W) maps; 0 if one of them is constant."""
     pair = torch.stack([one.flatten(), other.flatten()]).double().clamp(min=0)
     pair = pair - pair.mean(1, keepdim=True)
     lengths = pair.norm(dim=1)
@@ -111,14 +111,14 @@ def coherency(one: Tensor, other: Tensor) -> float:
 
 
 def picture_for_classifier(backbone: Backbone, image: Image, size: str | None) -> Image:
-    """The whole image at the size at which the classifier looks at it, in 8 bits: its own size, unless one is given."""
+    """The whole image at the given input size of the classifier, in 8 bits; at the size it was trained for if None."""
     pixels = backbone.resized(image, size, default=backbone.class_size)
     values = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
     return image_from_array(values, name=image.name)
 
 
 def probability(backbone: Backbone, picture: Image, index: int) -> float:
-    """Probability of a class on a picture that has its final size.
+    """Probability of a class on a picture that already has the size of the input.
 
     Raises:
         BackboneError: if the backbone has no head.

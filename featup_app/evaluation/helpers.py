@@ -1,10 +1,9 @@
-"""Further processes that help with an evaluation: they run the same command on the same folder, and claims keep them apart."""
+"""Processes that share the work of an evaluation: they run the same request on the same folder, and claims keep them apart."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,18 +12,18 @@ _END_SECONDS = 5.0
 
 
 class Helpers:
-    """Processes that live no longer than the block::
+    """Processes that run at most as long as the block::
 
-        with Helpers([sys.executable, "-m", "featup_app", ...], count=1):
+        with Helpers([sys.executable, "-m", "featup_app.evaluation.run", ...], count=1, threads=1):
             ...
 
-    They end by themselves when no work is left, and are ended when the block is. A helper that fails or is killed is no loss:
-    what it had claimed is free for the others.
+    A helper ends when no work is left, at the latest at the end of the block. If a helper fails or is killed, its claims are free
+    for the others, so no result is lost.
 
     Args:
-        command: what each of them runs.
-        count: how many; 0 is none.
-        threads: that each of them computes with.
+        command: the command of each helper.
+        count: number of helpers; may be 0.
+        threads: number of threads of each helper.
     """
 
     def __init__(self, command: Sequence[str], *, count: int, threads: int) -> None:
@@ -61,23 +60,18 @@ class Helpers:
 
     @property
     def process_ids(self) -> tuple[int, ...]:
-        """Of the helpers that were started."""
+        """Process ids of the helpers."""
         return tuple(process.pid for process in self._running)
 
     def complaint(self) -> str | None:
-        """What the helpers that ended with an error said last; None if none did."""
+        """The last line of the errors of helpers that failed; None if none failed."""
         if not any(process.poll() for process in self._running):
             return None
         self._complaints.seek(0)
         lines = self._complaints.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it ended without a word"
+        return lines[-1] if lines else "it ended without a message"
 
 
 def threads_each(workers: int) -> int:
-    """How many threads each of several processes should compute with."""
+    """Number of threads for each of several processes."""
     return max(1, (os.cpu_count() or 1) // workers)
-
-
-def own_program() -> list[str]:
-    """The command that runs this program."""
-    return [sys.executable, "-m", "featup_app"]

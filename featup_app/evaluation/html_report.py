@@ -1,6 +1,6 @@
-"""The tables of an evaluation as one HTML page that needs nothing else: no script, no other file, light and dark.
+"""The tables of an evaluation as one self-contained HTML page, light and dark, without scripts and other files.
 
-Whatever comes from outside (names of files, methods, reasons) is escaped.
+All texts from outside (names of files, methods, reasons) are escaped.
 """
 
 from __future__ import annotations
@@ -62,21 +62,21 @@ def html_page(
 
     Args:
         reports: the tables.
-        summary: the table of all of them, which then stands first.
+        summary: the table of all tasks, shown first.
         samples: pictures to show.
-        passed_over: tasks that could not be done, with the reason.
+        passed_over: (task, reason) of tasks that could not be measured.
     """
     names = ", ".join(report.task for report in reports) or "nothing measured"
     settings = reports[0].settings if reports else {}
-    told = [f"Backbone {settings['backbone']}, layer {settings.get('layer')}." if "backbone" in settings else ""]
-    told.append("± is one standard deviation, over what the table names. Differences are to bilinear interpolation, with the "
+    notes = [f"Backbone {settings['backbone']}, layer {settings.get('layer')}." if "backbone" in settings else ""]
+    notes.append("± is one standard deviation, over what the table names. Differences are to bilinear interpolation, with the "
                 "middle 95 % of 2000 resampled sets of pictures.")  # fmt: skip
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(f'Upsampling methods compared: {names}')}</title><style>{_STYLE}</style></head><body>",
-        f'<h1>Upsampling methods compared</h1><p class="note">{escape(" ".join(told).strip())}</p>',
+        f'<h1>Upsampling methods compared</h1><p class="note">{escape(" ".join(notes).strip())}</p>',
         "" if summary is None else _whole(summary),
         *(_section(report) for report in reports),
         _pictures(samples),
@@ -116,9 +116,9 @@ def _whole(summary: Summary) -> str:
         lines.append(f"<tr><td>{escape(label)}</td>")
         for column, cell, leader in zip(summary.columns, cells, best, strict=True):
             mark = ' class="best"' if leader == label else ""
-            told = cell.reason or ("" if cell.difference is None else f"{cell.difference:+.4f} to bilinear")
+            tooltip = cell.reason or ("" if cell.difference is None else f"{cell.difference:+.4f} to bilinear")
             text = f"{_number(cell.figure, column.decimals)} {MARKS[cell.differs]}".rstrip()
-            lines.append(f'<td{mark} title="{escape(told)}">{text}</td>')
+            lines.append(f'<td{mark} title="{escape(tooltip)}">{text}</td>')
         lines.append("</tr>")
     lines.append("</tbody></table>")
     return (
@@ -157,7 +157,7 @@ def _table(report: Report) -> str:
         cells += [_number(row.further.get(name)) for name, _ in report.further]
         cells += [_number(row.seconds, 2), _number(row.memory_mb, 0), _number(row.parameters, 0), str(row.pictures)]
         best = row in _best(report)
-        marked = ['<td class="best">' if best and place == 2 else "<td>" for place in range(len(cells))]
+        marked = ['<td class="best">' if best and column == 2 else "<td>" for column in range(len(cells))]
         lines.append(f"<tr>{''.join(f'{mark}{cell}</td>' for mark, cell in zip(marked, cells, strict=True))}</tr>")
     return "".join([*lines, "</tbody></table>"])
 
@@ -175,7 +175,7 @@ def _best(report: Report) -> list[Row]:
 
 
 def _bars(report: Report, protocol: str) -> str:
-    """One bar for each method, with its spread as a line; the axis begins at zero (or at the lowest negative figure)."""
+    """One bar for each method, with its spread as a line; the axis starts at zero or at the lowest negative figure."""
     rows = [row for row in report.rows if row.protocol == protocol and math.isfinite(row.figure)]
     if not rows:
         return ""
@@ -231,7 +231,7 @@ def _list(title: str, entries: Sequence[tuple[str, str]]) -> str:
 
 
 def _shortened(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Long lists, such as the fingerprints of all training pictures, as their length and ends; report.json has all of them."""
+    """The settings with long lists, such as the fingerprints of training pictures, shortened; report.json has them in full."""
     return {
         name: [value[0], f"... {len(value) - 2} more ...", value[-1]]
         if isinstance(value, list | tuple) and len(value) > 40

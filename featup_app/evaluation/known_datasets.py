@@ -1,7 +1,7 @@
-"""Well-known data sets in the folders that their own archives unpack to. Nothing is downloaded.
+"""Well-known data sets, in the folders of their own archives. Nothing is downloaded.
 
-Each function takes the folder and the part that is wanted (``train`` or ``val``), and raises an EvaluationError that shows the
-expected tree if something is missing.
+The arguments of each function are the folder and the part (``train`` or ``val``). If something is missing, it raises an
+EvaluationError that shows the expected tree.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from featup_app.evaluation.datasets import (
     UNLABELLED,
     Dataset,
     Item,
+    layout_error,
     pairs,
     pictures,
     visible_pictures,
-    wrong,
 )
 
 IMAGENET_TREE = (
@@ -82,19 +82,19 @@ _ADE20K_COUNT = 150
 
 
 def imagenet(folder: Path, split: str) -> Dataset:
-    """Pictures in folders named by their class, as ImageNet's validation set is sorted; ``split`` does not matter."""
+    """Pictures in folders named by their class, as ImageNet's validation set is usually sorted; ``split`` is ignored."""
     if not folder.is_dir():
-        raise wrong(folder, "there is no such folder", IMAGENET_TREE)
+        raise layout_error(folder, "there is no such folder", IMAGENET_TREE)
     items = []
-    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        items += [Item(f"{place.name}/{path.name}", path, truth=place.name) for path in visible_pictures(place)]
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        items += [Item(f"{inner.name}/{path.name}", path, truth=inner.name) for path in visible_pictures(inner)]
     if not items:
-        raise wrong(folder, "none of its folders holds pictures", IMAGENET_TREE)
+        raise layout_error(folder, "none of its folders holds pictures", IMAGENET_TREE)
     return Dataset(folder, tuple(items), layout="imagenet")
 
 
 def voc2012(folder: Path, split: str) -> Dataset:
-    """Pascal VOC 2012: 21 classes with the background; 255, the borders, does not count."""
+    """Pascal VOC 2012: 21 classes with the background; pixels with the value 255, the borders, do not count."""
     names = _listed(folder, folder / "ImageSets" / "Segmentation" / f"{split}.txt", VOC_TREE)
     found = _named(
         folder,
@@ -108,7 +108,7 @@ def voc2012(folder: Path, split: str) -> Dataset:
 
 
 def ade20k(folder: Path, split: str) -> Dataset:
-    """ADE20K of the scene parsing challenge: 150 classes; 0 does not count."""
+    """ADE20K of the scene parsing challenge: 150 classes; pixels with the value 0 do not count."""
     part = {"train": "training", "val": "validation"}[split]
     found = pairs(folder, folder / "images" / part, folder / "annotations" / part, ADE20K_TREE)
     table = (UNLABELLED, *range(_ADE20K_COUNT))
@@ -118,9 +118,9 @@ def ade20k(folder: Path, split: str) -> Dataset:
 
 def cityscapes(folder: Path, split: str) -> Dataset:
     """Cityscapes: the 19 classes that are scored, from ``labelIds`` (all others do not count) or ``labelTrainIds``."""
-    places, cities = folder / "gtFine" / split, folder / "leftImg8bit" / split
-    if not cities.is_dir() or not places.is_dir():
-        raise wrong(folder, f'there is no folder "{places if cities.is_dir() else cities}"', CITYSCAPES_TREE)
+    targets, cities = folder / "gtFine" / split, folder / "leftImg8bit" / split
+    if not cities.is_dir() or not targets.is_dir():
+        raise layout_error(folder, f'there is no folder "{targets if cities.is_dir() else cities}"', CITYSCAPES_TREE)
     table = [UNLABELLED] * 256
     for index, (_, value) in enumerate(CITYSCAPES_CLASSES):
         table[value] = index
@@ -128,28 +128,28 @@ def cityscapes(folder: Path, split: str) -> Dataset:
     for image in (path for city in sorted(cities.iterdir()) if city.is_dir() for path in visible_pictures(city)):
         name = image.stem.removesuffix("_leftImg8bit")
         full, reduced = (
-            places / image.parent.name / f"{name}_gtFine_{kind}.png" for kind in ("labelIds", "labelTrainIds")
+            targets / image.parent.name / f"{name}_gtFine_{kind}.png" for kind in ("labelIds", "labelTrainIds")
         )
         if full.is_file():
             items.append(Item(name, image, full, len(CITYSCAPES_CLASSES), table=tuple(table)))
         elif reduced.is_file():
             items.append(Item(name, image, reduced, len(CITYSCAPES_CLASSES), 255))
         else:
-            raise wrong(folder, f'the picture "{image.name}" has no labels', CITYSCAPES_TREE)
+            raise layout_error(folder, f'the picture "{image.name}" has no labels', CITYSCAPES_TREE)
     if not items:
-        raise wrong(folder, f'"{cities}" holds no pictures', CITYSCAPES_TREE)
+        raise layout_error(folder, f'"{cities}" holds no pictures', CITYSCAPES_TREE)
     return Dataset(folder, tuple(items), tuple(name for name, _ in CITYSCAPES_CLASSES), LABELS, "cityscapes", split)
 
 
 def coco_stuff(folder: Path, split: str) -> Dataset:
-    """COCO-Stuff 27: the upper classes of COCO-Stuff, as FeatUp and STEGO use them; 255 does not count."""
+    """COCO-Stuff 27: the upper classes of COCO-Stuff, as used by FeatUp and STEGO; pixels with the value 255 do not count."""
     part = f"{split}2017"
     images = next(
-        (place for place in (folder / "images" / part, folder / part) if place.is_dir()), folder / "images" / part
+        (path for path in (folder / "images" / part, folder / part) if path.is_dir()), folder / "images" / part
     )
     labels = next((path for path in sorted(folder.glob(f"*/{part}")) if path.parent.name in _COCO_LABELS), None)
     if labels is None:
-        raise wrong(folder, f'there is no folder "{folder / "annotations" / part}"', COCO_STUFF_TREE)
+        raise layout_error(folder, f'there is no folder "{folder / "annotations" / part}"', COCO_STUFF_TREE)
     found = _named(
         folder,
         [path.stem for path in pictures(images, folder, COCO_STUFF_TREE)],
@@ -163,27 +163,27 @@ def coco_stuff(folder: Path, split: str) -> Dataset:
 
 
 def camvid(folder: Path, split: str) -> Dataset:
-    """CamVid as SegNet published it: 11 classes, 11 for void."""
+    """CamVid as SegNet published it: 11 classes; the value 11 is void."""
     found = pairs(folder, folder / split, folder / f"{split}annot", CAMVID_TREE)
     items = tuple(Item(image.stem, image, target, len(CAMVID_CLASSES), CAMVID_VOID) for image, target in found)
     return Dataset(folder, items, CAMVID_CLASSES, LABELS, "camvid", split)
 
 
 def nyuv2(folder: Path, split: str) -> Dataset:
-    """NYU Depth V2 in the folders that depth networks are usually fed from; its ``test`` part is what ``val`` means."""
+    """NYU Depth V2 in the folders that depth networks usually use; ``val`` is its ``test`` part."""
     part = {"train": "train", "val": "test"}[split]
     if not (folder / part).is_dir():
-        raise wrong(folder, f'there is no folder "{folder / part}"', NYUV2_TREE)
+        raise layout_error(folder, f'there is no folder "{folder / part}"', NYUV2_TREE)
     items = []
     for scene in sorted(path for path in (folder / part).iterdir() if path.is_dir()):
         for image in (path for path in visible_pictures(scene) if path.stem.startswith("rgb_")):
             target = scene / f"sync_depth_{image.stem.removeprefix('rgb_')}.png"
             if not target.is_file():
-                raise wrong(folder, f'the picture "{scene.name}/{image.name}" has no depths', NYUV2_TREE)
+                raise layout_error(folder, f'the picture "{scene.name}/{image.name}" has no depths', NYUV2_TREE)
             name = f"{scene.name}/{image.stem.removeprefix('rgb_')}"
             items.append(Item(name, image, target, scene=scene.name, per_metre=PER_METRE))
     if not items:
-        raise wrong(folder, f'"{folder / part}" holds no pictures', NYUV2_TREE)
+        raise layout_error(folder, f'"{folder / part}" holds no pictures', NYUV2_TREE)
     return Dataset(folder, tuple(items), (), DEPTHS, "nyuv2", split)
 
 
@@ -191,7 +191,7 @@ _COCO_LABELS = ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017", 
 
 
 def coco_stuff_table() -> tuple[int, ...]:
-    """The upper class of each of the 182 fine values."""
+    """The upper class of each of the 182 fine classes."""
     table = [UNLABELLED] * 182
     for index, (_, values) in enumerate(COCO_STUFF_CLASSES):
         for run in values.split():
@@ -202,7 +202,7 @@ def coco_stuff_table() -> tuple[int, ...]:
 
 
 def _ade20k_names(path: Path) -> tuple[str, ...]:
-    """Names from the list that comes with the data set, else numbers."""
+    """Names of the classes from the list of the data set; numbers if it is missing."""
     if not path.is_file():
         return tuple(f"class {number}" for number in range(1, _ADE20K_COUNT + 1))
     lines = path.read_text(encoding="utf-8").splitlines()[1:]
@@ -215,12 +215,12 @@ def _ade20k_names(path: Path) -> tuple[str, ...]:
 
 
 def _listed(folder: Path, path: Path, tree: str) -> list[str]:
-    """The names in a list of pictures, one a line."""
+    """The names in a file with one picture a line."""
     if not path.is_file():
-        raise wrong(folder, f'there is no file "{path}"', tree)
+        raise layout_error(folder, f'there is no file "{path}"', tree)
     names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not names:
-        raise wrong(folder, f'the file "{path}" names no pictures', tree)
+        raise layout_error(folder, f'the file "{path}" names no pictures', tree)
     return names
 
 
@@ -228,8 +228,10 @@ def _named(
     folder: Path, names: Sequence[str], images: dict[str, Path], targets: dict[str, Path], tree: str
 ) -> list[tuple[str, Path, Path]]:
     """Name, picture and labels of each of the names."""
-    for what, there in (("picture", images), ("file with labels", targets)):
-        missing = [name for name in names if name not in there]
+    for kind, found in (("picture", images), ("file with labels", targets)):
+        missing = [name for name in names if name not in found]
         if missing:
-            raise wrong(folder, f'there is no {what} for {len(missing)} of its names, such as "{missing[0]}"', tree)
+            raise layout_error(
+                folder, f'there is no {kind} for {len(missing)} of its names, such as "{missing[0]}"', tree
+            )
     return [(name, images[name], targets[name]) for name in names]

@@ -1,4 +1,4 @@
-"""The layouts of data sets by name, and which of them a folder has. Imports no torch."""
+"""The layouts of data sets by name, and recognition of the layout of a folder. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from featup_app.evaluation.datasets import (
     RGBD_TREE,
     Dataset,
     labelled_images,
+    layout_error,
     photos,
     rgbd_images,
     visible_pictures,
-    wrong,
 )
 
 AUTO = "auto"
@@ -30,15 +30,15 @@ TRAIN, VAL = "train", "val"
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which the files of a data set lie.
+    """One arrangement of the files of a data set.
 
     Attributes:
         name: for commands.
         title: a few words for people.
-        kind: what the data set knows about its pixels.
-        tree: the folders and files that are expected.
-        marks: paths inside the folder, one of which is there if the folder seems to have this layout; wildcards are allowed.
-        read: from the folder and the part that is wanted (``train`` or ``val``) to the data set.
+        kind: kind of the data set: photos, labels or depths.
+        tree: the expected folders and files, for messages.
+        marks: paths inside the folder, with wildcards; a folder with one of them seems to have this layout.
+        read: function from the folder and the part (``train`` or ``val``) to the data set.
         parts: whether the folder holds a part to train on and a part to measure on.
     """
 
@@ -105,14 +105,14 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 _PLAIN = {LABELS: "labelled", DEPTHS: "rgbd", PHOTOS: "photos"}
-"""What is shown of each kind where no known data set is recognised."""
+"""The layout in the message if no data set of a kind is recognised."""
 
 
 def find_layout(name: str) -> Layout:
     """The layout of this name.
 
     Raises:
-        EvaluationError: naming the layouts that there are.
+        EvaluationError: if there is none; the message lists the layouts.
     """
     for layout in LAYOUTS:
         if layout.name == name:
@@ -122,14 +122,14 @@ def find_layout(name: str) -> Layout:
 
 
 def detect_layout(folder: Path, kinds: tuple[str, ...] = (PHOTOS, LABELS, DEPTHS)) -> Layout:
-    """The layout that a folder seems to have. Pictures are looked for in data sets of any kind.
+    """The layout that a folder seems to have. Data sets of any kind may serve as pictures.
 
     Args:
-        folder: of the data set.
-        kinds: what the data set has to know about its pixels, one of these.
+        folder: folder of the data set.
+        kinds: the kinds of data sets to accept.
 
     Raises:
-        EvaluationError: if it has none that will do; the sentence shows the tree that is expected.
+        EvaluationError: if it has no layout of these kinds; the message shows the expected tree.
     """
     fitting = [layout for layout in LAYOUTS if layout.kind in kinds or PHOTOS in kinds]
     if folder.is_dir():
@@ -141,7 +141,7 @@ def detect_layout(folder: Path, kinds: tuple[str, ...] = (PHOTOS, LABELS, DEPTHS
     why = (
         "there is no such folder" if not folder.is_dir() else "it has none of the layouts that are known for this task"
     )
-    raise wrong(folder, why, f"{plain.tree}\nor {', '.join(others)} as unpacked from their archives")
+    raise layout_error(folder, why, f"{plain.tree}\nor {', '.join(others)} as unpacked from their archives")
 
 
 def open_dataset(
@@ -152,17 +152,17 @@ def open_dataset(
     part: str = VAL,
     per_metre: Mapping[str, float] | float | None = None,
 ) -> Dataset:
-    """The data set that lies in a folder.
+    """The data set in a folder.
 
     Args:
-        folder: of the data set.
+        folder: folder of the data set.
         layout: a name in :data:`LAYOUTS`, or ``auto`` to recognise it.
-        kinds: what the data set has to know about its pixels, one of these; pictures without knowledge may be of any kind.
+        kinds: the kinds of data sets to accept; with photos, any kind.
         part: ``train`` or ``val``, where the data set has parts.
-        per_metre: readings of depth files for one metre, a number or one for each scene; None for what is usual.
+        per_metre: readings of depth files for one metre, a number or one for each scene; None for the default.
 
     Raises:
-        EvaluationError: if the folder is laid out differently; the sentence shows the tree that is expected.
+        EvaluationError: if the folder has another layout; the message shows the expected tree.
     """
     found = detect_layout(folder, kinds) if layout == AUTO else find_layout(layout)
     if found.kind not in kinds and PHOTOS not in kinds:

@@ -1,7 +1,7 @@
-"""The methods that a table compares, as a person names them.
+"""The methods that a table compares, and the list in which a person names them.
 
-``lowres,bilinear,jbu,jbu=classical,jbu=street.safetensors,implicit:steps=6``: a method, numbers for its options after colons, and
-its weights after ``=``. ``all`` stands for the rows of the paper's table.
+``lowres,bilinear,jbu,jbu=classical,jbu=street.safetensors,implicit:steps=6``: each entry is a method, numbers for its options
+after colons, and its weights after ``=``. ``all`` means the rows of the paper's table.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ if TYPE_CHECKING:
     from featup_app.fields import FeatureField, Upsampler
 
 BASELINE = "bilinear"
-"""Differences are told to this method."""
+"""The method to which differences are computed."""
 
 PAPER_ROWS = (
     "lowres", "bilinear", "resize_conv", "dip", "strided", "large_image", "carafe", "sapa", "jbu", "implicit",
 )  # fmt: skip
-"""What FeatUp (ICLR 2024) compares, in the order of its table; :data:`ALL_ROWS` stands for them."""
+"""The methods that FeatUp (ICLR 2024) compares, in the order of its table."""
 
 ALL_ROWS = "all"
+"""Name for all of :data:`PAPER_ROWS`."""
 
 RAW = "raw"
+"""The space of the backbone's own features."""
 
 _NUMBERS = ("steps", "seed", "seconds", "factor", "radius", "epsilon", "sigma_spatial", "sigma_range")
-"""Options of methods that are numbers, and can be set in a list of methods."""
+"""Options of methods that are numbers and can be set in a list of methods."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,9 @@ class MethodChoice:
     """One method of a table.
 
     Attributes:
-        label: as the person wrote it; names its row.
+        label: the entry as the person wrote it; the name of its row.
         method: a name in ``METHODS``.
-        upsampler: ``classical``, a file with weights or with what was fitted to an image, or None for what the method takes by
-            itself.
+        upsampler: ``classical``, a file with weights or with a fit, or None for the default of the method.
         options: names and values of other options of the method.
     """
 
@@ -56,12 +57,12 @@ class MethodChoice:
     options: tuple[tuple[str, int | float], ...] = ()
 
     def prepare(self, backbone: str, layer: str, channels: int, *, for_head: bool = False) -> PreparedMethod:
-        """Load what the method needs for the features of a layer.
+        """Load the weights of the method for the features of a layer.
 
         Args:
-            backbone, layer, channels: of the features.
-            for_head: whether the field has to hold the features that the backbone's own head reads. Of weights that expect
-                normalised features, or those of another layer, only the stages are used then, as in the window.
+            backbone, layer, channels: name of the backbone, name of its layer, and number of channels.
+            for_head: whether the backbone's own head is applied to the field. Of weights for normalised features or for another
+                layer, only the stages are used then, as in the window.
 
         Raises:
             UpsamplerError: if the weights cannot be read or do not fit.
@@ -74,7 +75,7 @@ class MethodChoice:
             return self._fitted(choose("jbu", names))
         if not entry.takes_weights:
             return self._plain({})
-        # Weights of other methods, of which a head cannot use the stages, are refused instead of left out.
+        # Weights of methods without stages for every backbone are refused, not replaced.
         weights = choose(self.method, names, upsampler=self.upsampler, for_head=for_head and entry.has_classical)
         if weights is None and entry.has_classical:
             return self._plain({"kernel": CLASSICAL})
@@ -96,15 +97,18 @@ class MethodChoice:
             )
         return dataclasses.replace(prepared, space=f"channel norm of {weights.sha256}", normalise=weights.normalised)
 
-    def _fitted(self, start: Upsampler | None) -> PreparedMethod:
-        """What is fitted to each picture from these weights, or was fitted to one and is refused for all others."""
+    def _fitted(self, base: Upsampler | None) -> PreparedMethod:
+        """The method ``implicit``: fitted to each picture from a base field with these weights, or read from a file with a fit.
+
+        The field of a file is refused for other pictures than its own.
+        """
         from featup_app.fields.implicit.files import read_fit_facts
         from featup_app.fields.implicit.recipe import DEFAULT
 
         if self.upsampler is None:
             plain = self._plain({})
-            begun = {"recipe": DEFAULT.facts(), "start": start and start.sha256}
-            return dataclasses.replace(plain, identity={**plain.identity, **begun})
+            fit = {"recipe": DEFAULT.facts(), "start": base and base.sha256}
+            return dataclasses.replace(plain, identity={**plain.identity, **fit})
         path = Path(self.upsampler)
         read_fit_facts(path)
         identity = {"method": self.method, "fit": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -117,15 +121,15 @@ class MethodChoice:
 
 @dataclass(frozen=True)
 class PreparedMethod:
-    """A method with its weights at hand.
+    """A method with its weights loaded.
 
     Attributes:
-        label: of its row.
-        method, options: as :func:`~featup_app.fields.upsample` takes them.
-        identity: JSON-able; equal for what gives equal numbers.
-        space: of the features that the field returns: :data:`RAW`, or that of a channel norm in front of the upsampler.
-            Probes and views for its fields have to be of the same space.
-        normalise: from the backbone's features into that space; None for the raw ones.
+        label: label of its row.
+        method, options: arguments of :func:`~featup_app.fields.upsample`.
+        identity: everything that its numbers depend on, JSON-able.
+        space: space of the features of its fields: :data:`RAW`, or that of a channel norm in front of the upsampler. Probes and
+            views for its fields must be of the same space.
+        normalise: function from the backbone's features into that space; None for raw features.
     """
 
     label: str
@@ -145,7 +149,7 @@ class PreparedMethod:
 
     @property
     def fitted(self) -> bool:
-        """Whether something is fitted to each picture, so that fields are costly."""
+        """Whether the field is fitted to each picture, which is expensive."""
         return find_method(self.method).fitted
 
     def key(self) -> str:
@@ -156,17 +160,16 @@ class PreparedMethod:
 def parse_methods(text: str, *, upsampler: str | None = None) -> tuple[MethodChoice, ...]:
     """The methods of a list separated by commas.
 
-    ``name=classical`` and ``name=FILE`` choose the weights of a guided one, ``implicit=FILE`` what was fitted to an image,
-    ``name:option=NUMBER`` sets an option. ``all`` stands for :data:`PAPER_ROWS`; of these, methods that are written out as well
-    are there as they are written.
+    ``name=classical`` and ``name=FILE`` choose the weights of a guided method, ``implicit=FILE`` a fit, ``name:option=NUMBER``
+    sets an option. ``all`` means :data:`PAPER_ROWS`; a method that the list also names is used as written there.
 
     Args:
-        text: as a person writes it.
-        upsampler: weights for the method jbu where it names none: ``classical``, a file, or None for the built-in ones.
+        text: the list of a person.
+        upsampler: weights for the method jbu where the list names none: ``classical``, a file, or None for the bundled ones.
 
     Raises:
-        EvaluationError: if a method is there twice, a file is missing, weights are given to a method without any, or an option
-            is none of the method's or no number.
+        EvaluationError: if a method is listed twice, a file is missing, a method without weights is given some, or a value is not
+            a number or not of an option of the method.
         UpsamplerError: for an unknown method.
     """
     parts = [part for part in (part.strip() for part in text.split(",")) if part]
@@ -179,7 +182,7 @@ def parse_methods(text: str, *, upsampler: str | None = None) -> tuple[MethodCho
     labels = [choice.label for choice in choices]
     for label in labels:
         if labels.count(label) > 1:
-            raise EvaluationError(f'The method "{label}" is asked for twice; once is enough.')
+            raise EvaluationError(f'The method "{label}" is listed twice; list it once.')
     if not choices:
         names = ", ".join(method.name for method in METHODS)
         raise EvaluationError(f"There is no method to evaluate; name at least one of: {names}, {ALL_ROWS}.")
@@ -187,7 +190,7 @@ def parse_methods(text: str, *, upsampler: str | None = None) -> tuple[MethodCho
 
 
 def _choice(part: str, upsampler: str | None) -> MethodChoice:
-    """One method of a list; arguments and errors as in :func:`parse_methods`."""
+    """One entry of a list; arguments and errors as in :func:`parse_methods`."""
     name, settings, given, weights = _pieces(part)
     entry = find_method(name)
     options = tuple(_option(piece, name, entry.options) for piece in settings)
@@ -207,28 +210,37 @@ def _choice(part: str, upsampler: str | None) -> MethodChoice:
 
 
 def _pieces(part: str) -> tuple[str, list[str], bool, str]:
-    """Name, settings, whether weights are named, and these: of ``name:option=1:other=2`` or ``name:option=1=FILE``."""
-    end = min((place for place in (part.find(":"), part.find("=")) if place >= 0), default=len(part))
+    """Split ``name:option=1:other=2`` or ``name:option=1=FILE``.
+
+    Returns:
+        Name, settings, whether the entry has weights, and the weights.
+    """
+    end = _first_mark(part)
     name, rest, settings = part[:end].strip(), part[end:], []
     while rest.startswith(":"):
         option, _, value = rest[1:].partition("=")
-        stop = min((place for place in (value.find(":"), value.find("=")) if place >= 0), default=len(value))
+        stop = _first_mark(value)
         settings.append(f"{option.strip()}={value[:stop].strip()}")
         rest = value[stop:]
     return name, settings, rest.startswith("="), rest[1:].strip()
 
 
+def _first_mark(text: str) -> int:
+    """Index of the first colon or equals sign; the length of the text if there is none."""
+    return min((index for index in (text.find(":"), text.find("=")) if index >= 0), default=len(text))
+
+
 def _option(piece: str, method: str, allowed: tuple[str, ...]) -> tuple[str, int | float]:
-    """An option and its number. Raises EvaluationError."""
+    """Name and number of ``option=NUMBER``. Raises EvaluationError."""
     name, _, text = piece.partition("=")
     usable = [option for option in allowed if option in _NUMBERS]
     if name not in usable:
-        told = f"it takes: {', '.join(usable)}" if usable else "it takes none"
-        raise EvaluationError(f'The method "{method}" has no option "{name}" to set in a list of methods; {told}.')
+        options = f"it takes: {', '.join(usable)}" if usable else "it takes none"
+        raise EvaluationError(f'The method "{method}" has no option "{name}" to set in a list of methods; {options}.')
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not 0 <= value < float("inf"):
-        raise EvaluationError(f'"{piece}" is no number for {method}; write for instance {method}:{name}=8.')
+        raise EvaluationError(f'"{piece}" is no number for {method}; write a number, such as {method}:{name}=8.')
     return name, int(value) if value == int(value) else value

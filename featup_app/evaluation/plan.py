@@ -1,4 +1,4 @@
-"""What an evaluation is to measure: backbone, methods, pictures and settings. Imports no torch."""
+"""The plan of an evaluation: backbone, methods, pictures and settings. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ REPEATS = 3
 CROSSINGS = ("auto", "frames", "scenes")
 
 Values = dict[str, Any]
-"""What is kept of one picture under one configuration, JSON-able."""
+"""The result of one picture under one configuration, JSON-able."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be evaluated. Each task says in ``TASKS`` which parts it uses, and checks them.
+    """Settings of the measurements. Each task checks the parts that it uses.
 
     Attributes:
-        backbone: whose features are upsampled.
+        backbone: the backbone whose features are upsampled.
         methods: the rows of the table.
         data: the pictures to measure on.
-        train: the pictures that probes are fitted on; None where nothing is fitted.
-        size: of the backbone's input, as in ``backbone.extract``.
-        layer: of the backbone; None for its default.
-        seed: of everything drawn by chance; bootstrap, held-out views and samples each have a stream of their own.
-        folds: of the training pictures.
-        probe: the kind of probe, one of the task's; empty for its default.
-        protocols: some of the task's; empty for its default.
-        cross: how pictures are parted to be measured with probes of others where there are no training pictures: by
-            ``scenes``, by ``frames``, or ``auto``.
-        repeats: trainings from seeds of their own, where the upsampler itself is trained.
-        steps: of such a training; None for the task's default.
+        train: the pictures to fit probes on; None if nothing is fitted.
+        size: size of the backbone's input, as in ``backbone.extract``.
+        layer: layer of the backbone; None for its default.
+        seed: seed of all random numbers; bootstrap, held-out views and samples each have a random generator of their own.
+        folds: number of folds of the training pictures.
+        probe: kind of probe of the task; empty for its default.
+        protocols: protocols of the task; empty for its default.
+        cross: without training pictures, which pictures probes are fitted on: those of other ``scenes``, other ``frames``, or
+            ``auto``.
+        repeats: number of trainings, each with a seed of its own, where the upsampler itself is trained.
+        steps: steps of such a training; None for the task's default.
     """
 
     backbone: Backbone
@@ -63,10 +63,10 @@ class Plan:
             )
 
     def prepared(self, *, for_head: bool = False) -> tuple[PreparedMethod, ...]:
-        """The methods with their weights at hand.
+        """The methods with their weights loaded.
 
         Args:
-            for_head: whether fields have to hold the features that the backbone's own head reads.
+            for_head: whether the backbone's own head is applied to the fields.
 
         Raises:
             UpsamplerError: if weights do not fit.
@@ -77,7 +77,7 @@ class Plan:
         )
 
     def facts(self) -> Values:
-        """What every result depends on, JSON-able."""
+        """Everything that results of all tasks depend on, JSON-able."""
         return {
             "backbone": self.backbone.name,
             "weights_sha256": self.backbone.provenance.get("weights_sha256"),

@@ -1,4 +1,4 @@
-"""Fitted probes as files, so that a run that was stopped need not fit them again."""
+"""Files of fitted probes, so that an interrupted evaluation need not fit them again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from featup_app.export.staging import Staging
 
 
 def write_probes(probes: ProbeSet, path: Path) -> None:
-    """Write a set of probes (.npz), whole or not at all; an older file is replaced.
+    """Write a set of probes (.npz), completely or not at all; an older file is replaced.
 
     Raises:
         ExportError: if the file cannot be written.
@@ -31,7 +31,7 @@ def write_probes(probes: ProbeSet, path: Path) -> None:
 
 
 def read_probes(path: Path) -> ProbeSet | None:
-    """The probes in a file; None if there is none, or it is damaged."""
+    """The probes in a file; None if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             parts = zip(stored["weights"], stored["bias"], stored["strength"], strict=True)

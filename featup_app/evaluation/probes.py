@@ -1,7 +1,7 @@
-"""Linear probes: one functional of the features for each class, fitted in closed form or by its likelihood.
+"""Linear probes: one functional of the features for each class, fitted in closed form or by maximum likelihood.
 
-Both are convex problems started from the same place and solved in float64, so that the same data give the same digits. A
-probe is linear, so it is applied to a field of any size by ``field.project(probe.weights, probe.bias, size=...)``.
+Both fits are convex, start at the same point and run in float64, so that the same data give the same digits. A probe is linear,
+so it can be applied to a field of any size by ``field.project(probe.weights, probe.bias, size=...)``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ STRENGTHS = tuple(10.0**exponent for exponent in range(-6, 2))
 """Ridge strengths to choose from, relative to the mean variance of a channel."""
 
 KEPT_SAMPLES = 100_000
-"""Samples of all training pictures together that are kept to choose the ridge strength by, and for logistic probes."""
+"""Number of samples of all training pictures that are kept, to choose the strength of ridges and to fit logistic probes."""
 
 KEPT_PER_PICTURE = 50
+"""Smallest number of samples that are kept of a picture."""
 
 LOGISTIC_STRENGTH = 1e-3
 LOGISTIC_STEPS = 150
@@ -35,7 +36,7 @@ class LinearProbe:
     Attributes:
         weights: (K, C) float32.
         bias: (K) float32.
-        strength: of the penalty that it was fitted with.
+        strength: strength of the penalty of its fit.
     """
 
     weights: Tensor
@@ -44,11 +45,11 @@ class LinearProbe:
 
 
 class Moments:
-    """Sums from which a least-squares fit follows, so that samples need not be kept. They add up over images.
+    """Sums for a least-squares fit, so that samples need not be kept. The sums of several pictures can be added.
 
     Args:
-        channels: C of the features.
-        classes: K of the targets.
+        channels: number C of channels of the features.
+        classes: number K of classes of the targets.
     """
 
     def __init__(self, channels: int, classes: int) -> None:
@@ -59,12 +60,12 @@ class Moments:
         self.features_targets = torch.zeros(channels, classes, dtype=torch.float64)
 
     def add(self, features: Tensor, targets: Tensor, weights: Tensor) -> None:
-        """Count samples in.
+        """Add samples.
 
         Args:
-            features: (N, C). Products are taken in their type and summed over calls in float64.
+            features: (N, C). Products are computed in their dtype and summed over calls in float64.
             targets: (N, K).
-            weights: (N), how much each sample counts.
+            weights: (N) weight of each sample.
         """
         targets, weights = targets.to(features), weights.to(features)
         weighted = features * weights[:, None]
@@ -88,7 +89,7 @@ def fit_ridge(moments: Moments, strength: float) -> LinearProbe:
     """Least squares with a penalty of ``strength`` times the channels' mean variance on squared weights; none on the bias.
 
     Raises:
-        ValueError: if the moments count no sample.
+        ValueError: if the moments have no sample.
     """
     if not moments.samples > 0:
         raise ValueError("a probe needs at least one labelled sample")
@@ -102,12 +103,12 @@ def fit_ridge(moments: Moments, strength: float) -> LinearProbe:
 
 
 class Fold:
-    """One part of the training pictures: their moments, and some of their samples, by which strengths are chosen.
+    """One part of the training pictures: their moments, and some of their samples, which serve to choose strengths.
 
     Args:
         channels, classes: C and K.
-        kept: samples of each picture that are kept, drawn by chance where there are more.
-        generator: of the draw.
+        kept: samples to keep of each picture; of more samples, a random choice.
+        generator: random generator of this choice.
     """
 
     def __init__(self, channels: int, classes: int, *, kept: int, generator: torch.Generator) -> None:
@@ -117,7 +118,14 @@ class Fold:
         self._samples: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, features: Tensor, targets: Tensor, weights: Tensor, *, part: float = 1.0) -> None:
-        """Count samples in: (N, C), (N, K) shares of the classes and (N), ``part`` of the samples of a picture."""
+        """Add samples of a picture.
+
+        Args:
+            features: (N, C).
+            targets: (N, K) shares of the classes.
+            weights: (N), zero for samples without a label.
+            part: N as a share of all samples of the picture.
+        """
         labelled = weights > 0
         if not bool(labelled.any()):
             return
@@ -139,7 +147,7 @@ class Fold:
         return features, targets, weights
 
     def confusion(self, probe: LinearProbe) -> Tensor:
-        """(K, K) float64 of the kept samples by class (shares count in parts) and by the probe's choice."""
+        """(K, K) float64 weight of the kept samples by class (in shares) and by predicted class."""
         features, targets, weights = self.samples()
         chosen = (features @ probe.weights.T + probe.bias).argmax(1)
         counted = (targets * weights[:, None]).double()
@@ -153,13 +161,13 @@ class Fold:
 
 
 class TrainingFolds:
-    """The folds of the training pictures: runs of neighbours of the same length, since frames of a film resemble theirs.
+    """The folds of the training pictures: runs of neighbours of equal length, because frames of a film resemble their neighbours.
 
     Args:
-        count: of training pictures.
-        folds: at least two.
-        classes: K of the targets.
-        seed: of the draw of kept samples.
+        count: number of training pictures.
+        folds: number of folds, at least two.
+        classes: number K of classes of the targets.
+        seed: seed of the choice of kept samples.
 
     Raises:
         EvaluationError: if there are fewer pictures than folds.
@@ -176,7 +184,7 @@ class TrainingFolds:
         self._members: dict[int, Fold] = {}
 
     def of(self, index: int, channels: int) -> Fold:
-        """The fold of the picture of this number."""
+        """The fold of the picture with this index."""
         number = self.number(index)
         if number not in self._members:
             kept = max(KEPT_PER_PICTURE, KEPT_SAMPLES // self._count)
@@ -184,7 +192,7 @@ class TrainingFolds:
         return self._members[number]
 
     def number(self, index: int) -> int:
-        """Number of the fold of the picture of this number."""
+        """Number of the fold of the picture with this index."""
         return index * self._folds // self._count
 
     def all(self) -> list[Fold]:
@@ -198,7 +206,7 @@ class TrainingFolds:
 
 
 Judge = Callable[[Sequence[tuple["Fold", LinearProbe]]], float]
-"""How good probes are for the folds that they have not seen; higher is better."""
+"""A function from folds, each with a probe fitted without it, to a score; higher is better."""
 
 
 def left_out_iou(pairs: Sequence[tuple[Fold, LinearProbe]]) -> float:
@@ -207,23 +215,23 @@ def left_out_iou(pairs: Sequence[tuple[Fold, LinearProbe]]) -> float:
 
 
 def left_out_error(pairs: Sequence[tuple[Fold, LinearProbe]]) -> float:
-    """Squared error of all folds together, negative."""
+    """Squared error of all folds together, with a minus sign."""
     return -float(torch.stack([fold.squared_error(probe) for fold, probe in pairs]).sum())
 
 
 def fit_ridge_folds(
     folds: Sequence[Fold], strengths: Sequence[float] = STRENGTHS, *, judge: Judge = left_out_iou
 ) -> list[LinearProbe]:
-    """The probe of all samples, then for each fold the probe of all samples but the fold's.
+    """Fit a probe on all samples, then for each fold a probe on all samples outside the fold.
 
-    The strength is the one whose probes are best on the kept samples of the folds that they have not seen; the same for all
-    probes. For classes the judge is mean intersection over union. (The squared error that a ridge minimises prefers stronger
-    penalties, under which rare classes vanish.)
+    All probes have the same strength: the one whose probes score best on the kept samples of the folds that they were fitted
+    without. For classes the score is mean intersection over union. (The squared error that a ridge minimises prefers stronger
+    penalties, with which rare classes are never predicted.)
 
     Args:
         folds: at least two, none of them empty.
-        strengths: to choose from.
-        judge: what good means.
+        strengths: the strengths to choose from.
+        judge: the score.
     """
     others = [_sum([fold.moments for fold in folds if fold is not left_out]) for left_out in folds]
 
@@ -235,7 +243,7 @@ def fit_ridge_folds(
 
 
 def fit_logistic_folds(folds: Sequence[Fold], *, progress: Progress = silent) -> list[LinearProbe]:
-    """As :func:`fit_ridge_folds`, by cross-entropy on the kept samples and with a fixed strength."""
+    """As :func:`fit_ridge_folds`, but by cross-entropy on the kept samples and with a fixed strength."""
     probes = []
     for left_out in (None, *folds):
         members = [fold.samples() for fold in folds if fold is not left_out]
@@ -265,9 +273,9 @@ def fit_logistic(
     Args:
         features: (N, C).
         targets: (N, K) shares of the classes.
-        weights: (N), how much each sample counts.
+        weights: (N) weight of each sample.
         strength: half of it multiplies the squared weights of the standardised channels.
-        steps: at most so many iterations.
+        steps: greatest number of iterations.
         progress: called at each evaluation; may cancel.
     """
     values, shares, counted = features.double(), targets.double(), weights.double() / weights.double().sum()

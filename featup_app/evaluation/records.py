@@ -1,7 +1,7 @@
-"""Results of single pictures, kept as they come, so that a run that was stopped goes on where it was.
+"""Results of single pictures, written at once, so that an interrupted evaluation can resume.
 
-Several processes may share a folder: each piece of work is claimed before it is done, results of the others are read, and a
-line is written under a lock.
+Several processes may share a folder: each piece of work is claimed before it is done, the results of other processes are read,
+and lines are written under a lock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from featup_app.export.staging import explained
 
 RESULTS_FILE = "results.jsonl"
 EXTRAS_FILE = "extras.jsonl"
-"""Costs and sample pictures, which are no results."""
+"""File of costs and sample pictures, which are no results."""
 
 CLAIMS_FOLDER = ".claims"
 _WRITING = "a line of the results"
@@ -29,7 +29,7 @@ _WAIT_SECONDS = 0.1
 
 
 def configuration_key(facts: Mapping[str, Any]) -> str:
-    """A short name for everything that a result depends on, apart from the picture."""
+    """A short name for everything that a result depends on, except the picture."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
@@ -37,9 +37,9 @@ class Records:
     """A file with one JSON object a line: configuration, picture and values. Use as a context; lines are flushed at once.
 
     Args:
-        folder: of the report; made if there is none.
-        fresh: whether to forget what earlier runs have left there.
-        name: of the file.
+        folder: folder of the report; created if there is none.
+        fresh: whether to delete the results of earlier runs.
+        name: name of the file.
 
     Raises:
         ExportError: if the folder or the file cannot be written.
@@ -66,11 +66,11 @@ class Records:
             (self._folder / CLAIMS_FOLDER).rmdir()
 
     def find(self, configuration: str, picture: str) -> dict[str, Any] | None:
-        """The values that were kept for a picture; None if there are none."""
+        """The values of a picture under a configuration; None if there are none."""
         return self._known.get((configuration, picture))
 
     def keep(self, configuration: str, picture: str, values: Mapping[str, Any]) -> None:
-        """Write the values of a picture down."""
+        """Write the values of a picture."""
         line = json.dumps({"configuration": configuration, "picture": picture, "values": dict(values)}) + "\n"
         self._known[configuration, picture] = dict(values)
         with self.exclusive(_WRITING), explained(self._path), self._path.open("r+b") as stream:
@@ -78,12 +78,12 @@ class Records:
             if end:
                 stream.seek(end - 1)
                 if stream.read(1) != b"\n":
-                    line = "\n" + line  # a process was killed while it wrote that line, which is passed over
+                    line = "\n" + line  # a process was killed while writing that line, which is then ignored
             stream.seek(0, 2)
             stream.write(line.encode())
 
     def refresh(self) -> None:
-        """Read what other processes have written meanwhile."""
+        """Read the results that other processes have written meanwhile."""
         with explained(self._path), self._path.open("rb") as stream:
             stream.seek(self._read)
             text = stream.read()
@@ -94,24 +94,24 @@ class Records:
                 entry = json.loads(line)
                 self._known[entry["configuration"], entry["picture"]] = entry["values"]
             except (ValueError, KeyError, TypeError):
-                continue  # the rest of a line that was cut short
+                continue  # part of an incomplete line
 
     @contextlib.contextmanager
     def claimed(self, name: str) -> Iterator[bool]:
-        """Claim a piece of work while the block lasts; False if another process has it. See :mod:`.claims`."""
+        """Claim a piece of work while the block lasts; yields False if another process has claimed it. See :mod:`.claims`."""
         with contextlib.ExitStack() as stack:
             with explained(self._folder / CLAIMS_FOLDER):
                 mine = stack.enter_context(claimed(self._folder / CLAIMS_FOLDER, name))
             if mine and name != _WRITING:
-                self.refresh()  # it may have been done between the last look and the claim
+                self.refresh()  # another process may have done it just before the claim
             yield mine
 
     @contextlib.contextmanager
     def exclusive(self, name: str, progress: Progress = silent) -> Iterator[None]:
-        """Wait until nobody else works on this, then hold it while the block lasts; what was found by then is known.
+        """Wait until no other process works on this piece, then claim it while the block lasts. Results until then are read.
 
         Args:
-            name: of the piece of work.
+            name: name of the piece of work.
             progress: called while waiting; may cancel.
         """
         while True:

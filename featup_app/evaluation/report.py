@@ -1,4 +1,4 @@
-"""A table of methods: its rows, and the files made of it."""
+"""A table of methods: its rows, and its files."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Row:
     """One method under one protocol.
 
     Attributes:
-        method: its label.
-        protocol: what was measured, such as ``transfer``.
-        figure: the headline number.
+        method: label of the method.
+        protocol: way of measuring, such as ``transfer``.
+        figure: the main result.
         spread: standard deviation of the figure over folds, or over pictures.
-        difference: to bilinear under the same protocol; None for bilinear itself and where it was not asked for.
+        difference: difference of the figure to bilinear under the same protocol; None for bilinear itself and without bilinear.
         interval: ends of the 95 % bootstrap interval of that difference over pictures.
-        seconds: per picture, for making the field and measuring it.
-        pictures: how many there are behind the figure.
-        details: more numbers, JSON-able.
-        further: more figures with columns of their own, by the names in ``Report.further``; None where there is none.
+        seconds: seconds per picture, to compute the field and to measure it.
+        pictures: number of pictures.
+        details: further numbers for the file, JSON-able.
+        further: further figures with columns of their own, by the names in ``Report.further``; None where there is none.
         memory_mb: peak memory of the method on one picture beyond the state before (1e6 bytes); None where not measured.
-        parameters: numbers that the method has learned; None where not measured.
+        parameters: number of learned parameters of the method; None where not measured.
     """
 
     method: str
@@ -51,15 +51,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of an evaluation.
+    """The result of one task.
 
     Attributes:
         task: name of the task.
-        figure_name: what the figures are.
-        spread_name: what the spreads are over.
+        figure_name: name of the figures, with their unit.
+        spread_name: what the spreads are computed over.
         higher_is_better: which way figures improve.
         rows: one for each method and protocol.
-        failures: pictures that could not be measured, with the reason.
+        failures: (picture or method, reason) of those that could not be measured.
         settings: everything that the figures depend on, JSON-able.
         further: names of the further figures of the rows, and whether higher is better.
     """
@@ -100,12 +100,17 @@ class Report:
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write the table as JSON and CSV into a folder, both or none; an older report there is replaced.
+    """Write the report as JSON and CSV, see :func:`write_table`."""
+    return write_table(report.as_dict(), report.as_csv(), folder)
+
+
+def write_table(values: Mapping[str, Any], as_csv: str, folder: Path) -> list[Path]:
+    """Write a table as JSON and CSV into a folder, both or none; older files there are replaced.
 
     Raises:
         ExportError: if the folder cannot be written.
     """
-    texts = json.dumps(report.as_dict(), indent=2, sort_keys=True) + "\n", report.as_csv()
+    texts = json.dumps(values, indent=2, sort_keys=True) + "\n", as_csv
     with Staging(overwrite=True) as files:
         for name, text in zip(REPORT_FILES, texts, strict=True):
             files.add(folder / name).write_text(text, encoding="utf-8")

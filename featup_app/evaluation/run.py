@@ -5,7 +5,7 @@
     result = run_evaluation(EvaluationRequest(output=Path("REPORT"), data=(Path("photos"),), methods="bilinear,jbu"))
     print(result.reports[0].rows)
 
-Importing this module imports no torch. Run as a program, it helps another process with its evaluation.
+Importing this module imports no torch. As a program (``python -m``), it helps another process with its evaluation.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
     from featup_app.evaluation.samples import Sample
 
 _SHARED_PROBE = ("ridge",)
-"""Protocol of the task preserve among others, if none is chosen: the probe that segmentation and depth use by themselves."""
+"""Default protocol of the task preserve beside other tasks: the probe that segmentation and depth use by default."""
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What to evaluate, as a person writes it.
+    """The request of a person: pictures, methods and settings.
 
     Attributes:
-        output: folder for the report. A run that was stopped goes on from what it holds.
-        data: folders of pictures to measure on; each task uses the first that has what it needs.
+        output: folder for the report. An interrupted run resumes from its files.
+        data: folders of pictures to measure on; each task uses the first folder that has what it needs.
         task: name of a task, or ``all`` for every task that data and backbone allow.
         methods: separated by commas, as in ``evaluation.methods.parse_methods``.
         train: folders of pictures to fit probes on.
@@ -57,19 +57,19 @@ class EvaluationRequest:
         depth_unit: readings of depth files for one metre, as in ``evaluation.sources.parse_depth_unit``.
         protocols: ways of measuring; the task's default if empty.
         probe: kind of probe; the task's default if empty.
-        backbone: whose features are upsampled.
+        backbone: name of the backbone whose features are upsampled.
         cam_backbone: backbone with classes for the task cam; ``backbone`` or the bundled classifier if None.
         layer, size: of the backbone; its defaults if None.
-        upsampler: weights of the methods that use some, as in ``ViewSettings``.
-        folds: parts of the training pictures, left out in turn.
-        repeats, steps: trainings end to end, and the length of each.
-        limit: at most so many pictures, as in ``evaluation.sources.parse_limits``.
-        seed: of views, samples and bootstrap.
-        fresh: measure again what an earlier run has measured.
-        device: torch device; CUDA if there is one, else the CPU.
-        costs: whether time, memory and parameters of each method are measured too.
-        pictures: how many images the HTML page shows as each method sees them.
-        workers: processes that share the work, each with its part of the processor's cores.
+        upsampler: weights of methods that use weights, as in ``ViewSettings``.
+        folds: number of parts of the training pictures, left out in turn.
+        repeats, steps: number of end-to-end trainings, and steps of each.
+        limit: greatest number of pictures, as in ``evaluation.sources.parse_limits``.
+        seed: seed of views, samples and bootstrap.
+        fresh: whether to ignore the results of earlier runs.
+        device: torch device; if None, CUDA if there is one, else the CPU.
+        costs: whether to measure time, memory and parameters of each method too.
+        pictures: number of images to show in the HTML page, with the PCA colours of each method.
+        workers: number of processes that share the work, each with its part of the processor's cores.
     """
 
     output: Path
@@ -107,7 +107,7 @@ class EvaluationRequest:
 
     @staticmethod
     def from_json(text: str) -> EvaluationRequest:
-        """The request that a text stands for."""
+        """The request of a text from :meth:`as_json`."""
         values = json.loads(text)
         for name in ("data", "train"):
             values[name] = tuple(Path(path) for path in values[name])
@@ -118,14 +118,14 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
-        reports: one for each task that could be measured.
-        summary: all tasks in one table; None unless all were asked for.
-        passed_over: (task, reason) of those that could not be measured.
-        notes: sentences about what went wrong without changing a result.
-        files: that were written.
+        reports: one report for each task that could be measured.
+        summary: all tasks in one table; None unless all were requested.
+        passed_over: (task, reason) of tasks that could not be measured.
+        notes: messages about problems that changed no result.
+        files: the files that were written.
     """
 
     reports: tuple[Report, ...]
@@ -148,7 +148,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Work:
-    """A request that was understood."""
+    """A checked request, with its tasks, methods and data sets."""
 
     request: EvaluationRequest
     tasks: tuple[Task, ...]
@@ -157,19 +157,19 @@ class _Work:
     passed_over: list[tuple[str, FeatUpError]]
 
     def pass_over(self, task: Task, reason: FeatUpError) -> None:
-        """Go on without a task. Raises the first reason if no task is left."""
+        """Continue without a task. Raises the first reason if no task is left."""
         self.passed_over.append((task.name, reason))
         self.check()
 
     def check(self) -> None:
-        """Raises the first reason if every task was passed over."""
+        """Raise the first reason if every task was passed over."""
         if len(self.passed_over) == len(self.tasks):
             raise self.passed_over[0][1]
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """Reports, each with the plan that it came from, and the plan that all of them share."""
+    """Reports, the plan of each, and the plan that all of them share."""
 
     plan: Plan
     reports: list[Report]
@@ -179,14 +179,18 @@ class _Measured:
 def run_evaluation(request: EvaluationRequest, *, progress: Progress = silent) -> EvaluationResult:
     """Compare upsampling methods on pictures, and write the report.
 
-    The result of every picture is kept at once in the output folder: a run that was stopped goes on when the same request is
-    made again, and several processes with the same request share the work. Pictures that fail are listed and passed over.
+    Each result is written to the output folder at once: the same request resumes an interrupted run, and several processes with
+    the same request share the work. Pictures that fail are listed and skipped.
+
+    Args:
+        request: pictures, methods and settings.
+        progress: called within pictures; may cancel.
 
     Raises:
-        EvaluationError: if the request cannot be met, or none of its tasks.
-        FeatUpError: what keeps the only task from being measured.
+        EvaluationError: if the request or all of its tasks cannot be met.
+        FeatUpError: the reason why the only task cannot be measured.
     """
-    work = _understand(request)
+    work = _checked(request)
     progress("starting", 0, 0)
     work.check()
     helpers = _helpers(request)
@@ -200,8 +204,8 @@ def run_evaluation(request: EvaluationRequest, *, progress: Progress = silent) -
     return _write(work, measured.reports, samples, notes)
 
 
-def _understand(request: EvaluationRequest) -> _Work:
-    """The tasks, methods and pictures of a request. Raises EvaluationError, UpsamplerError."""
+def _checked(request: EvaluationRequest) -> _Work:
+    """Parse a request and open its data sets. Raises EvaluationError, UpsamplerError."""
     tasks = tuple(TASKS) if request.task == ALL else (find_task(request.task),)
     if request.train and not any(task.trains for task in tasks):
         raise EvaluationError(f"The task {request.task} fits nothing; leave out --train, or choose another task.")
@@ -223,10 +227,10 @@ def _understand(request: EvaluationRequest) -> _Work:
 def _protocols_and_probe(
     task: Task, tasks: Sequence[Task], protocols: tuple[str, ...], probe: str
 ) -> tuple[tuple[str, ...], str]:
-    """The protocols and the probe of one task. Of several tasks each uses those that it has.
+    """The protocols and the probe of one task. Each of several tasks uses those that it has.
 
     Raises:
-        EvaluationError: if none of several tasks has what is asked for.
+        EvaluationError: if none of several tasks has the protocol or the probe.
     """
     if len(tasks) == 1:
         return protocols, probe
@@ -238,12 +242,12 @@ def _protocols_and_probe(
         raise EvaluationError(f'No task has a probe "{probe}"; there are: {", ".join(sorted(kinds))}.')
     own = tuple(name for name in protocols if name in task.protocols)
     if not own and task.default == ():
-        own = _SHARED_PROBE  # the other tasks have measured with this one: nothing is fitted to a picture a second time
+        own = _SHARED_PROBE  # the other tasks use this probe too, so no field is fitted a second time
     return own, probe if probe in task.probes else ""
 
 
 def _measure(work: _Work, progress: Progress) -> _Measured:
-    """The reports of all tasks, as far as they can be measured."""
+    """The reports of all tasks that can be measured."""
     from featup_app.backbones import load_backbone
     from featup_app.evaluation.plan import Plan
     from featup_app.evaluation.records import Records
@@ -286,7 +290,7 @@ def _measure_task(
 
 
 def _for_classes(plan: Plan, name: str | None) -> tuple[Plan, tuple[tuple[str, str], ...]]:
-    """The plan with a backbone that tells classes apart, and the methods that have no weights for that one, with the reason."""
+    """The plan with a backbone that has a head, and (method, reason) of methods without weights for this backbone."""
     from featup_app.backbones import load_backbone
 
     if (name is None and plan.backbone.has_head) or name == plan.backbone.name:
@@ -301,12 +305,12 @@ def _for_classes(plan: Plan, name: str | None) -> tuple[Plan, tuple[tuple[str, s
         except FeatUpError as error:
             left_out.append((choice.label, str(error)))
     if not usable:
-        raise EvaluationError(f"No method can be measured with {backbone.name}; the first says: {left_out[0][1]}")
+        raise EvaluationError(f"No method can be measured with {backbone.name}; the first reason: {left_out[0][1]}")
     return dataclasses.replace(plan, backbone=backbone, methods=tuple(usable), layer=None, size=None), tuple(left_out)
 
 
 def _measure_extras(request: EvaluationRequest, measured: _Measured, progress: Progress) -> tuple[Sample, ...]:
-    """Add the costs to the reports; sample pictures for the HTML page."""
+    """Add the costs to the reports, and return sample pictures for the HTML page."""
     from featup_app.evaluation.costs import Cost, measure_costs, with_costs
     from featup_app.evaluation.records import EXTRAS_FILE, Records
     from featup_app.evaluation.samples import sample_pictures
@@ -325,12 +329,12 @@ def _measure_extras(request: EvaluationRequest, measured: _Measured, progress: P
 
 
 def _write(work: _Work, reports: list[Report], samples: tuple[Sample, ...], notes: tuple[str, ...]) -> EvaluationResult:
-    """Write the files of the reports, of all tasks in folders of their own."""
-    output, of_all = work.request.output, work.request.task == ALL
-    files = [path for report in reports for path in write_report(report, output / report.task if of_all else output)]
+    """Write the files of the reports; with all tasks, each in a folder of its own."""
+    output, all_tasks = work.request.output, work.request.task == ALL
+    files = [path for report in reports for path in write_report(report, output / report.task if all_tasks else output)]
     reasons = tuple((name, str(why)) for name, why in work.passed_over)
     summary = None
-    if of_all:
+    if all_tasks:
         labels = [choice.label for choice in work.methods]
         summary = summarise(labels, [task.name for task in work.tasks], reports, dict(reasons))
         files += write_summary(summary, output)
@@ -339,7 +343,7 @@ def _write(work: _Work, reports: list[Report], samples: tuple[Sample, ...], note
 
 
 def _helpers(request: EvaluationRequest) -> Helpers:
-    """Processes that work on the same request, and write no report."""
+    """The processes that work on the same request without writing reports."""
     threads = threads_each(request.workers)
     if request.workers > 1:
         import torch
@@ -350,9 +354,9 @@ def _helpers(request: EvaluationRequest) -> Helpers:
 
 
 def _help(text: str) -> None:
-    """Measure what no other process has claimed, until nothing is left."""
+    """Measure everything that no other process has claimed."""
     request: Any = EvaluationRequest.from_json(text)
-    work = _understand(dataclasses.replace(request, workers=1, fresh=False))
+    work = _checked(dataclasses.replace(request, workers=1, fresh=False))
     with contextlib.suppress(KeyboardInterrupt):
         _measure(work, silent)
 

@@ -1,4 +1,4 @@
-"""Pictures of what a table compares: the PCA colours of each method's features of a few images."""
+"""Sample pictures for a report: the PCA colours of each method's features for a few images."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from featup_app.lenses import PCABasis, fit_pca, pca
 
 COUNT = 2
 WIDTH = 256
-"""Pixels across a picture of the report."""
+"""Width of a picture of the report in pixels."""
 
 _QUALITY = 88
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image as the methods see it.
+    """One image with the PCA colours of each method.
 
     Attributes:
-        name: of the image.
+        name: name of the image.
         pictures: (caption, JPEG) of the image itself and of each method, all of the same size.
     """
 
@@ -47,12 +47,12 @@ def sample_pictures(
 ) -> tuple[Sample, ...]:
     """PCA colours of each method for a few pictures of the data set, evenly spread over it.
 
-    Components and colour limits are those of the low-resolution map, so that colours mean the same for every method.
+    Components and colour limits come from the low-resolution map, so that colours are comparable between methods.
 
     Args:
         plan: methods, pictures and backbone.
-        records: where the pictures are kept, and found from an earlier run.
-        count: of images.
+        records: the store of pictures, those of earlier runs included.
+        count: number of images.
         progress: called for each picture; may cancel.
     """
     methods = _prepared(plan)
@@ -62,7 +62,7 @@ def sample_pictures(
             picture, image = fingerprint(item), item.image()
         except FeatUpError:
             continue
-        drawn = [("image", _jpeg(resized(image.pixels, _size(image))))]
+        shown = [("image", _jpeg(resized(image.pixels, _size(image))))]
         maps: list[FeatureMap] = []
         for method in methods:
             progress(f"drawing {method.label}, {item.name}", 0, 0)
@@ -71,17 +71,17 @@ def sample_pictures(
             if known is None:
                 if not maps:
                     maps.append(plan.backbone.extract(image, size=plan.size, layer=plan.layer, progress=progress))
-                known = _drawn(method, maps[0], progress)
+                known = _rendered(method, maps[0], progress)
                 if known is None:
                     continue
                 records.keep(key, picture, known)
-            drawn.append((method.label, base64.b64decode(known["jpeg"])))
-        samples.append(Sample(item.name, tuple(drawn)))
+            shown.append((method.label, base64.b64decode(known["jpeg"])))
+        samples.append(Sample(item.name, tuple(shown)))
     return tuple(samples)
 
 
 def _prepared(plan: Plan) -> list[PreparedMethod]:
-    """The methods whose weights fit; tables say why others do not."""
+    """The methods whose weights fit; the tables give the reasons for the others."""
     methods: list[PreparedMethod] = []
     for choice in plan.methods:
         try:
@@ -91,7 +91,7 @@ def _prepared(plan: Plan) -> list[PreparedMethod]:
     return methods
 
 
-def _drawn(method: PreparedMethod, features: FeatureMap, progress: Progress) -> Values | None:
+def _rendered(method: PreparedMethod, features: FeatureMap, progress: Progress) -> Values | None:
     source = method.source(features)
     basis: PCABasis = fit_pca(source, progress=progress)
     try:

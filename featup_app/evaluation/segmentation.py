@@ -1,12 +1,12 @@
-"""Linear-probe segmentation: what a field's features say about the class of every pixel.
+"""Linear-probe segmentation: the class of every pixel, predicted from the features of a field.
 
-Two protocols. *Transfer*: the probe is fitted on the backbone's own grid, with the labels averaged over each cell's
-footprint, and applied unchanged to every method; this measures whether upsampling keeps the features' meaning. *Trained*:
-a probe of its own for each method, fitted on its upsampled features at half the labels' resolution (all pixels, by least
-squares); this measures what the upsampled features hold.
+Two protocols. *Transfer*: the probe is fitted on the backbone's own grid, with the labels averaged over each cell, and applied
+unchanged to every method; this measures whether upsampling keeps the features' meaning. *Trained*: each method has its own
+probe, fitted on its upsampled features at half the labels' resolution (all pixels, by least squares); this measures the
+information in the upsampled features.
 
-Probes are fitted on all training pictures, and once more for each fold without the fold's pictures. Folds are runs of
-neighbouring pictures, since frames of a film resemble their neighbours.
+Probes are fitted on all training pictures, and again for each fold without the fold's pictures. Folds are runs of neighbouring
+pictures, because frames of a film resemble their neighbours.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featup_app.base.errors import EvaluationError
 from featup_app.base.progress import Progress, part_of, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Dataset, Item
@@ -47,7 +46,7 @@ class Frame:
     """A labelled picture with its low-resolution features.
 
     Attributes:
-        name: of the picture.
+        name: name of the picture.
         features: (C, h, w) and geometry.
         labels: (H, W) int16 of the picture's size; negative where pixels do not count.
     """
@@ -59,12 +58,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Probes of the same kind: first that of all training pictures, then one without each fold.
+    """Probes of one kind: the first is fitted on all training pictures, the others each without one fold.
 
     Attributes:
         probes: the probes.
         classes: number K of classes.
-        trained_on: what they were fitted on, in words.
+        trained_on: description of the features that they were fitted on.
     """
 
     probes: tuple[LinearProbe, ...]
@@ -74,10 +73,10 @@ class ProbeSet:
 
 @dataclass(frozen=True)
 class SegmentationScore:
-    """How the probes of a set label pictures.
+    """Predictions of P probes on N labelled pictures.
 
     Attributes:
-        confusions: (N, P, K, K) pixels of each picture by label and by the prediction of each probe of the set.
+        confusions: (N, P, K, K) number of pixels by label and by prediction.
     """
 
     confusions: Counts
@@ -89,7 +88,7 @@ class SegmentationScore:
 
     @property
     def accuracy(self) -> float:
-        """Share of labelled pixels that this probe gets right."""
+        """Share of labelled pixels that this probe predicts correctly."""
         return float(statistics.pixel_accuracy(self.confusions[:, 0].sum(0)))
 
     @property
@@ -114,11 +113,10 @@ def load_frame(item: Item, backbone: Backbone, *, size: str | Size | None, layer
     """Decode a picture and its labels and run the backbone.
 
     Raises:
-        FeatUpError: if a file is missing or wrong, or the labels have another size than the picture.
+        FeatUpError: if a file is missing or damaged, or the labels have another size than the picture.
     """
-    labels = _labels(item)
-    image = item.image()
-    _check_size(item, image.size_hw, labels)
+    labels, image = torch.from_numpy(item.labels()), item.image()
+    item.check_size("labels", tuple(labels.shape), image.size_hw)
     return Frame(item.name, backbone.extract(image, size=size, layer=layer), labels)
 
 
@@ -131,13 +129,13 @@ def load_frames(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> list[Frame]:
-    """All frames of a data set in memory, for experiments that score many upsamplers.
+    """Load all frames of a data set into memory, for experiments that score many upsamplers.
 
     Args:
-        dataset: with labels.
+        dataset: a data set with labels.
         size, layer: of the features, as in ``backbone.extract``.
-        cache: a file (.npz) for the features; read if it holds those of the same pictures, weights, layer and size,
-            else written.
+        cache: file (.npz) for the features. It is read if it holds the features of the same pictures, weights, layer and size,
+            and else written.
         progress: called for each picture; may cancel.
 
     Raises:
@@ -162,8 +160,8 @@ def load_frames(
         _write_cache(cache, key, maps)
     frames = []
     for item, features in zip(dataset.items, maps, strict=True):
-        labels = _labels(item)
-        _check_size(item, features.image.size_hw, labels)
+        labels = torch.from_numpy(item.labels())
+        item.check_size("labels", tuple(labels.shape), features.image.size_hw)
         frames.append(Frame(item.name, features, labels))
     return frames
 
@@ -178,14 +176,14 @@ def fit_lowres_probes(
     kind: str = "ridge",
     progress: Progress = silent,
 ) -> ProbeSet:
-    """Probes for the transfer protocol: of the backbone's cells, each weighted by the labelled part of its footprint.
+    """Fit probes for the transfer protocol on the backbone's cells, each weighted by the labelled share of its area.
 
     Args:
-        frames: the training pictures, one after the other; sums are kept of them, and some samples.
-        count: how many there are.
+        frames: the training pictures, one after the other; only sums and some samples are kept in memory.
+        count: number of training pictures.
         classes: number of classes.
-        folds: at least two.
-        seed: of the draw of samples from large pictures.
+        folds: number of folds, at least two.
+        seed: seed of the samples of large pictures.
         kind: ``ridge`` (squared error to the shares of the classes, strength chosen on the folds) or ``logistic``
             (cross-entropy of the kept samples).
         progress: called for each frame; may cancel.
@@ -213,11 +211,11 @@ def fit_upsampled_probes(
     seed: int = 0,
     progress: Progress = silent,
 ) -> ProbeSet:
-    """Probes for the trained protocol: of a method's own features at half the labels' resolution, every pixel.
+    """Fit ridges for the trained protocol on a method's own features at half the labels' resolution, on every pixel.
 
     Args:
-        factory: from a feature map to the method's field.
-        frames, count, classes, folds, seed, progress: as in :func:`fit_lowres_probes`. The fit is a ridge.
+        factory: function from a feature map to the method's field.
+        frames, count, classes, folds, seed, progress: as in :func:`fit_lowres_probes`.
 
     Raises:
         EvaluationError: if there are fewer frames than folds, or no labelled pixels.
@@ -228,17 +226,32 @@ def fit_upsampled_probes(
         height, width = frame.labels.shape
         size = max(1, height // 2), max(1, width // 2)
         shares, labelled = label_shares(frame.labels, size, classes)
-        places = torch.arange(size[0] * size[1]).view(size)
         field = factory(frame.features)
         fold = members.of(index, field.channels)
-        for region, features in field.tiles(size=size, progress=_in_frame(progress, frame, index, count)):
-            inside = places[region.rows, region.columns].flatten()
-            fold.add(features.flatten(1).T, shares[inside], labelled[inside], part=len(inside) / places.numel())
+        for pixels, samples, part in pixel_samples(field, size, in_frame(progress, frame.name, index, count)):
+            fold.add(samples, shares[pixels], labelled[pixels], part=part)
     return ProbeSet(tuple(fit_ridge_folds(members.all())), classes, "upsampled features, ridge")
 
 
+def pixel_samples(field: FeatureField, size: Size, progress: Progress) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """The features of a field at every pixel of a size, tile by tile.
+
+    Yields:
+        (N) indices of pixels, row by row over the whole size; (N, C) their features; the tile's share of all pixels.
+    """
+    numbers = torch.arange(size[0] * size[1]).view(size)
+    for region, features in field.tiles(size=size, progress=progress):
+        pixels = numbers[region.rows, region.columns].flatten()
+        yield pixels, features.flatten(1).T, len(pixels) / numbers.numel()
+
+
+def in_frame(progress: Progress, name: str, index: int, count: int) -> Progress:
+    """The progress within picture number ``index`` of ``count``, with the picture's name."""
+    return part_of(progress, index, count, words=lambda words: f"{words}, {name}")
+
+
 def frame_confusions(field: FeatureField, probes: ProbeSet, labels: Tensor, *, progress: Progress = silent) -> Counts:
-    """(P, K, K) pixels of one picture by label and by the prediction of each probe, at the size of the labels."""
+    """(P, K, K) number of pixels of one picture by label and prediction of each probe, at the size of the labels."""
     size = int(labels.shape[0]), int(labels.shape[1])
     rows = max(1, _SCORES_BUDGET // (4 * probes.classes * len(probes.probes) * size[1]))
     matrix = torch.cat([probe.weights for probe in probes.probes])
@@ -256,10 +269,11 @@ def frame_confusions(field: FeatureField, probes: ProbeSet, labels: Tensor, *, p
 def score_segmentation(
     factory: FieldFactory, frames: Sequence[Frame], probes: ProbeSet, *, progress: Progress = silent
 ) -> SegmentationScore:
-    """Label every frame with the probes applied to a method's fields.
+    """Predict the labels of every frame with probes of a method's fields.
 
     Args:
-        factory: from a feature map to the method's field, e.g. ``lambda features: upsample(features, method="bilinear")``.
+        factory: function from a feature map to the method's field, such as
+            ``lambda features: upsample(features, method="bilinear")``.
         frames: the pictures to score on.
         probes: from :func:`fit_lowres_probes` or :func:`fit_upsampled_probes`.
         progress: called for each frame; may cancel.
@@ -269,21 +283,9 @@ def score_segmentation(
         progress(f"labelling {frame.name}", index, len(frames))
         field = factory(frame.features)
         confusions.append(
-            frame_confusions(field, probes, frame.labels, progress=_in_frame(progress, frame, index, len(frames)))
+            frame_confusions(field, probes, frame.labels, progress=in_frame(progress, frame.name, index, len(frames)))
         )
     return SegmentationScore(np.stack(confusions))
-
-
-def _labels(item: Item) -> Tensor:
-    return torch.from_numpy(item.labels())
-
-
-def _check_size(item: Item, image_hw: Size, labels: Tensor) -> None:
-    if tuple(labels.shape) != image_hw:
-        raise EvaluationError(
-            f'The labels "{item.target_path}" are {labels.shape[0]}x{labels.shape[1]} pixels, but their picture is '
-            f"{image_hw[0]}x{image_hw[1]}; both must be of the same size."
-        )
 
 
 def _read_cache(path: Path | None, key: str) -> dict[str, np.ndarray] | None:
@@ -303,7 +305,3 @@ def _write_cache(path: Path, key: str, maps: Sequence[FeatureMap]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _in_frame(progress: Progress, frame: Frame, index: int, count: int) -> Progress:
-    return part_of(progress, index, count, words=lambda words: f"{words}, {frame.name}")

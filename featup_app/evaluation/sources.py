@@ -1,4 +1,4 @@
-"""The folders of an evaluation as a person names them, and the data sets that a task finds there. Imports no torch."""
+"""The folders that a person names, and the data sets that each task uses of them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from featup_app.evaluation.tasks import TASKS, Task
 
 @dataclass(frozen=True)
 class Sources:
-    """Where pictures lie.
+    """The folders of pictures.
 
-    Of several folders each task takes the first one that knows of its pixels what the task needs; tasks that need nothing take
-    plain pictures if there are some, else the first folder.
+    Of several folders, each task uses the first with the labels or depths that it needs. Tasks that need neither use a folder of
+    plain pictures if there is one, else the first folder.
 
     Attributes:
-        data: those to measure on, one folder or several.
-        train: those to fit on, none, one or several; without one they are found beside the others where a data set has parts.
-        layout: of all folders that it can serve: a name, or ``auto``.
-        per_metre: readings of depth files for one metre, a number or one for each scene; None for what is usual.
-        limit: at most so many pictures of each folder; None for all. Or such a number by the name of a task, by ``train`` for
-            the pictures to fit on, and by the empty name for all others.
+        data: folders to measure on, one or several.
+        train: folders to fit on, none, one or several; without one, the training part of ``data`` where a data set has parts.
+        layout: layout of the folders that can have it: a name, or ``auto``.
+        per_metre: readings of depth files for one metre, a number or one for each scene; None for the default.
+        limit: greatest number of pictures of each folder; None for all. Or such numbers by the name of a task, by ``train`` for
+            the pictures to fit on, and by the empty name for everything else.
     """
 
     data: Path | tuple[Path, ...]
@@ -40,13 +40,13 @@ class Sources:
                 raise EvaluationError(f'There is no folder "{folder}"; check its name.')
 
     def open(self, task: Task) -> tuple[Dataset, Dataset | None]:
-        """The pictures that a task measures on and those that it fits on.
+        """The pictures that a task measures on, and the pictures that it fits on.
 
-        The latter are None for tasks that fit nothing, and for depths of which no other folder is given: there pictures are
-        measured with what was fitted on others of the same folder.
+        The latter are None for tasks that fit nothing, and for depths without a folder to fit on: then pictures are measured with
+        probes fitted to other pictures of the same folder.
 
         Raises:
-            EvaluationError: if a folder is laid out differently, or there is nothing to fit on but what is measured.
+            EvaluationError: if a folder has another layout, or there are no other pictures to fit on.
         """
         data = self._opened(self._folder(task), task, VAL, task.name)
         if not task.trains:
@@ -68,7 +68,7 @@ class Sources:
         return data, train
 
     def _folder(self, task: Task) -> Path:
-        """The folder that a task measures on. Raises EvaluationError if none of several will do."""
+        """The folder that a task measures on. Raises EvaluationError if none of several has what it needs."""
         folders = _several(self.data)
         if len(folders) == 1:
             return folders[0]
@@ -85,14 +85,14 @@ class Sources:
         )
 
     def _training_folder(self, data: Dataset) -> Path | None:
-        """The folder to fit on; of several, or beside several to measure on, the first that knows the same of its pixels."""
+        """The folder to fit on. With several folders, the first of the same kind as the data; None if there is none."""
         folders = _several(self.train)
         if len(folders) == 1 and len(_several(self.data)) == 1:
             return folders[0]
         return next((folder for folder in folders if self._kind(folder) == data.kind), None)
 
     def _kind(self, folder: Path) -> str | None:
-        """What a folder knows about its pixels; None if it holds no pictures."""
+        """The kind of the data set in a folder; None if it holds no pictures."""
         try:
             return detect_layout(folder).kind
         except EvaluationError:
@@ -100,7 +100,7 @@ class Sources:
 
     def _opened(self, folder: Path, task: Task, part: str, limited_by: str) -> Dataset:
         layout, per_metre = self.layout, self.per_metre
-        if len(_several(self.data)) > 1:  # then some of the folders are not of the layout that was named
+        if len(_several(self.data)) > 1:  # then the layout and the unit may belong to other folders
             if layout != AUTO and find_layout(layout).kind != self._kind(folder):
                 layout = AUTO
             if self._kind(folder) != DEPTHS:
@@ -118,17 +118,20 @@ _KNOWN = {LABELS: "classes", DEPTHS: "depths", PHOTOS: "nothing"}
 
 
 def _several(folders: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
-    """The folders, however they were given."""
+    """The folders as a tuple."""
     if folders is None:
         return ()
     return (folders,) if isinstance(folders, Path) else folders
 
 
 def parse_limits(text: str) -> Mapping[str, int]:
-    """Numbers of pictures as a person writes them: ``16``, or ``16,quality=8,train=60``.
+    """Parse numbers of pictures: ``16``, or ``16,quality=8,train=60``.
+
+    Returns:
+        Numbers by the name of a task or ``train``; the empty name is for everything else.
 
     Raises:
-        EvaluationError: if that is not a whole number of at least one for everything, a task, or ``train``.
+        EvaluationError: if a number is not a whole number of at least one, or a name is unknown.
     """
     names = ("", TRAIN, *(task.name for task in TASKS))
     limits: dict[str, int] = {}
@@ -136,7 +139,7 @@ def parse_limits(text: str) -> Mapping[str, int]:
         name, given, number = (piece.strip() for piece in part.rpartition("="))
         if name not in names or (given and not name) or not number.isascii() or not number.isdigit() or int(number) < 1:
             raise EvaluationError(
-                f'The limit "{text}" is not understood; give a number of pictures, and others for single tasks, such as '
+                f'The limit "{text}" is not understood; give a number of pictures, or numbers for single tasks, such as '
                 f"16,quality=8 ({', '.join(names[1:])})."
             )
         limits[name] = int(number)
@@ -144,10 +147,13 @@ def parse_limits(text: str) -> Mapping[str, int]:
 
 
 def parse_depth_unit(text: str) -> Mapping[str, float] | float:
-    """Readings for one metre as a person writes them: ``5000``, or ``scene=1000,other=5000``.
+    """Parse the readings of depth files for one metre: ``5000``, or ``scene=1000,other=5000``.
+
+    Returns:
+        One number, or numbers by the name of the scene.
 
     Raises:
-        EvaluationError: if that is not a positive number, or not one for each name.
+        EvaluationError: if a number is not positive, or there are several without names.
     """
     units: dict[str, float] = {}
     for part in text.split(","):

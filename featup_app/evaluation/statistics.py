@@ -1,4 +1,4 @@
-"""Confusion matrices, the figures made of them, and how far a figure may be trusted. NumPy alone."""
+"""Confusion matrices, figures computed from them, and confidence intervals. NumPy alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 RESAMPLES = 2000
-"""Bootstrap samples; the ends of a 95 % interval then vary by about a twentieth of its width."""
+"""Number of bootstrap samples; the ends of a 95 % interval then vary by about a twentieth of its width."""
 
 
 def confusion_matrix(predicted: npt.NDArray[Any], labels: npt.NDArray[Any], classes: int) -> Counts:
-    """(classes, classes) pixels by label (rows) and prediction (columns); negative labels do not count."""
+    """(classes, classes) number of pixels by label (rows) and prediction (columns); negative labels do not count."""
     counted = labels >= 0
     pairs = labels[counted].astype(np.int64) * classes + predicted[counted].astype(np.int64)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
@@ -40,14 +40,14 @@ def mean_iou(confusion: npt.NDArray[Any]) -> Floats:
 
 
 def pixel_accuracy(confusion: npt.NDArray[Any]) -> Floats:
-    """(..., K, K) -> (...) share of the labelled pixels that are right."""
+    """(..., K, K) -> (...) share of the labelled pixels that are predicted correctly."""
     matrix = np.asarray(confusion, dtype=np.float64)
     result: Floats = np.trace(matrix, axis1=-2, axis2=-1) / np.maximum(matrix.sum((-2, -1)), 1.0)
     return result
 
 
 def resample_counts(count: int, *, seed: int, resamples: int = RESAMPLES) -> Floats:
-    """How often each of ``count`` images is drawn in each bootstrap sample: (resamples, count), rows sum to count."""
+    """(resamples, count): how often each of ``count`` pictures is drawn in each bootstrap sample; rows sum to ``count``."""
     generator = np.random.default_rng(seed)
     return generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
 

@@ -1,7 +1,7 @@
 """All tasks in one table: a row for each method, and the columns of the paper's table (FeatUp, ICLR 2024, section 4).
 
-Cells come from the first protocol of each task. A figure whose difference to bilinear is known with its 95 % interval is marked
-where that interval excludes zero; a cell without a figure says why.
+Cells use the first protocol of each task. A figure is marked if the 95 % interval of its difference to bilinear excludes zero. A
+cell without a figure has the reason.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featup_app.evaluation.report import REPORT_FILES, Report, Row
-from featup_app.export.staging import Staging
+from featup_app.evaluation.report import Report, Row, write_table
 
 BETTER, WORSE = "better", "worse"
 MARKS = {BETTER: "+", WORSE: "-", None: " "}
-"""What stands behind a figure, by how it differs from bilinear."""
+"""The mark behind a figure, by its difference to bilinear."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,11 @@ class Column:
     """One column.
 
     Attributes:
-        title: its head.
-        task: whose table it is taken from.
-        further: name of a further figure of that table; empty for its headline figure.
-        higher_is_better: which way figures improve; None for what the task says.
-        decimals: to show.
+        title: title of the column.
+        task: name of the task.
+        further: name of a further figure of the task; empty for its main figure.
+        higher_is_better: which way figures improve; None to use that of the report.
+        decimals: number of decimals to show.
     """
 
     title: str
@@ -44,7 +42,7 @@ class Column:
 
     @property
     def head(self) -> str:
-        """The title with the way in which figures improve, where that is known."""
+        """The title, with the direction in which figures improve if it is known."""
         if self.higher_is_better is None:
             return self.title
         return f"{self.title} ({'higher' if self.higher_is_better else 'lower'} is better)"
@@ -68,9 +66,9 @@ class Cell:
     """A figure of the table.
 
     Attributes:
-        figure: None where there is none.
-        difference: to bilinear; None where it is not told.
-        interval: ends of its 95 % interval.
+        figure: the figure; None where there is none.
+        difference: difference to bilinear; None where it is not computed.
+        interval: ends of the 95 % interval of the difference.
         differs: ``better`` or ``worse`` than bilinear where the interval excludes zero, else None.
         reason: why there is no figure; empty where there is one.
     """
@@ -87,9 +85,9 @@ class Summary:
     """The whole table.
 
     Attributes:
-        columns: those of the tasks that were chosen.
+        columns: the columns of the chosen tasks.
         rows: (label of the method, cells in the order of the columns).
-        notes: for each column what it was measured on and with.
+        notes: (task, note on its pictures, protocol and backbone).
     """
 
     columns: tuple[Column, ...]
@@ -151,9 +149,9 @@ def summarise(
 
     Args:
         methods: labels, one for each row.
-        tasks: names of those that were to be done.
-        reports: of those that could be.
-        passed_over: why others could not, by task.
+        tasks: names of the tasks that were requested.
+        reports: reports of the tasks that could be measured.
+        passed_over: reasons why others could not, by task.
     """
     known = {report.task: report for report in reports}
     columns = tuple(
@@ -203,13 +201,5 @@ def _note(report: Report) -> str:
 
 
 def write_summary(summary: Summary, folder: Path) -> list[Path]:
-    """Write the table as JSON and CSV into a folder, both or none; an older one there is replaced.
-
-    Raises:
-        ExportError: if the folder cannot be written.
-    """
-    texts = json.dumps(summary.as_dict(), indent=2, sort_keys=True) + "\n", summary.as_csv()
-    with Staging(overwrite=True) as files:
-        for name, text in zip(REPORT_FILES, texts, strict=True):
-            files.add(folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in REPORT_FILES]
+    """Write the table as JSON and CSV, see :func:`~featup_app.evaluation.report.write_table`."""
+    return write_table(summary.as_dict(), summary.as_csv(), folder)

@@ -1,11 +1,11 @@
-"""The tasks of ``featup-app evaluate`` by name. Imports no torch, so that help and menus can be filled before it is there.
+"""The tasks of ``featup-app evaluate`` by name. Imports no torch, so that help texts and menus need not wait for it.
 
-A further task is one module beside this one and one entry here. The module has one public function::
+A new task is one module in this package and one entry in :data:`TASKS`. The module has one public function::
 
     def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress = silent) -> Report
 
-which says what a result depends on, measures one picture at a time through ``common.measure_all``
-(results are kept as they come, failing pictures are listed and passed over), and makes rows of the results.
+which names everything that a result depends on, measures one picture at a time through ``common.measure_all`` (each result is
+kept at once, failing pictures are listed and skipped), and turns the results into rows.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of table.
+    """One kind of measurement, which gives one table.
 
     Attributes:
         name: for commands, records and files.
         title: a few words for people.
         module: inside this package.
-        kinds: of data sets that it can measure on, the usual one first; :data:`PHOTOS` means that any pictures will do.
-        trains: whether it fits something on training pictures.
-        protocols: ways of measuring that can be asked for, each giving a row per method.
-        default: the protocols that are used where none is chosen; None for the first, empty where it depends on the data.
+        kinds: kinds of data sets that it can measure on, the usual one first; :data:`PHOTOS` means any pictures.
+        trains: whether it fits probes or networks on training pictures.
+        protocols: ways of measuring to choose from; each gives a row per method.
+        default: the protocols if none is chosen; None for the first, empty if they depend on the data.
         probes: kinds of probes to choose from; the first is the default.
-        needs_head: whether the backbone has to tell classes apart.
+        needs_head: whether the backbone needs a head for classes.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Task:
     needs_head: bool = False
 
     def completed(self, plan: Plan) -> Plan:
-        """The plan with the task's defaults in the places that were left open.
+        """The plan with the task's defaults where it leaves protocols and probe open.
 
         Raises:
             EvaluationError: if the plan asks for a protocol or a probe that the task does not have.
@@ -74,8 +74,8 @@ class Task:
 
         Args:
             plan: with pictures of one of the task's kinds.
-            records: where results are kept, and found from an earlier run.
-            folder: where fitted probes are kept, and found from an earlier run.
+            records: the store of results, those of earlier runs included.
+            folder: the store of fitted probes, those of earlier runs included.
             progress: called within pictures; may cancel.
 
         Raises:
@@ -138,14 +138,14 @@ TASKS: tuple[Task, ...] = (
 
 
 ALL = "all"
-"""Stands for every task that data and backbone allow."""
+"""Name for every task that data and backbone allow."""
 
 
 def find_task(name: str) -> Task:
     """The task of this name.
 
     Raises:
-        EvaluationError: naming the tasks that there are.
+        EvaluationError: if there is none; the message lists the tasks.
     """
     for task in TASKS:
         if task.name == name:

@@ -1,8 +1,8 @@
 """Class activation maps of each method, judged by the classifier itself (see :mod:`featup_app.evaluation.explanations`).
 
-FeatUp section 4.1. The class is the classifier's own first choice; where the data set knows what a picture shows (ImageNet's
-folders), pictures that the classifier gets wrong are set aside. Everything happens on the picture at the size for which the
-head was trained, unless another is given: classification, features, guidance, map and mask.
+FeatUp section 4.1. The class is the one that the classifier finds most probable. If the data set has the class of each picture
+(ImageNet's folders), misclassified pictures are left out. Classification, features, guidance, map and mask all use the picture
+at the size for which the head was trained, unless another size is given.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from featup_app.backbones.catalogue import CLASSIFIER
 from featup_app.base.errors import BackboneError, EvaluationError
 from featup_app.base.progress import Progress, silent
 from featup_app.evaluation import statistics
@@ -33,7 +34,7 @@ from featup_app.evaluation.methods import BASELINE
 from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report, Row
-from featup_app.evaluation.tasks.common import Job, by_method, measure_all, typical_seconds
+from featup_app.evaluation.tasks.common import Configuration, by_method, measure_all, typical_seconds
 from featup_app.images import Image
 from featup_app.lenses.cam import cam
 
@@ -60,7 +61,7 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
     backbone = plan.backbone
     if not backbone.has_head:
         raise BackboneError(
-            f"Class activation maps need classes, and {backbone.name} tells none apart; take tf_efficientnet_lite0, which does."
+            f"Class activation maps need classes, and {backbone.name} tells none apart; use {CLASSIFIER}, which does."
         )
     layer = plan.layer or backbone.layers[-1].name
     methods = dataclasses.replace(plan, layer=layer).prepared(for_head=True)
@@ -70,37 +71,43 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
         "layer": layer,
         "input_size": plan.size or f"shorter side {backbone.class_size}",
     }
-    jobs = [
-        Job(method, protocol, configuration_key({**common, "protocol": protocol, **method.identity}))
+    configurations = [
+        Configuration(method, protocol, configuration_key({**common, "protocol": protocol, **method.identity}))
         for protocol in plan.protocols
         for method in methods
     ]
     identifiers = _class_identifiers(len(backbone.class_names))
 
-    def measure(item: Item, wanted: Sequence[Job], told: Progress) -> Iterator[tuple[Job, Values]]:
+    def measure(
+        item: Item, wanted: Sequence[Configuration], progress: Progress
+    ) -> Iterator[tuple[Configuration, Values]]:
         picture = picture_for_classifier(backbone, item.image(), plan.size)
-        scores = torch.softmax(backbone.logits(picture, size=picture.size_hw, progress=told).double(), dim=0)
+        scores = torch.softmax(backbone.logits(picture, size=picture.size_hw, progress=progress).double(), dim=0)
         index = int(scores.argmax())
         if item.truth in identifiers and identifiers[item.truth] != index:
-            yield from ((job, {"wrong": backbone.class_names[index], "seconds": 0.0}) for job in wanted)
+            yield from (
+                (configuration, {"wrong": backbone.class_names[index], "seconds": 0.0}) for configuration in wanted
+            )
             return
-        explained = _Explained(backbone, layer, picture, index, told)
+        explained = _Explained(backbone, layer, picture, index, progress)
         for method, own in by_method(wanted):
             start = time.perf_counter()
-            field = method.field(explained.features, told)
-            for job in own:
-                words = job.protocol.split("-")
+            field = method.field(explained.features, progress)
+            for configuration in own:
+                words = configuration.protocol.split("-")
                 values = explained.map_of(field, odds="odds" in words)
                 mask = mask_of(values, hard="hard" in words)
                 fill = backbone.provenance["mean"] if "mean" in words else (0.0, 0.0, 0.0)
                 masked = masked_picture(picture, mask, fill)
                 seconds = time.perf_counter() - start
-                similar = None  # fitting once more to every masked picture would take as long as all the rest
+                similar = None  # another fit, to the masked picture, would take as long as everything else
                 if not method.fitted:
-                    again = _Explained(backbone, layer, masked, index, told)
-                    similar = coherency(values, again.map_of(method.field(again.features, told), odds="odds" in words))
+                    again = _Explained(backbone, layer, masked, index, progress)
+                    similar = coherency(
+                        values, again.map_of(method.field(again.features, progress), odds="odds" in words)
+                    )
                 yield (
-                    job,
+                    configuration,
                     {
                         "class": backbone.class_names[index],
                         "whole": float(scores[index]),
@@ -112,26 +119,29 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
                 )
                 start = time.perf_counter()
 
-    found, failures = measure_all(plan.data, jobs, records, measure, progress)
-    right = {job: [values for values in found[job] if "wrong" not in values] for job in jobs}
-    if not right[jobs[0]]:
+    found, failures = measure_all(plan.data, configurations, records, measure, progress)
+    right = {
+        configuration: [values for values in found[configuration] if "wrong" not in values]
+        for configuration in configurations
+    }
+    if not right[configurations[0]]:
         raise EvaluationError(
-            f'{backbone.name} gets every picture of "{plan.data.folder}" wrong; measure on pictures of classes that it knows.'
+            f'{backbone.name} gets every picture of "{plan.data.folder}" wrong; use pictures of classes that it knows.'
         )
-    confidences = {job: _confidence(right[job]) for job in jobs}
-    rows = tuple(_row(plan, job, confidences, right[job]) for job in jobs)
+    confidences = {configuration: _confidence(right[configuration]) for configuration in configurations}
+    rows = tuple(_row(plan, configuration, confidences, right[configuration]) for configuration in configurations)
     settings = {
         **common,
         "data": str(plan.data.folder),
         "class": "first choice of the classifier",
-        "set_aside": len(found[jobs[0]]) - len(right[jobs[0]]),
+        "set_aside": len(found[configurations[0]]) - len(right[configurations[0]]),
         "protocols": plan.protocols,
     }
     return Report("cam", "average drop", "pictures", False, rows, tuple(failures.items()), settings, FURTHER)
 
 
 class _Explained:
-    """A picture with the features and the evidence for one class, as the classifier sees it."""
+    """The features of a picture and the evidence for one class, as the classifier computes them."""
 
     def __init__(self, backbone: Backbone, layer: str, picture: Image, index: int, progress: Progress) -> None:
         self._backbone, self._picture, self._index = backbone, picture, index
@@ -140,7 +150,7 @@ class _Explained:
         self.features: FeatureMap = backbone.extract(picture, **self._options)
 
     def map_of(self, field: FeatureField, *, odds: bool) -> Tensor:
-        """(H, W) evidence in a field of the picture."""
+        """(H, W) float evidence for the class, from a field of the picture."""
         if odds not in self._weights:
             weights = self._backbone.class_weights(self._picture, [self._index], odds=odds, **self._options)[1]
             self._weights[odds] = weights
@@ -158,15 +168,19 @@ def _confidence(found: Sequence[Values]) -> Confidence:
     )
 
 
-def _row(plan: Plan, job: Job, confidences: Mapping[Job, Confidence], found: Sequence[Values]) -> Row:
-    own = confidences[job]
+def _row(
+    plan: Plan, configuration: Configuration, confidences: Mapping[Configuration, Confidence], found: Sequence[Values]
+) -> Row:
+    own = confidences[configuration]
     drops = 100 * own.drops
-    others = [other for other in confidences if other.protocol == job.protocol and other.method.label == BASELINE]
-    difference = drops - 100 * confidences[others[0]].drops if others and others[0] is not job else None
+    others = [
+        other for other in confidences if other.protocol == configuration.protocol and other.method.label == BASELINE
+    ]
+    difference = drops - 100 * confidences[others[0]].drops if others and others[0] is not configuration else None
     counts = statistics.resample_counts(len(drops), seed=plan.seed)
     return Row(
-        method=job.method.label,
-        protocol=job.protocol,
+        method=configuration.method.label,
+        protocol=configuration.protocol,
         figure=float(drops.mean()),
         spread=statistics.spread(drops),
         difference=None if difference is None else float(difference.mean()),
@@ -174,7 +188,7 @@ def _row(plan: Plan, job: Job, confidences: Mapping[Job, Confidence], found: Seq
         seconds=typical_seconds(found),
         pictures=len(drops),
         details={
-            "identity": job.method.identity,
+            "identity": configuration.method.identity,
             "classes": [values["class"] for values in found],
             "whole": own.whole.tolist(),
             "masked": own.masked.tolist(),
@@ -190,7 +204,7 @@ def _row(plan: Plan, job: Job, confidences: Mapping[Job, Confidence], found: Seq
 
 
 def _class_identifiers(count: int) -> dict[str, int]:
-    """Numbers of the head's classes by their WordNet identifiers; empty if it is no head for ImageNet."""
+    """Indices of the head's classes by their WordNet identifiers; empty if the classes are not those of ImageNet."""
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset({"num_classes": count})

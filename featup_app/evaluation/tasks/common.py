@@ -1,4 +1,4 @@
-"""What all tasks share: jobs, and the walk over pictures that keeps each result as it comes."""
+"""Shared by all tasks: configurations, and the loop over pictures that keeps each result at once."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _WAIT_SECONDS = 0.2
 Piece = TypeVar("Piece")
 
 Failures = dict[str, str]
-"""Why pictures were passed over, by name."""
+"""Why pictures or methods were skipped, by name."""
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """One row in the making.
+class Configuration:
+    """What one row of a table measures.
 
     Attributes:
-        method: whose fields are measured.
-        protocol: how.
-        key: name of the configuration in the records.
+        method: the method whose fields are measured.
+        protocol: the way of measuring.
+        key: its name in the records.
     """
 
     method: PreparedMethod
@@ -40,32 +40,36 @@ class Job:
     key: str
 
 
-Measure = Callable[[Item, Sequence[Job], Progress], Iterator[tuple[Job, Values]]]
-"""From a picture, and the jobs that have no values for it yet, to their values."""
+Measure = Callable[[Item, Sequence[Configuration], Progress], Iterator[tuple[Configuration, Values]]]
+"""A function from a picture, and the configurations without values for it, to these values."""
 
 
-def by_method(jobs: Sequence[Job]) -> list[tuple[PreparedMethod, list[Job]]]:
-    """The jobs of each method together, so that its field, which may be costly to fit, is made once for a picture."""
-    groups: dict[int, tuple[PreparedMethod, list[Job]]] = {}
-    for job in jobs:
-        groups.setdefault(id(job.method), (job.method, []))[1].append(job)
+def by_method(configurations: Sequence[Configuration]) -> list[tuple[PreparedMethod, list[Configuration]]]:
+    """The configurations grouped by method, so that its field, which may be expensive, is computed once for a picture."""
+    groups: dict[int, tuple[PreparedMethod, list[Configuration]]] = {}
+    for configuration in configurations:
+        groups.setdefault(id(configuration.method), (configuration.method, []))[1].append(configuration)
     return list(groups.values())
 
 
 def measure_all(
-    data: Dataset, jobs: Sequence[Job], records: Records, measure: Measure, progress: Progress
-) -> tuple[dict[Job, list[Values]], Failures]:
-    """The values of every job for the pictures for which all jobs have one, and why the others have not.
+    data: Dataset, configurations: Sequence[Configuration], records: Records, measure: Measure, progress: Progress
+) -> tuple[dict[Configuration, list[Values]], Failures]:
+    """Measure every picture under every configuration.
 
-    Other processes may work on the same records: a picture is claimed while it is measured, and those that others have
-    claimed are looked at again when nothing else is left.
+    Other processes may work on the same records: a picture is claimed while it is measured. Pictures that others have claimed
+    are visited again when nothing else is left.
 
     Args:
         data: the pictures.
-        jobs: what is wanted of each.
-        records: values that are there already are taken from here, and new ones kept.
-        measure: called for each picture with the jobs that lack a value.
+        configurations: what to measure of each picture.
+        records: the store of values: existing ones are used, new ones are kept.
+        measure: called for each picture with the configurations that lack a value.
         progress: called within pictures; may cancel.
+
+    Returns:
+        For each configuration the values of the pictures that could be measured, in the order of the data set, and the reasons
+        why the other pictures could not.
 
     Raises:
         EvaluationError: if no picture could be measured.
@@ -78,41 +82,47 @@ def measure_all(
         progress(f"measuring {item.name}", index, len(data.items))
         try:
             picture = pictures[item.name] = fingerprint(item)
-            if all(records.find(job.key, picture) is not None for job in jobs):
+            if all(records.find(configuration.key, picture) is not None for configuration in configurations):
                 return True
-            with records.claimed(f"{picture} {' '.join(sorted(job.key for job in jobs))}") as mine:
-                wanted = [job for job in jobs if records.find(job.key, picture) is None]
+            with records.claimed(
+                f"{picture} {' '.join(sorted(configuration.key for configuration in configurations))}"
+            ) as mine:
+                wanted = [
+                    configuration
+                    for configuration in configurations
+                    if records.find(configuration.key, picture) is None
+                ]
                 if mine and wanted:
-                    for job, values in measure(
+                    for configuration, values in measure(
                         item, wanted, part_of(progress, index, len(data.items), words=f"measuring {item.name}")
                     ):
-                        records.keep(job.key, picture, values)
+                        records.keep(configuration.key, picture, values)
                 return mine
         except FeatUpError as error:
             failures[item.name] = str(error)
             return True
 
     until_done(list(enumerate(data.items)), attempt, progress)
-    found: dict[Job, list[Values]] = {job: [] for job in jobs}
+    found: dict[Configuration, list[Values]] = {configuration: [] for configuration in configurations}
     for item in data.items:
         if item.name not in failures:
-            for job in jobs:
-                kept = records.find(job.key, pictures[item.name])
+            for configuration in configurations:
+                kept = records.find(configuration.key, pictures[item.name])
                 assert kept is not None
-                found[job].append(kept)
+                found[configuration].append(kept)
     progress("measured", len(data.items), len(data.items))
     if len(failures) == len(data.items):
-        raise EvaluationError(f"No picture could be measured; the first says: {next(iter(failures.values()))}")
+        raise EvaluationError(f"No picture could be measured; the first reason: {next(iter(failures.values()))}")
     return found, failures
 
 
 def until_done(pieces: Sequence[Piece], attempt: Callable[[Piece], bool], progress: Progress) -> None:
-    """Go through pieces of work that other processes may be working on too, until all of them are done.
+    """Repeat pieces of work that other processes may also do, until all of them are done.
 
     Args:
-        pieces: of work.
-        attempt: does a piece, and says whether it is done; False if another process has claimed it.
-        progress: called while there is nothing to do but wait; may cancel.
+        pieces: the pieces of work.
+        attempt: does a piece. Returns whether the piece is done; False if another process has claimed it.
+        progress: called while waiting for other processes; may cancel.
     """
     waiting = list(pieces)
     while waiting:
@@ -124,7 +134,7 @@ def until_done(pieces: Sequence[Piece], attempt: Callable[[Piece], bool], progre
 
 
 def fingerprint(item: Item) -> str:
-    """Name of a picture with the hash of what its files hold.
+    """Name of a picture with the hash of the contents of its files.
 
     Raises:
         EvaluationError: if a file cannot be read.
@@ -141,5 +151,8 @@ def fingerprint(item: Item) -> str:
 
 
 def typical_seconds(found: Sequence[Values]) -> float:
-    """Median over pictures of what a job took; of several jobs of one field the first counts the making of it."""
+    """Median over pictures of the seconds of a configuration.
+
+    Where several configurations use one field, the seconds of the first include the time to compute the field.
+    """
     return float(np.median([values["seconds"] for values in found]))

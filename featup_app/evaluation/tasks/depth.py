@@ -1,7 +1,7 @@
 """Linear-probe depth of each method (see :mod:`featup_app.evaluation.depth`); lower is better.
 
-Without training pictures every picture is measured with probes of others, see ``probing.crossed_splits``. The spread is over
-probes that were each fitted without one fold of their training pictures, the interval over resampled pictures.
+Without training pictures, every picture is measured with probes fitted to other pictures, see ``probing.crossed_splits``. The
+spread is over probes that were each fitted without one fold of the training pictures, the interval over resampled pictures.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from featup_app.evaluation.depth import FIGURES, DepthScore
 from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records
 from featup_app.evaluation.report import Report, Row
-from featup_app.evaluation.tasks.common import Job, typical_seconds
+from featup_app.evaluation.tasks.common import Configuration, typical_seconds
 from featup_app.evaluation.tasks.probing import (
     DepthKit,
+    ProbeChoice,
     Probed,
-    Recipe,
     crossed_splits,
     fold_spread,
     measure_with_probes,
-    told_settings,
+    report_settings,
 )
 
 FURTHER = ((FIGURES[1], False), ("within 1.25 (%)", True), (FIGURES[2], False))
@@ -33,56 +33,56 @@ FURTHER = ((FIGURES[1], False), ("within 1.25 (%)", True), (FIGURES[2], False))
 def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress = silent) -> Report:
     """The table of the task; arguments and errors as in :meth:`~featup_app.evaluation.tasks.Task.evaluate`."""
     known = {
-        "transfer": Recipe(plan.probe),
-        "trained": Recipe("ridge", trained=True),
-        "metric": Recipe("ridge", metric=True),
+        "transfer": ProbeChoice(plan.probe),
+        "trained": ProbeChoice("ridge", trained=True),
+        "metric": ProbeChoice("ridge", metric=True),
     }
-    recipes = {protocol: known[protocol] for protocol in plan.protocols}
+    choices = {protocol: known[protocol] for protocol in plan.protocols}
     kit, splits = DepthKit(plan), crossed_splits(plan)
-    probed = measure_with_probes(plan, kit, recipes, splits, records, folder, progress)
-    rows = tuple(_row(plan, job, probed) for job in probed.found)
-    settings = told_settings(plan, probed, recipes, splits)
+    probed = measure_with_probes(plan, kit, choices, splits, records, folder, progress)
+    rows = tuple(_row(plan, configuration, probed) for configuration in probed.found)
+    settings = report_settings(plan, probed, choices, splits)
     failures = tuple(probed.failures.items())
     return Report("depth", FIGURES[0], f"{plan.folds} folds", False, rows, failures, settings, FURTHER)
 
 
-def score_of(probed: Probed, job: Job) -> DepthScore:
-    """What the probes of a job found."""
-    return DepthScore(np.array([values["figures"] for values in probed.found[job]]))
+def score_of(probed: Probed, configuration: Configuration) -> DepthScore:
+    """The score of a configuration."""
+    return DepthScore(np.array([values["figures"] for values in probed.found[configuration]]))
 
 
-def details_of(job: Job, score: DepthScore) -> Values:
-    """More numbers of a row."""
+def details_of(configuration: Configuration, score: DepthScore) -> Values:
+    """Further numbers of a row, for the report file."""
     return {
-        "identity": job.method.identity,
+        "identity": configuration.method.identity,
         "per_picture": score.figures[:, 0].tolist(),
         "fold_means": score.means[1:].tolist(),
     }
 
 
 def further_of(score: DepthScore) -> dict[str, float | None]:
-    """The further figures of a row."""
+    """Further figures of a row, with columns of their own."""
     _, above, relative = (float(value) for value in score.means[0])
     return {FIGURES[1]: above, "within 1.25 (%)": 100.0 - above, FIGURES[2]: relative}
 
 
-def _row(plan: Plan, job: Job, probed: Probed) -> Row:
-    score, other = score_of(probed, job), probed.baseline(job)
+def _row(plan: Plan, configuration: Configuration, probed: Probed) -> Row:
+    score, other = score_of(probed, configuration), probed.baseline(configuration)
     difference, interval = None, None
     if other is not None:
         baseline = score_of(probed, other)
         difference = float(score.means[0, 0] - baseline.means[0, 0])
         interval = statistics.interval(score.bootstrapped(seed=plan.seed) - baseline.bootstrapped(seed=plan.seed))
-    found = probed.found[job]
+    found = probed.found[configuration]
     return Row(
-        method=job.method.label,
-        protocol=job.protocol,
+        method=configuration.method.label,
+        protocol=configuration.protocol,
         figure=float(score.means[0, 0]),
         spread=fold_spread(score.means[1:, 0].tolist()),
         difference=difference,
         interval=interval,
         seconds=typical_seconds(found),
         pictures=len(found),
-        details=details_of(job, score),
+        details=details_of(configuration, score),
         further=further_of(score),
     )

@@ -1,7 +1,7 @@
 """End-to-end segmentation with each upsampler inside a network (see :mod:`featup_app.evaluation.end_to_end`); higher is better.
 
-What is measured is the validation score after a training from several seeds. A seed's crops are the same for all methods, so
-differences are told seed by seed.
+The figure is the validation score after training, averaged over several seeds. One seed gives all methods the same crops, so
+differences are computed seed by seed.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from featup_app.evaluation.statistics import Counts, Floats
 from featup_app.evaluation.tasks.common import Failures, fingerprint, until_done
 
 INPUT_SIZE = 224
-"""Shorter side of the backbone's input if none is asked for: features of a hundred pictures then take a minute."""
+"""Default shorter side of the backbone's input: features of a hundred pictures then take a minute."""
 
 _ALL = "all pictures"
-"""In the place of a picture in the records: a training is scored on all of them."""
+"""Stored as the picture in the records: a training is scored on all pictures."""
 
 ACCURACY, PARAMETERS, OPERATIONS = "accuracy", "parameters (thousands)", "operations a picture (1e9)"
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A method and a seed.
+    """One training: a method and a seed.
 
     Attributes:
         choice: the method.
-        seed: of start, crops and dropout.
+        seed: seed of initial weights, crops and dropout.
         key: name of its configuration in the records.
     """
 
@@ -100,14 +100,15 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
 
     def attempt(piece: tuple[int, _Run]) -> bool:
         index, run = piece
-
-        told = part_of(progress, index, len(runs), words=f"training with {run.choice.label}, seed {run.seed}")
-        told("", 0, 0)
+        run_progress = part_of(progress, index, len(runs), words=f"training with {run.choice.label}, seed {run.seed}")
+        run_progress("", 0, 0)
         if records.find(run.key, _ALL) is not None:
             return True
         with records.claimed(run.key) as mine:
             if mine and records.find(run.key, _ALL) is None:
-                records.keep(run.key, _ALL, _train_and_score(run, scenes, len(plan.data.class_names), steps, told))
+                records.keep(
+                    run.key, _ALL, _train_and_score(run, scenes, len(plan.data.class_names), steps, run_progress)
+                )
             return mine
 
     until_done(list(enumerate(runs)), attempt, progress)
@@ -133,7 +134,7 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
 
 
 def _usable(choices: Sequence[MethodChoice], failures: Failures) -> list[MethodChoice]:
-    """The methods that can stand inside a network; the others are listed."""
+    """The methods that can be part of a network; the others are added to the failures."""
     usable = []
     for choice in choices:
         try:
@@ -142,12 +143,12 @@ def _usable(choices: Sequence[MethodChoice], failures: Failures) -> list[MethodC
         except FeatUpError as error:
             failures[choice.label] = str(error)
     if not usable:
-        raise EvaluationError(f"No method can be measured; the first says: {next(iter(failures.values()))}")
+        raise EvaluationError(f"No method can be measured; the first reason: {next(iter(failures.values()))}")
     return usable
 
 
 def _identity(choice: MethodChoice) -> Values:
-    """What tells one start of an upsampler from another."""
+    """Everything that the initial weights of an upsampler depend on, JSON-able."""
     path = Path(choice.upsampler) if choice.upsampler else None
     if path is None or not path.is_file():
         return {"method": choice.method, "upsampler": choice.upsampler}
@@ -231,7 +232,7 @@ def _row(choice: MethodChoice, runs: Sequence[_Run], found: dict[str, Values], p
 
 
 def _matrices(found: Sequence[Values]) -> Counts:
-    """(seeds, pictures, K, K)."""
+    """(seeds, pictures, K, K) int64 confusion matrices."""
     return np.array([values["confusions"] for values in found], dtype=np.int64)
 
 
@@ -247,14 +248,14 @@ def _resampled(matrices: Counts, seed: int) -> Floats:
 
 
 class _Scenes:
-    """Pictures with their features, computed when the first run needs them; those that fail are listed and passed over."""
+    """Pictures with their features, computed when the first run needs them; those that fail are listed and skipped."""
 
     def __init__(self, plan: Plan, layers: Sequence[str], size: str, failures: Failures) -> None:
         self._plan, self._layers, self._size, self._failures = plan, layers, size, failures
         self._known: tuple[list[Scene], list[Scene]] | None = None
 
     def both(self, progress: Progress) -> tuple[list[Scene], list[Scene]]:
-        """Training pictures with mirror images, and the pictures to score on. Raises EvaluationError if one list is empty."""
+        """Training pictures with mirror images, and pictures to score on. Raises EvaluationError if one list is empty."""
         if self._known is None:
             assert self._plan.train is not None
             train = self._load(self._plan.train, mirrored=True, progress=progress)
@@ -270,5 +271,5 @@ class _Scenes:
             except FeatUpError as error:
                 self._failures[item.name + (" (training)" if mirrored else "")] = str(error)
         if not scenes:
-            raise EvaluationError(f"No picture could be used; the first says: {next(iter(self._failures.values()))}")
+            raise EvaluationError(f"No picture could be used; the first reason: {next(iter(self._failures.values()))}")
         return scenes

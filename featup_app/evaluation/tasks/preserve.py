@@ -1,9 +1,8 @@
 """Preservation: whether upsampled features still mean what the backbone's own features mean.
 
-A probe is fitted on the low-resolution features and applied unchanged to each method's upsampled ones; the figure is what comes
-out, minus the same with bilinear upsampling, which blends meanings but adds none. Zero is bilinear itself. For classes the
-figure is a difference of mean intersection over union (higher is better), for depths one of errors in metres after alignment
-(lower is better).
+A probe is fitted on the low-resolution features and applied unchanged to each method's upsampled features. The figure is the
+score of the method minus the score of bilinear upsampling, so bilinear itself has 0. For classes it is a difference of mean
+intersection over union (higher is better), for depths a difference of errors in metres after alignment (lower is better).
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from featup_app.evaluation.plan import Plan
 from featup_app.evaluation.records import Records
 from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.tasks import depth, segmentation
-from featup_app.evaluation.tasks.common import Job, typical_seconds
+from featup_app.evaluation.tasks.common import Configuration, typical_seconds
 from featup_app.evaluation.tasks.probing import (
     DepthKit,
     LabelKit,
+    ProbeChoice,
     Probed,
-    Recipe,
     crossed_splits,
     fold_spread,
     measure_with_probes,
-    told_settings,
+    report_settings,
     whole_split,
 )
 
 PROBES = {LABELS: ("ridge", "logistic"), DEPTHS: ("ridge", "gradient")}
-"""The kinds of probes for each kind of data; all of them are used unless some are chosen."""
+"""The kinds of probes for each kind of data; all are used unless some are chosen."""
 
 
 def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress = silent) -> Report:
@@ -48,13 +47,13 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
         raise EvaluationError(f'There is no probe "{unknown[0]}" for {kind}; choose among: {", ".join(PROBES[kind])}.')
     if BASELINE not in [method.label for method in plan.methods]:
         plan = dataclasses.replace(plan, methods=(MethodChoice(BASELINE, BASELINE), *plan.methods))
-    recipes = {protocol: Recipe(protocol) for protocol in chosen}
+    choices = {protocol: ProbeChoice(protocol) for protocol in chosen}
     splits = crossed_splits(plan) if kind == DEPTHS else whole_split(plan)
     kit: Any = DepthKit(plan) if kind == DEPTHS else LabelKit(plan)
-    probed = measure_with_probes(plan, kit, recipes, splits, records, folder, progress)
+    probed = measure_with_probes(plan, kit, choices, splits, records, folder, progress)
     make = _depth_row if kind == DEPTHS else _label_row
-    rows = tuple(make(plan, job, probed) for job in probed.found)
-    settings = told_settings(plan, probed, recipes, splits)
+    rows = tuple(make(plan, configuration, probed) for configuration in probed.found)
+    settings = report_settings(plan, probed, choices, splits)
     failures = tuple(probed.failures.items())
     spread = f"{plan.folds} folds"
     if kind == DEPTHS:
@@ -64,44 +63,46 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
     return Report("preserve", "mIoU minus bilinear's", spread, True, rows, failures, settings, shares)
 
 
-def _label_row(plan: Plan, job: Job, probed: Probed) -> Row:
-    score = segmentation.score_of(probed, job)
-    baseline = segmentation.score_of(probed, probed.baseline(job) or job)
+def _label_row(plan: Plan, configuration: Configuration, probed: Probed) -> Row:
+    score = segmentation.score_of(probed, configuration)
+    baseline = segmentation.score_of(probed, probed.baseline(configuration) or configuration)
     resampled = score.bootstrapped_miou(seed=plan.seed) - baseline.bootstrapped_miou(seed=plan.seed)
     return _row(
-        job,
+        configuration,
         probed,
         figure=score.miou - baseline.miou,
         spread=fold_spread((score.fold_miou - baseline.fold_miou).tolist()),
         interval=statistics.interval(resampled),
-        details=segmentation.details_of(plan, job, score),
+        details=segmentation.details_of(plan, configuration, score),
         further={"mIoU": score.miou, "pixel accuracy": score.accuracy},
     )
 
 
-def _depth_row(plan: Plan, job: Job, probed: Probed) -> Row:
-    score = depth.score_of(probed, job)
-    baseline = depth.score_of(probed, probed.baseline(job) or job)
+def _depth_row(plan: Plan, configuration: Configuration, probed: Probed) -> Row:
+    score = depth.score_of(probed, configuration)
+    baseline = depth.score_of(probed, probed.baseline(configuration) or configuration)
     differences = score.means[:, 0] - baseline.means[:, 0]
     resampled = score.bootstrapped(seed=plan.seed) - baseline.bootstrapped(seed=plan.seed)
     return _row(
-        job,
+        configuration,
         probed,
         figure=float(differences[0]),
         spread=fold_spread(differences[1:].tolist()),
         interval=statistics.interval(resampled),
-        details=depth.details_of(job, score),
+        details=depth.details_of(configuration, score),
         further={FIGURES[0]: float(score.means[0, 0]), **depth.further_of(score)},
     )
 
 
-def _row(job: Job, probed: Probed, *, figure: float, interval: tuple[float, float], **others: Any) -> Row:
+def _row(
+    configuration: Configuration, probed: Probed, *, figure: float, interval: tuple[float, float], **others: Any
+) -> Row:
     """A row whose figure is itself the difference to bilinear."""
-    itself = probed.baseline(job) is None
-    found = probed.found[job]
+    itself = probed.baseline(configuration) is None
+    found = probed.found[configuration]
     return Row(
-        method=job.method.label,
-        protocol=job.protocol,
+        method=configuration.method.label,
+        protocol=configuration.protocol,
         figure=figure,
         difference=None if itself else figure,
         interval=None if itself else interval,

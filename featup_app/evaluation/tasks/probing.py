@@ -1,7 +1,7 @@
-"""What tasks that fit linear probes share: what is fitted on which pictures, kept on disk, and applied to every method's fields.
+"""Shared by the tasks that fit linear probes: which pictures probes are fitted on, probes on disk, and scores of every method.
 
 A result depends on how its probe was fitted and not on the task that asked for it, so the tasks ``seg``, ``depth`` and
-``preserve`` find each other's probes and results.
+``preserve`` reuse each other's probes and results.
 """
 
 from __future__ import annotations
@@ -41,23 +41,24 @@ from featup_app.evaluation.segmentation import (
     frame_confusions,
     load_frame,
 )
-from featup_app.evaluation.tasks.common import Failures, Job, by_method, fingerprint, measure_all, until_done
+from featup_app.evaluation.tasks.common import Configuration, Failures, by_method, fingerprint, measure_all, until_done
 from featup_app.features import FeatureMap
 from featup_app.fields import FeatureField
 
 ENOUGH_SCENES = 5
+"""Fewest scenes for which ``auto`` measures scenes with probes of other scenes."""
 
 _KEPT_FRAMES_BYTES = 2**30
 _KEPT_FIELDS = 64
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ProbeChoice:
     """How probes are fitted.
 
     Attributes:
-        kind: of the fit.
-        trained: whether on each method's own upsampled features, instead of the low-resolution ones for all methods.
+        kind: kind of the fit, such as ``ridge``.
+        trained: whether probes are fitted on each method's upsampled features, instead of the low-resolution features.
         metric: whether depths are fitted in metres.
     """
 
@@ -68,11 +69,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures to fit on, and those to measure with what was fitted.
+    """Pictures to fit probes on, and pictures to measure with these probes.
 
     Attributes:
-        train: the former.
-        names: of the latter; empty for all pictures.
+        train: pictures to fit on.
+        names: names of the pictures to measure; empty for all.
     """
 
     train: Dataset
@@ -80,18 +81,19 @@ class Split:
 
 
 def whole_split(plan: Plan) -> list[Split]:
-    """One split: everything is measured with probes of the training pictures. Raises EvaluationError if there are none."""
+    """One split: all pictures are measured with probes of the training pictures. Raises EvaluationError if there are none."""
     if plan.train is None:
         raise EvaluationError("This task fits probes; training pictures are needed.")
     return [Split(plan.train)]
 
 
 def crossed_splits(plan: Plan) -> list[Split]:
-    """The training pictures if there are some; else every picture is measured with probes of others, by ``plan.cross``.
+    """The training pictures if there are some; else every picture is measured with probes of other pictures.
 
-    ``scenes``: those of all other scenes. ``frames``: parts of every scene, runs of neighbouring pictures, are left out in
-    turn. A probe then has seen other pictures of the scene, which flatters all methods alike; but with few scenes a probe of
-    the others says next to nothing, through whatever method. ``auto`` takes scenes from :data:`ENOUGH_SCENES` on.
+    ``plan.cross`` chooses these. ``scenes``: the pictures of all other scenes. ``frames``: parts of every scene, runs of
+    neighbouring pictures, are left out in turn. The probe has then seen other pictures of the scene, which favours all methods
+    alike; with few scenes, however, probes of the other scenes are useless for any method. ``auto`` uses ``scenes`` from
+    :data:`ENOUGH_SCENES` on.
 
     Raises:
         EvaluationError: if there are too few pictures or scenes.
@@ -103,18 +105,18 @@ def crossed_splits(plan: Plan) -> list[Split]:
         members.setdefault(item.scene, []).append(item)
     by_scene = plan.cross == "scenes" or (plan.cross == "auto" and len(members) >= ENOUGH_SCENES)
     groups: dict[str | int, list[Item]] = {}
-    places: dict[str, float] = {}
+    positions: dict[str, float] = {}
     for scene, items in members.items():
         for index, item in enumerate(items):
-            places[item.name] = index / len(items)
+            positions[item.name] = index / len(items)
             groups.setdefault(scene if by_scene else index * plan.folds // len(items), []).append(item)
     if len(groups) < 2:
         raise EvaluationError(
             f'The pictures of "{plan.data.folder}" cannot be measured with probes of each other: '
             f"{'they are all of one scene' if by_scene else 'there are too few'}; give other ones with --train."
         )
-    # The folds inside a split are runs of its pictures: in the order of their places in their scenes, each has all scenes.
-    ordered = plan.data.items if by_scene else sorted(plan.data.items, key=lambda item: places[item.name])
+    # The folds inside a split are runs of its pictures. Sorted by their position within their scene, each fold has all scenes.
+    ordered = plan.data.items if by_scene else sorted(plan.data.items, key=lambda item: positions[item.name])
     splits = []
     for inside in groups.values():
         names = frozenset(item.name for item in inside)
@@ -124,10 +126,10 @@ def crossed_splits(plan: Plan) -> list[Split]:
 
 
 class FieldMaker:
-    """Makes the fields of a method, and remembers those that had to be fitted: several probes are fitted on them and scored.
+    """Computes the fields of a method. Fitted fields are cached, because several probes use each of them.
 
     Args:
-        method: whose fields they are.
+        method: the method.
     """
 
     def __init__(self, method: PreparedMethod) -> None:
@@ -146,7 +148,7 @@ class FieldMaker:
         return self._kept[key]
 
     def maker(self, progress: Progress) -> FieldFactory:
-        """The same as a function of the features alone."""
+        """:meth:`field` as a function of the features alone."""
         return lambda features: self.field(features, progress)
 
 
@@ -154,33 +156,33 @@ AnyFrame = TypeVar("AnyFrame", Frame, DepthFrame)
 
 
 class Kit(ABC, Generic[AnyFrame]):
-    """What is known about pixels: how it is read, fitted and scored."""
+    """One kind of targets of pixels: how they are read, fitted and scored."""
 
     facts: Mapping[str, object]
-    """What results depend on besides backbone, pictures and probes, JSON-able."""
+    """Everything that results depend on besides backbone, pictures and probes, JSON-able."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
     @abstractmethod
     def load(self, item: Item) -> AnyFrame:
-        """The picture with features and target. Raises FeatUpError."""
+        """Load a picture with features and target. Raises FeatUpError."""
 
     @abstractmethod
     def fit(
-        self, recipe: Recipe, source: FieldMaker, frames: Iterator[AnyFrame], count: int, progress: Progress
+        self, choice: ProbeChoice, source: FieldMaker, frames: Iterator[AnyFrame], count: int, progress: Progress
     ) -> ProbeSet:
-        """Probes of training pictures, of which there are ``count``. Raises EvaluationError."""
+        """Fit probes on ``count`` training pictures. Raises EvaluationError."""
 
     @abstractmethod
     def score(
-        self, recipe: Recipe, field: FeatureField, probes: ProbeSet, frame: AnyFrame, progress: Progress
+        self, choice: ProbeChoice, field: FeatureField, probes: ProbeSet, frame: AnyFrame, progress: Progress
     ) -> Values:
-        """What is kept of one picture, JSON-able."""
+        """Score one picture; the values are JSON-able."""
 
 
 class LabelKit(Kit[Frame]):
-    """Classes of pixels."""
+    """Targets are classes."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
@@ -198,10 +200,10 @@ class LabelKit(Kit[Frame]):
         return load_frame(item, self.plan.backbone, size=self.plan.size, layer=self.plan.layer)
 
     def fit(
-        self, recipe: Recipe, source: FieldMaker, frames: Iterator[Frame], count: int, progress: Progress
+        self, choice: ProbeChoice, source: FieldMaker, frames: Iterator[Frame], count: int, progress: Progress
     ) -> ProbeSet:
         plan, classes = self.plan, len(self.plan.data.class_names)
-        if recipe.trained:
+        if choice.trained:
             return fit_upsampled_probes(
                 source.maker(progress),
                 frames,
@@ -217,16 +219,18 @@ class LabelKit(Kit[Frame]):
             classes=classes,
             folds=plan.folds,
             seed=plan.seed,
-            kind=recipe.kind,
+            kind=choice.kind,
             progress=progress,
         )
 
-    def score(self, recipe: Recipe, field: FeatureField, probes: ProbeSet, frame: Frame, progress: Progress) -> Values:
+    def score(
+        self, choice: ProbeChoice, field: FeatureField, probes: ProbeSet, frame: Frame, progress: Progress
+    ) -> Values:
         return {"confusions": frame_confusions(field, probes, frame.labels, progress=progress).tolist()}
 
 
 class DepthKit(Kit[DepthFrame]):
-    """Distances of pixels."""
+    """Targets are distances."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
@@ -239,10 +243,10 @@ class DepthKit(Kit[DepthFrame]):
         return load_depth_frame(item, self.plan.backbone, size=self.plan.size, layer=self.plan.layer)
 
     def fit(
-        self, recipe: Recipe, source: FieldMaker, frames: Iterator[DepthFrame], count: int, progress: Progress
+        self, choice: ProbeChoice, source: FieldMaker, frames: Iterator[DepthFrame], count: int, progress: Progress
     ) -> ProbeSet:
         plan = self.plan
-        if recipe.trained:
+        if choice.trained:
             return fit_upsampled_depth(
                 source.maker(progress), frames, count=count, folds=plan.folds, seed=plan.seed, progress=progress
             )
@@ -251,56 +255,113 @@ class DepthKit(Kit[DepthFrame]):
             count=count,
             folds=plan.folds,
             seed=plan.seed,
-            kind=recipe.kind,
-            metric=recipe.metric,
+            kind=choice.kind,
+            metric=choice.metric,
             progress=progress,
         )
 
     def score(
-        self, recipe: Recipe, field: FeatureField, probes: ProbeSet, frame: DepthFrame, progress: Progress
+        self, choice: ProbeChoice, field: FeatureField, probes: ProbeSet, frame: DepthFrame, progress: Progress
     ) -> Values:
-        figures = depth_figures(field, probes, frame.target, metric=recipe.metric, progress=progress)
+        figures = depth_figures(field, probes, frame.target, metric=choice.metric, progress=progress)
         return {"figures": figures.tolist()}
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What probes found.
+    """The results of tasks with probes.
 
     Attributes:
-        methods: that were measured.
-        found: values of every job for the pictures for which all jobs have one, in the order of the data set.
-        failures: why pictures were passed over.
-        facts: what all results depend on, JSON-able.
+        methods: the methods that were measured.
+        found: for each configuration the values of the pictures that could be measured, in the order of the data set.
+        failures: why pictures were skipped.
+        facts: everything that all results depend on, JSON-able.
     """
 
     methods: tuple[PreparedMethod, ...]
-    found: dict[Job, list[Values]]
+    found: dict[Configuration, list[Values]]
     failures: Failures
     facts: Values
 
-    def baseline(self, job: Job) -> Job | None:
-        """The job of bilinear upsampling under the same protocol, unless it is this one or there is none."""
-        others = [other for other in self.found if other.protocol == job.protocol and other.method.label == BASELINE]
-        return others[0] if others and others[0] is not job else None
+    def baseline(self, configuration: Configuration) -> Configuration | None:
+        """The configuration of bilinear upsampling under the same protocol; None if it is this one or there is none."""
+        others = [
+            other for other in self.found if other.protocol == configuration.protocol and other.method.label == BASELINE
+        ]
+        return others[0] if others and others[0] is not configuration else None
+
+
+class _FittedProbes(Generic[AnyFrame]):
+    """The probes of every configuration and split: fitted when first needed, and kept in memory and on disk.
+
+    Args:
+        plan: methods, pictures and settings.
+        kit: the kind of targets.
+        choices: how probes are fitted, by protocol.
+        splits: the pictures to fit on.
+        facts: everything that all results depend on, JSON-able; ``train`` has the fingerprints of the pictures of each split.
+        folder: the store of probes.
+        failures: where training pictures that cannot be used are listed.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        kit: Kit[AnyFrame],
+        choices: Mapping[str, ProbeChoice],
+        splits: Sequence[Split],
+        facts: Values,
+        folder: Path,
+        failures: Failures,
+    ) -> None:
+        self._kit: Kit[AnyFrame] = kit
+        self._choices, self._splits, self._facts, self._folder = choices, splits, facts, folder
+        self._trained_on: list[list[str]] = facts["train"]
+        self._frames: _TrainingFrames[AnyFrame] = _TrainingFrames(kit, failures)
+        self._known: dict[str, ProbeSet] = {}
+        self.methods = plan.prepared()
+        self.fields = {id(method): FieldMaker(method) for method in self.methods}
+
+    def key(self, configuration: Configuration, split: Split) -> str:
+        """A name for everything that the probes depend on."""
+        choice = self._choices[configuration.protocol]
+        fitted_on = configuration.method.identity if choice.trained else configuration.method.space
+        pictures = self._trained_on[self._splits.index(split)]
+        return configuration_key(
+            {**self._facts, "train": pictures, **dataclasses.asdict(choice), "fitted_on": fitted_on}
+        )
+
+    def get(self, configuration: Configuration, split: Split, progress: Progress) -> ProbeSet:
+        """The probes. Raises EvaluationError if they cannot be fitted."""
+        key = self.key(configuration, split)
+        if key not in self._known:
+            path = self._folder / f"probes-{key}.npz"
+            probes = read_probes(path)
+            if probes is None:
+                frames, count = self._frames.of(split.train), len(split.train.items)
+                choice, fields = self._choices[configuration.protocol], self.fields[id(configuration.method)]
+                probes = self._kit.fit(choice, fields, frames, count, progress)
+                write_probes(probes, path)
+            self._known[key] = probes
+        return self._known[key]
 
 
 def measure_with_probes(
     plan: Plan,
     kit: Kit[AnyFrame],
-    recipes: Mapping[str, Recipe],
+    choices: Mapping[str, ProbeChoice],
     splits: Sequence[Split],
     records: Records,
     folder: Path,
     progress: Progress,
 ) -> Probed:
-    """Fit what is missing, then apply each recipe's probes to every method's field of every picture.
+    """Fit the missing probes, then apply them to every method's field of every picture.
 
     Args:
         plan: methods, pictures and settings.
-        kit: what is known about the pixels.
-        recipes: by the name of their protocol.
-        splits: of the pictures to measure.
+        kit: the kind of targets.
+        choices: how probes are fitted, by protocol.
+        splits: the pictures to measure, with the pictures to fit on.
         records, folder, progress: as in :meth:`~featup_app.evaluation.tasks.Task.evaluate`.
 
     Raises:
@@ -308,72 +369,51 @@ def measure_with_probes(
         UpsamplerError: if weights do not fit the backbone.
     """
     failures: Failures = {}
-    trained_on = [[_print_of(item) for item in split.train.items] for split in splits]
+    trained_on = [[_fingerprint_or_name(item) for item in split.train.items] for split in splits]
     facts = {"task": "probes", **plan.facts(), **kit.facts, "folds": plan.folds, "train": trained_on}
-    methods = plan.prepared()
-    jobs = []
-    for protocol, recipe in recipes.items():
-        for method in methods:
-            key = configuration_key({**facts, **dataclasses.asdict(recipe), **method.identity})
-            jobs.append(Job(method, protocol, key))
-    makers = {id(method): FieldMaker(method) for method in methods}
-    training = _TrainingFrames(kit, failures)
-    fitted: dict[str, ProbeSet] = {}
+    probes = _FittedProbes(plan, kit, choices, splits, facts, folder, failures)
+    configurations = [
+        Configuration(method, protocol, configuration_key({**facts, **dataclasses.asdict(choice), **method.identity}))
+        for protocol, choice in choices.items()
+        for method in probes.methods
+    ]
 
-    def probes_key(job: Job, split: Split) -> str:
-        recipe = recipes[job.protocol]
-        fitted_on = job.method.identity if recipe.trained else job.method.space
-        pictures = trained_on[splits.index(split)]
-        return configuration_key({**facts, "train": pictures, **dataclasses.asdict(recipe), "fitted_on": fitted_on})
-
-    def probes_for(job: Job, split: Split, told: Progress) -> ProbeSet:
-        key = probes_key(job, split)
-        if key not in fitted:
-            path = folder / f"probes-{key}.npz"
-            known = read_probes(path)
-            if known is None:
-                frames = training.of(split.train)
-                known = kit.fit(recipes[job.protocol], makers[id(job.method)], frames, len(split.train.items), told)
-                write_probes(known, path)
-            fitted[key] = known
-        return fitted[key]
-
-    def prepare(needed: tuple[Job, Split]) -> bool:
-        with records.claimed(f"probes {probes_key(*needed)}") as mine:  # another process may be fitting them
+    def prepare(needed: tuple[Configuration, Split]) -> bool:
+        with records.claimed(f"probes {probes.key(*needed)}") as mine:  # another process may be fitting them
             if mine:
-                probes_for(*needed, progress)
+                probes.get(*needed, progress)
             return mine
 
-    def measure(item: Item, wanted: Sequence[Job], told: Progress) -> Iterator[tuple[Job, Values]]:
+    def measure(
+        item: Item, wanted: Sequence[Configuration], progress: Progress
+    ) -> Iterator[tuple[Configuration, Values]]:
         frame = kit.load(item)
         for method, own in by_method(wanted):
             start = time.perf_counter()
-            field = makers[id(method)].field(frame.features, told)
-            for job in own:
-                values = kit.score(
-                    recipes[job.protocol], field, probes_for(job, _split_of(item, splits), told), frame, told
-                )
-                yield job, {**values, "seconds": time.perf_counter() - start}
+            field = probes.fields[id(method)].field(frame.features, progress)
+            for configuration in own:
+                fitted = probes.get(configuration, _split_of(item, splits), progress)
+                values = kit.score(choices[configuration.protocol], field, fitted, frame, progress)
+                yield configuration, {**values, "seconds": time.perf_counter() - start}
                 start = time.perf_counter()
 
-    needed = _not_measured(plan, jobs, splits, records)
-    until_done(needed, prepare, progress)
-    found, measured = measure_all(plan.data, jobs, records, measure, progress)
-    return Probed(methods, found, {**failures, **measured}, facts)
+    until_done(_unmeasured(plan.data, configurations, splits, records), prepare, progress)
+    found, measured = measure_all(plan.data, configurations, records, measure, progress)
+    return Probed(probes.methods, found, {**failures, **measured}, facts)
 
 
-def _not_measured(
-    plan: Plan, jobs: Sequence[Job], splits: Sequence[Split], records: Records
-) -> list[tuple[Job, Split]]:
-    """Jobs with the splits of which a picture has no result yet."""
-    prints = {item.name: _print_of(item) for item in plan.data.items}
+def _unmeasured(
+    data: Dataset, configurations: Sequence[Configuration], splits: Sequence[Split], records: Records
+) -> list[tuple[Configuration, Split]]:
+    """The configurations and splits for which values of some picture are missing, so that their probes are needed."""
+    pictures = {item.name: _fingerprint_or_name(item) for item in data.items}
     return [
-        (job, split)
-        for job in jobs
+        (configuration, split)
+        for configuration in configurations
         for split in splits
         if any(
-            records.find(job.key, prints[item.name]) is None
-            for item in plan.data.items
+            records.find(configuration.key, pictures[item.name]) is None
+            for item in data.items
             if _split_of(item, splits) is split
         )
     ]
@@ -383,32 +423,32 @@ def _split_of(item: Item, splits: Sequence[Split]) -> Split:
     return next(split for split in splits if not split.names or item.name in split.names)
 
 
-def _print_of(item: Item) -> str:
-    """Fingerprint of a picture, or its name alone if a file cannot be read: that is told when it is its turn."""
+def _fingerprint_or_name(item: Item) -> str:
+    """Fingerprint of a picture; its name if a file cannot be read, which is reported when the picture is measured."""
     try:
         return fingerprint(item)
     except EvaluationError:
         return item.name
 
 
-def told_settings(plan: Plan, probed: Probed, recipes: Mapping[str, Recipe], splits: Sequence[Split]) -> Values:
-    """What a report says about how its probes were fitted."""
+def report_settings(plan: Plan, probed: Probed, choices: Mapping[str, ProbeChoice], splits: Sequence[Split]) -> Values:
+    """The settings of a report, with how its probes were fitted."""
     return {
         **probed.facts,
         "data": str(plan.data.folder),
         "train": f"other pictures, crossed by {plan.cross}" if plan.train is None else str(plan.train.folder),
         "training_pictures": [len(split.train.items) for split in splits],
-        "probes": {protocol: dataclasses.asdict(recipe) for protocol, recipe in recipes.items()},
+        "probes": {protocol: dataclasses.asdict(choice) for protocol, choice in choices.items()},
     }
 
 
 def fold_spread(values: Sequence[float]) -> float:
-    """Standard deviation of the figures of the probes that were each fitted without one fold."""
+    """Standard deviation of the figures of probes that were each fitted without one fold."""
     return statistics.spread(np.asarray(values, dtype=np.float64))
 
 
 class _TrainingFrames(Generic[AnyFrame]):
-    """Training pictures as often as they are needed; features are kept in memory as far as that is reasonable."""
+    """Training pictures, loaded as often as they are needed; features are cached up to :data:`_KEPT_FRAMES_BYTES`."""
 
     def __init__(self, kit: Kit[AnyFrame], failures: Failures) -> None:
         self._kit: Kit[AnyFrame] = kit
@@ -417,7 +457,7 @@ class _TrainingFrames(Generic[AnyFrame]):
         self._bytes = 0
 
     def of(self, dataset: Dataset) -> Iterator[AnyFrame]:
-        """The pictures that can be used; the others are listed among the failures."""
+        """The pictures that can be used; the others are added to the failures."""
         for item in dataset.items:
             if item.image_path in self._kept:
                 yield self._kept[item.image_path]

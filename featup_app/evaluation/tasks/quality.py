@@ -1,7 +1,7 @@
 """Held-out reprojection error of each method on each picture (decision 0032); lower is better.
 
-Beside it stand scores that need neither labels nor other views (:mod:`featup_app.lenses.quality`): whether features change where
-the image does, whether they average back to the backbone's, and how far they overshoot.
+The table also has scores that need neither labels nor jittered views (:mod:`featup_app.lenses.quality`): whether features change
+where the image does, whether their average over a cell is the backbone's feature, and how far they overshoot.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from featup_app.evaluation.methods import BASELINE, RAW, PreparedMethod
 from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report, Row
-from featup_app.evaluation.tasks.common import Job, measure_all, typical_seconds
+from featup_app.evaluation.tasks.common import Configuration, measure_all, typical_seconds
 from featup_app.lenses import SCORES, QualityReference, quality_reference, quality_scores
 from featup_app.lenses.quality import COMPONENTS
 from featup_app.multiview.reprojection import HeldOutViews, held_out_views, reprojection_error
@@ -40,61 +40,70 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
     methods = plan.prepared()
     seed = HELD_OUT_SEED + plan.seed
     common = {"task": "quality", **plan.facts(), "views": HELD_OUT_VIEWS, "components": COMPONENTS}
-    jobs = [Job(method, "held-out views", configuration_key({**common, **method.identity})) for method in methods]
+    configurations = [
+        Configuration(method, "held-out views", configuration_key({**common, **method.identity})) for method in methods
+    ]
 
-    def measure(item: Item, wanted: Sequence[Job], told: Progress) -> Iterator[tuple[Job, Values]]:
-        features = plan.backbone.extract(item.image(), size=plan.size, layer=plan.layer, progress=told)
-        views: dict[str, HeldOutViews] = {RAW: held_out_views(features, seed=seed, progress=told)}
+    def measure(
+        item: Item, wanted: Sequence[Configuration], progress: Progress
+    ) -> Iterator[tuple[Configuration, Values]]:
+        features = plan.backbone.extract(item.image(), size=plan.size, layer=plan.layer, progress=progress)
+        views: dict[str, HeldOutViews] = {RAW: held_out_views(features, seed=seed, progress=progress)}
         references: dict[str, QualityReference] = {}
-        for job in wanted:
-            space = job.method.space
+        for configuration in wanted:
+            space = configuration.method.space
             if space not in views:
-                views[space] = _in_space(views[RAW], features, job.method)
+                views[space] = _in_space(views[RAW], features, configuration.method)
             if space not in references:
-                references[space] = quality_reference(job.method.source(features), progress=told)
+                references[space] = quality_reference(configuration.method.source(features), progress=progress)
             start = time.perf_counter()
-            field = job.method.field(features, told)
-            result = reprojection_error(field, views[space], progress=told)
+            field = configuration.method.field(features, progress)
+            result = reprojection_error(field, views[space], progress=progress)
             seconds = time.perf_counter() - start
-            scores = dataclasses.asdict(quality_scores(field, references[space], progress=told))
-            yield job, {"per_view": result.per_view, "seconds": seconds, "scores": scores}
+            scores = dataclasses.asdict(quality_scores(field, references[space], progress=progress))
+            yield configuration, {"per_view": result.per_view, "seconds": seconds, "scores": scores}
 
-    found, failures = measure_all(plan.data, jobs, records, measure, progress)
-    errors = {job: np.array([np.mean(values["per_view"]) for values in found[job]]) for job in jobs}
-    baseline = next((errors[job] for job in jobs if job.method.label == BASELINE), None)
+    found, failures = measure_all(plan.data, configurations, records, measure, progress)
+    errors = {
+        configuration: np.array([np.mean(values["per_view"]) for values in found[configuration]])
+        for configuration in configurations
+    }
+    baseline = next(
+        (errors[configuration] for configuration in configurations if configuration.method.label == BASELINE), None
+    )
     counts = statistics.resample_counts(len(next(iter(errors.values()))), seed=plan.seed)
     rows = []
-    for job in jobs:
-        own = errors[job]
-        difference = None if baseline is None or job.method.label == BASELINE else own - baseline
+    for configuration in configurations:
+        own = errors[configuration]
+        difference = None if baseline is None or configuration.method.label == BASELINE else own - baseline
         rows.append(
             Row(
-                method=job.method.label,
-                protocol=job.protocol,
+                method=configuration.method.label,
+                protocol=configuration.protocol,
                 figure=float(own.mean()),
                 spread=statistics.spread(own),
                 difference=None if difference is None else float(difference.mean()),
                 interval=None if difference is None else statistics.interval(counts @ difference / len(own)),
-                seconds=typical_seconds(found[job]),
+                seconds=typical_seconds(found[configuration]),
                 pictures=len(own),
-                details={"identity": job.method.identity, "per_picture": own.tolist()},
-                further={score.title.lower(): _mean_score(found[job], score.key) for score in _SHOWN},
+                details={"identity": configuration.method.identity, "per_picture": own.tolist()},
+                further={score.title.lower(): _mean_score(found[configuration], score.key) for score in _SHOWN},
             )
         )
     settings = {**common, "data": str(plan.data.folder)}
     further = tuple((score.title.lower(), score.higher_is_better) for score in _SHOWN)
-    told = tuple(failures.items())
-    return Report("quality", "held-out error", "pictures", False, tuple(rows), told, settings, further)
+    failed = tuple(failures.items())
+    return Report("quality", "held-out error", "pictures", False, tuple(rows), failed, settings, further)
 
 
 def _mean_score(found: Sequence[Values], key: str) -> float | None:
-    """Over the pictures for which the score is defined; None if there are none."""
+    """Mean over the pictures for which the score is defined; None if there are none."""
     values = [values["scores"][key] for values in found]
     defined = [value for value in values if math.isfinite(value)]
     return sum(defined) / len(defined) if defined else None
 
 
 def _in_space(views: HeldOutViews, features: FeatureMap, method: PreparedMethod) -> HeldOutViews:
-    """The views' features in the space of a method's fields."""
+    """The features of the views in the space of a method's fields."""
     maps = [method.source(dataclasses.replace(features, data=data)).data for data in views.features]
     return dataclasses.replace(views, features=torch.stack(maps))

@@ -12,14 +12,14 @@ from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records
 from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.segmentation import SegmentationScore
-from featup_app.evaluation.tasks.common import Job, typical_seconds
+from featup_app.evaluation.tasks.common import Configuration, typical_seconds
 from featup_app.evaluation.tasks.probing import (
     LabelKit,
+    ProbeChoice,
     Probed,
-    Recipe,
     fold_spread,
     measure_with_probes,
-    told_settings,
+    report_settings,
     whole_split,
 )
 
@@ -28,26 +28,26 @@ FURTHER = (("pixel accuracy", True),)
 
 def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress = silent) -> Report:
     """The table of the task; arguments and errors as in :meth:`~featup_app.evaluation.tasks.Task.evaluate`."""
-    known = {"transfer": Recipe(plan.probe), "trained": Recipe("ridge", trained=True)}
-    recipes = {protocol: known[protocol] for protocol in plan.protocols}
+    known = {"transfer": ProbeChoice(plan.probe), "trained": ProbeChoice("ridge", trained=True)}
+    choices = {protocol: known[protocol] for protocol in plan.protocols}
     kit, splits = LabelKit(plan), whole_split(plan)
-    probed = measure_with_probes(plan, kit, recipes, splits, records, folder, progress)
-    rows = tuple(_row(plan, job, probed) for job in probed.found)
-    settings = told_settings(plan, probed, recipes, splits)
+    probed = measure_with_probes(plan, kit, choices, splits, records, folder, progress)
+    rows = tuple(_row(plan, configuration, probed) for configuration in probed.found)
+    settings = report_settings(plan, probed, choices, splits)
     failures = tuple(probed.failures.items())
     return Report("seg", "mIoU", f"{plan.folds} folds", True, rows, failures, settings, FURTHER)
 
 
-def score_of(probed: Probed, job: Job) -> SegmentationScore:
-    """What the probes of a job found."""
-    return SegmentationScore(np.array([values["confusions"] for values in probed.found[job]]))
+def score_of(probed: Probed, configuration: Configuration) -> SegmentationScore:
+    """The score of a configuration."""
+    return SegmentationScore(np.array([values["confusions"] for values in probed.found[configuration]]))
 
 
-def details_of(plan: Plan, job: Job, score: SegmentationScore) -> Values:
-    """More numbers of a row."""
+def details_of(plan: Plan, configuration: Configuration, score: SegmentationScore) -> Values:
+    """Further numbers of a row, for the report file."""
     names = plan.data.class_names
     return {
-        "identity": job.method.identity,
+        "identity": configuration.method.identity,
         "accuracy": score.accuracy,
         "miou": score.miou,
         "fold_miou": score.fold_miou.tolist(),
@@ -56,9 +56,9 @@ def details_of(plan: Plan, job: Job, score: SegmentationScore) -> Values:
     }
 
 
-def _row(plan: Plan, job: Job, probed: Probed) -> Row:
-    score, other = score_of(probed, job), probed.baseline(job)
-    difference, interval, details = None, None, details_of(plan, job, score)
+def _row(plan: Plan, configuration: Configuration, probed: Probed) -> Row:
+    score, other = score_of(probed, configuration), probed.baseline(configuration)
+    difference, interval, details = None, None, details_of(plan, configuration, score)
     if other is not None:
         baseline = score_of(probed, other)
         difference = score.miou - baseline.miou
@@ -66,10 +66,10 @@ def _row(plan: Plan, job: Job, probed: Probed) -> Row:
         interval = statistics.interval(resampled)
         paired = score.fold_miou - baseline.fold_miou
         details |= {"fold_differences": paired.tolist(), "fold_difference_spread": statistics.spread(paired)}
-    found = probed.found[job]
+    found = probed.found[configuration]
     return Row(
-        method=job.method.label,
-        protocol=job.protocol,
+        method=configuration.method.label,
+        protocol=configuration.protocol,
         figure=score.miou,
         spread=fold_spread(score.fold_miou.tolist()),
         difference=difference,
