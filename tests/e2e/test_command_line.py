@@ -16,7 +16,6 @@ import pytest
 import safetensors.numpy
 from PIL import Image as pillow
 
-from featup_app.cli.main import run
 from featup_app.engine.exporting import ExportOptions, export_image
 from featup_app.engine.session import Session
 from featup_app.engine.settings import ViewSettings
@@ -28,19 +27,6 @@ CAT, COFFEE, _ = sample_images()
 SMALL = ("--size", "112", "--output-size", "2x")
 GRID = (8, 12)
 PROGRAM = (sys.executable, "-m", "featup_app")
-
-
-@pytest.fixture
-def command(capsys):
-    """Runs a command in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 def names(folder: Path) -> list[str]:
@@ -246,7 +232,7 @@ def test_interrupted_leaves_nothing_behind(tmp_path, number):
         "--dtype",
         "float16",
     )  # minutes, if it were left alone
-    # Whoever starts the tests in the background may have them ignore Ctrl+C, which children inherit.
+    # Tests that were started in the background may ignore Ctrl+C, and their children inherit that.
     process = subprocess.Popen(
         [*PROGRAM, *map(str, arguments)],
         stderr=subprocess.PIPE,

@@ -5,66 +5,37 @@ from __future__ import annotations
 import csv
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image as pillow
+from evaluation_pictures import write_halves, write_photos
 
 from featup_app.backbones import load_backbone
-from featup_app.cli.main import run
 from featup_app.evaluation import labelled_images, load_frames
 from featup_app.fields import JBUStack, save_upsampler
-from featup_app.images import load_image, resized, sample_images
 
 SIZE = ("--size", "56x84")
 
 
 @pytest.fixture
-def command(capsys):
-    """Runs a command in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            run(["evaluate", "--no-costs", "--pictures", "0", *(str(argument) for argument in arguments)])
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
+def evaluate(command):
+    """Runs ``evaluate`` in this process: (exit code, stdout, stderr)."""
+    return lambda *arguments: command("evaluate", "--no-costs", "--pictures", "0", *arguments)
 
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for path in sample_images()[:2]:
-        pillow.fromarray(resized(load_image(path).pixels, (64, 96))).save(folder / f"{path.stem}.png")
-    return folder
+    return write_photos(tmp_path / "photos")
 
 
 @pytest.fixture
 def labelled(tmp_path):
-    """Halves of photos with two classes: the cat to the left of the cup, or the other way round."""
-    cat, cup = (resized(load_image(path).pixels, (64, 48)) for path in sample_images()[:2])
-    for part, count in (("train", 4), ("val", 2)):
-        for kind in ("images", "labels"):
-            (tmp_path / part / kind).mkdir(parents=True)
-        (tmp_path / part / "classes.txt").write_text("cat\ncup\nvoid\n")
-        for index in range(count):
-            turned = index % 2 == 1
-            pixels = np.roll(np.concatenate([cup, cat] if turned else [cat, cup], 1), 3 * index, 0)
-            labels = np.full((64, 96), 0, np.uint8)
-            labels[:, :48] = int(turned)
-            labels[:, 48:] = int(not turned)
-            labels[:, 47:49] = 2
-            pillow.fromarray(pixels).save(tmp_path / part / "images" / f"{index}.png")
-            pillow.fromarray(labels).save(tmp_path / part / "labels" / f"{index}.png")
-    return tmp_path
+    return write_halves(tmp_path, void=True)
 
 
-def test_quality_of_photos_is_a_table_and_two_files(tmp_path, photos, command):
+def test_quality_of_photos_is_a_table_and_two_files(tmp_path, photos, evaluate):
     (photos / "broken.jpg").write_bytes(b"no picture")
     out = tmp_path / "report"
-    code, text, errors = command("--methods", "lowres,bilinear,jbu=classical", "--data", photos, *SIZE, "-o", out)
+    code, text, errors = evaluate("--methods", "lowres,bilinear,jbu=classical", "--data", photos, *SIZE, "-o", out)
     assert code == 0
     assert "broken.jpg was passed over" in errors
     lines = text.splitlines()
@@ -82,27 +53,27 @@ def test_quality_of_photos_is_a_table_and_two_files(tmp_path, photos, command):
         assert [row["method"] for row in csv.DictReader(stream)] == ["lowres", "bilinear", "jbu=classical"]
 
 
-def test_a_stopped_run_goes_on_and_gives_the_same_figures(tmp_path, photos, command):
+def test_a_stopped_run_goes_on_and_gives_the_same_figures(tmp_path, photos, evaluate):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     arguments = ("--methods", "lowres,bilinear", "--data", photos, *SIZE, "--json")
-    first = json.loads(command(*arguments, "-o", whole)[1])
+    first = json.loads(evaluate(*arguments, "-o", whole)[1])
     lines = (whole / "results.jsonl").read_text().splitlines(keepends=True)
     stopped.mkdir()
     (stopped / "results.jsonl").write_text("".join(lines[:3]) + lines[3][:40])
-    second = json.loads(command(*arguments, "-o", stopped)[1])
+    second = json.loads(evaluate(*arguments, "-o", stopped)[1])
     assert [row["figure"] for row in second["rows"]] == [row["figure"] for row in first["rows"]]
     kept = (stopped / "results.jsonl").read_text().splitlines()
-    assert len(kept) == 5, "three kept lines, one cut short, one measured anew"
+    assert len(kept) == 5, "three kept lines, one incomplete, one measured again"
     assert kept[:3] == [line.rstrip("\n") for line in lines[:3]]
 
 
-def test_segmentation_in_both_protocols(tmp_path, labelled, command):
+def test_segmentation_in_both_protocols(tmp_path, labelled, evaluate):
     out = tmp_path / "report"
     arguments = (
         "--task", "seg", "--methods", "lowres,bilinear", "--protocol", "transfer,trained", "--data", labelled / "val",
         "--train", labelled / "train", *SIZE, "--folds", "2", "-o", out, "--json",
     )  # fmt: skip
-    code, text, errors = command(*arguments)
+    code, text, errors = evaluate(*arguments)
     assert (code, errors) == (0, "")
     report = json.loads(text)
     assert [(row["method"], row["protocol"]) for row in report["rows"]] == [
@@ -112,12 +83,12 @@ def test_segmentation_in_both_protocols(tmp_path, labelled, command):
         ("bilinear", "trained"),
     ]
     for row in report["rows"]:
-        assert row["figure"] > 0.6, "the probe tells a cat from a cup"
+        assert row["figure"] > 0.6, "the probe separates cat and cup"
         assert row["details"]["accuracy"] > 0.7
         assert len(row["details"]["fold_miou"]) == 2
         assert set(row["details"]["class_iou"]) == {"cat", "cup"}
     lines = len((out / "results.jsonl").read_text().splitlines())
-    again = json.loads(command(*arguments)[1])
+    again = json.loads(evaluate(*arguments)[1])
     assert again["rows"] == report["rows"]
     assert len((out / "results.jsonl").read_text().splitlines()) == lines, "nothing was measured twice"
 
@@ -138,8 +109,8 @@ def test_frames_for_experiments_are_read_back_from_their_cache(tmp_path, labelle
     assert cache.stat().st_mtime_ns != written
 
 
-def test_logistic_probes(tmp_path, labelled, command):
-    code, text, _ = command(
+def test_logistic_probes(tmp_path, labelled, evaluate):
+    code, text, _ = evaluate(
         "--task", "seg", "--methods", "bilinear", "--probe", "logistic", "--data", labelled / "val", "--train",
         labelled / "train", *SIZE, "--folds", "2", "-o", tmp_path / "report", "--json",
     )  # fmt: skip
@@ -147,25 +118,25 @@ def test_logistic_probes(tmp_path, labelled, command):
     assert json.loads(text)["rows"][0]["figure"] > 0.6
 
 
-def test_weights_with_a_channel_norm_are_measured_in_their_own_space(tmp_path, photos, labelled, command):
+def test_weights_with_a_channel_norm_are_measured_in_their_own_space(tmp_path, photos, labelled, evaluate):
     torch.manual_seed(0)
     stack, twice = JBUStack(384), (torch.full((384,), 2.0), torch.zeros(384))
     plain = save_upsampler(tmp_path / "plain.safetensors", stack, norm=(twice[0] / 2, twice[1]), provenance={})
     scaled = save_upsampler(tmp_path / "scaled.safetensors", stack, norm=twice, provenance={})
     methods = ("--methods", f"lowres,jbu={plain},jbu={scaled}")
-    text = command(*methods, "--data", photos, *SIZE, "-o", tmp_path / "quality", "--json")[1]
+    text = evaluate(*methods, "--data", photos, *SIZE, "-o", tmp_path / "quality", "--json")[1]
     lowres, one, two = (row["figure"] for row in json.loads(text)["rows"])
     assert 0 < one < 3 * lowres
     assert two == pytest.approx(one, rel=0.05), "the error is relative to the variance of the space"
     folders = ("--data", labelled / "val", "--train", labelled / "train")
-    text = command("--task", "seg", *methods, *folders, *SIZE, "--folds", "2", "-o", tmp_path / "seg", "--json")[1]
+    text = evaluate("--task", "seg", *methods, *folders, *SIZE, "--folds", "2", "-o", tmp_path / "seg", "--json")[1]
     assert all(row["figure"] > 0.5 for row in json.loads(text)["rows"]), "a probe of other features would fail"
     assert len(list((tmp_path / "seg").glob("probes-*.npz"))) == 3
 
 
-def test_a_broken_training_picture_is_listed_and_passed_over(tmp_path, labelled, command):
+def test_a_broken_training_picture_is_listed_and_passed_over(tmp_path, labelled, evaluate):
     (labelled / "train" / "images" / "1.png").write_bytes(b"no picture")
-    code, text, errors = command(
+    code, text, errors = evaluate(
         "--task", "seg", "--methods", "bilinear", "--data", labelled / "val", "--train", labelled / "train", *SIZE,
         "--folds", "2", "-o", tmp_path / "report", "--json",
     )  # fmt: skip
@@ -185,8 +156,8 @@ def test_a_broken_training_picture_is_listed_and_passed_over(tmp_path, labelled,
         (("--probe", "none"), "no probe to choose"),
     ],
 )
-def test_wrong_words_are_one_sentence(tmp_path, photos, command, arguments, words):
-    code, text, errors = command("--data", photos, "-o", tmp_path / "report", *arguments)
+def test_wrong_words_are_one_sentence(tmp_path, photos, evaluate, arguments, words):
+    code, text, errors = evaluate("--data", photos, "-o", tmp_path / "report", *arguments)
     assert (code, text) == (2, "")
     assert errors.count("\n") == 1
     assert words in errors
@@ -195,25 +166,25 @@ def test_wrong_words_are_one_sentence(tmp_path, photos, command, arguments, word
 @pytest.mark.parametrize(
     ("arguments", "words"), [(("--protocol", "none"), "transfer, trained"), (("--probe", "none"), "ridge, logistic")]
 )
-def test_wrong_protocols_and_probes_are_shown_the_right_ones(tmp_path, labelled, command, arguments, words):
+def test_wrong_protocols_and_probes_are_shown_the_right_ones(tmp_path, labelled, evaluate, arguments, words):
     folders = ("--task", "seg", "--data", labelled / "val", "--train", labelled / "train")
-    code, text, errors = command(*folders, "-o", tmp_path / "report", *arguments)
+    code, text, errors = evaluate(*folders, "-o", tmp_path / "report", *arguments)
     assert (code, text) == (2, "")
     assert words in errors
 
 
-def test_all_tasks_that_the_data_allow_are_run(tmp_path, labelled, command):
+def test_all_tasks_that_the_data_allow_are_run(tmp_path, labelled, evaluate):
     out = tmp_path / "report"
     arguments = (
         "--task", "all", "--methods", "lowres,bilinear", "--data", labelled / "val", "--train", labelled / "train", *SIZE,
         "--folds", "2", "--steps", "2", "--repeats", "1", "-o", out, "--json",
     )  # fmt: skip
-    code, text, errors = command(*arguments)
+    code, text, errors = evaluate(*arguments)
     assert code == 0
     reports = {report["task"]: report for report in json.loads(text)["reports"]}
     assert set(reports) == {"quality", "seg", "preserve", "cam", "end2end"}
     assert "The task depth was passed over" in errors
-    assert reports["cam"]["settings"]["backbone"] == "tf_efficientnet_lite0", "the other one tells no classes apart"
+    assert reports["cam"]["settings"]["backbone"] == "tf_efficientnet_lite0", "the chosen backbone has no classes"
     assert reports["seg"]["settings"]["backbone"] == "dinov2-s14-imgfocus"
     ridge = {row["method"]: row for row in reports["preserve"]["rows"] if row["protocol"] == "ridge"}
     transfer = {row["method"]: row for row in reports["seg"]["rows"]}
@@ -223,18 +194,18 @@ def test_all_tasks_that_the_data_allow_are_run(tmp_path, labelled, command):
     assert (out / "preserve" / "report.csv").read_text().startswith("method,protocol,mIoU minus bilinear's")
 
 
-def test_probes_are_not_fitted_on_what_they_label(tmp_path, labelled, command):
+def test_probes_are_not_fitted_on_what_they_label(tmp_path, labelled, evaluate):
     arguments = ("--task", "seg", "--data", labelled / "val", "-o", tmp_path / "report")
-    code, _, errors = command(*arguments)
+    code, _, errors = evaluate(*arguments)
     assert code == 2
     assert "--train" in errors
-    code, _, errors = command(*arguments, "--train", labelled / "val")
+    code, _, errors = evaluate(*arguments, "--train", labelled / "val")
     assert code == 2
     assert "would be measured with what was fitted on them" in errors
 
 
-def test_a_wrong_folder_is_shown_the_right_tree(tmp_path, photos, command):
-    code, _, errors = command("--task", "seg", "--data", photos, "--train", photos, "-o", tmp_path / "report")
+def test_a_wrong_folder_is_shown_the_right_tree(tmp_path, photos, evaluate):
+    code, _, errors = evaluate("--task", "seg", "--data", photos, "--train", photos, "-o", tmp_path / "report")
     assert code == 2
     assert "images/" in errors
     assert "labels/" in errors

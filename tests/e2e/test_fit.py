@@ -1,4 +1,4 @@
-"""``featup-app fit`` with a bundled backbone: the file, what takes it, Ctrl-C, and sentences for bad input."""
+"""``featup-app fit`` with a bundled backbone: the file, the commands that use it, Ctrl-C, and messages for bad input."""
 
 from __future__ import annotations
 
@@ -27,19 +27,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CAT, COFFEE, _ = sample_images()
 SMALL = ("--backbone", "tf_efficientnet_lite0", "--size", "96")
 FEW = (*SMALL, "--views", "16")
-
-
-@pytest.fixture
-def command(capsys):
-    """Runs a command in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +253,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(tmp_path):
 
 
 def _holds_torch(process: int) -> bool:
-    """Whether a process has got as far as loading torch; a second after its start where the system does not tell."""
+    """Whether a process has loaded torch; on systems that do not report it, True after a second."""
     try:
         return "libtorch_cpu" in Path(f"/proc/{process}/maps").read_text()
     except OSError:

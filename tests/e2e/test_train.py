@@ -1,4 +1,4 @@
-"""``featup-app train`` with a bundled backbone: files, resumption, signals, and sentences for bad input."""
+"""``featup-app train`` with a bundled backbone: files, resumption, signals, and messages for bad input."""
 
 from __future__ import annotations
 

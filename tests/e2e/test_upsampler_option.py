@@ -1,4 +1,4 @@
-"""``--upsampler`` as a person types it: weights of a file, the untrained filter, and files that cannot be used."""
+"""The option ``--upsampler``: weights of a file, the untrained filter, and files that cannot be used."""
 
 from __future__ import annotations
 
@@ -6,29 +6,14 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
-from featup_app.cli.main import run
 from featup_app.export import load_export
 from featup_app.fields import JBUStack, save_upsampler
 from featup_app.images import sample_images
 
 CAT, COFFEE, _ = sample_images()
 SMALL = ("--size", "112", "--output-size", "2x")
-
-
-@pytest.fixture
-def command(capsys):
-    """Runs a command in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 def write(path: Path, channels: int = 384, **provenance: object) -> Path:

@@ -1,14 +1,13 @@
-"""Upsamplers inside a network: gradients pass, training learns, and the task makes a table of it."""
+"""Upsamplers inside a network: gradients pass, training lowers the loss, and the task gives a table."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image as pillow
+from evaluation_pictures import write_halves
 
 from featup_app.backbones import load_backbone
 from featup_app.base.errors import EvaluationError
@@ -27,7 +26,6 @@ from featup_app.evaluation.records import Records
 from featup_app.evaluation.statistics import mean_iou
 from featup_app.evaluation.tasks import find_task
 from featup_app.fields import JBUStack
-from featup_app.images import load_image, resized, sample_images
 from featup_app.ops import native_status
 from featup_app.training.classical_start import start_classical
 
@@ -39,7 +37,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def there(name: str) -> None:
-    """Skip a method that this version does not have."""
+    """Skip the test if this version lacks a method."""
     if name not in ("lowres", "bilinear", "jbu") and not importlib.util.find_spec(f"featup_app.fields.{name}"):
         pytest.skip(f"this version has no method {name}")
 
@@ -91,7 +89,7 @@ def test_operations_of_a_head_are_counted():
 
 
 def made_scene(seed: int, kinds: int = 3) -> Scene:
-    """Blobs of classes whose colours and features tell them."""
+    """A scene of blobs whose colours and features determine their classes."""
     noise = torch.rand(1, kinds, 4, 5, generator=generator(seed))
     classes = torch.nn.functional.interpolate(noise, (64, 96), mode="bicubic")[0].argmax(0)
     palette = torch.tensor([[200, 30, 30], [30, 200, 30], [30, 30, 200]], dtype=torch.uint8)
@@ -132,20 +130,7 @@ def test_a_seed_gives_the_same_figure_and_leaves_chance_to_others():
 
 @pytest.fixture
 def street(tmp_path):
-    """Halves of photos with two classes: the cat to the left of the cup, or the other way round."""
-    cat, cup = (resized(load_image(path).pixels, (64, 48)) for path in sample_images()[:2])
-    for part, count in (("train", 4), ("val", 2)):
-        for kind in ("images", "labels"):
-            (tmp_path / part / kind).mkdir(parents=True)
-        (tmp_path / part / "classes.txt").write_text("cat\ncup\nvoid\n")
-        for index in range(count):
-            turned = index % 2 == 1
-            labels = np.full((64, 96), int(not turned), np.uint8)
-            labels[:, :48] = int(turned)
-            pixels = np.roll(np.concatenate([cup, cat] if turned else [cat, cup], 1), 3 * index, 0)
-            pillow.fromarray(pixels).save(tmp_path / part / "images" / f"{index}.png")
-            pillow.fromarray(labels).save(tmp_path / part / "labels" / f"{index}.png")
-    return tmp_path
+    return write_halves(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["dinov2-s14-imgfocus", "tf_efficientnet_lite0"])
@@ -196,5 +181,5 @@ def test_the_task_makes_a_table_and_goes_on_where_it_was(street, tmp_path):
     assert [row.figure for row in again.rows] == [row.figure for row in report.rows]
     with Records(folder) as records:
         more = task.evaluate(dataclasses.replace(plan, repeats=3), records, folder)
-    assert (folder / "results.jsonl").read_text().count("\n") == 9, "the seeds that were there are not trained again"
+    assert (folder / "results.jsonl").read_text().count("\n") == 9, "seeds of the earlier run are not trained again"
     assert more.rows[0].details["seed_miou"][:2] == report.rows[0].details["seed_miou"]

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image as pillow
+from evaluation_pictures import write_photos
 
 import featup_app.backbones.loading as loading
 from featup_app.backbones import Backbone, find_backbone, load_backbone
@@ -18,7 +18,7 @@ from featup_app.evaluation.explanations import Confidence, coherency, mask_of, m
 from featup_app.evaluation.layouts import open_dataset
 from featup_app.evaluation.methods import PreparedMethod
 from featup_app.evaluation.records import Records
-from featup_app.images import image_from_array, load_image, resized, sample_images
+from featup_app.images import image_from_array, load_image, sample_images
 
 SIZE = "96"
 
@@ -30,11 +30,7 @@ def lite() -> Backbone:
 
 @pytest.fixture
 def folder(tmp_path):
-    place = tmp_path / "photos"
-    place.mkdir()
-    for path in sample_images()[:2]:
-        pillow.fromarray(resized(load_image(path).pixels, (96, 128))).save(place / f"{path.stem}.png")
-    return place
+    return write_photos(tmp_path / "photos", (96, 128))
 
 
 def evaluated(folder, out, lite, methods="lowres,bilinear", protocols=("hard", "soft")):
@@ -154,7 +150,7 @@ def test_a_method_makes_one_field_of_a_picture(tmp_path, folder, lite, monkeypat
     monkeypatch.setattr(PreparedMethod, "fitted", True)
     report = evaluated(folder, tmp_path / "report", lite)
     assert sorted(made) == ["bilinear", "bilinear", "lowres", "lowres"]
-    assert all(row.further["ADCC"] is None for row in report.rows), "a second fit for each masked picture is not made"
+    assert all(row.further["ADCC"] is None for row in report.rows), "masked pictures are not fitted"
 
 
 def test_pictures_that_the_classifier_gets_wrong_are_set_aside(tmp_path, folder, lite):

@@ -1,4 +1,4 @@
-"""Data sets in folders: what is found, what is refused, and how it is said."""
+"""Data sets in folders: items that are found, folders that are refused, and the messages."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ PATCH = 4
 
 
 class Averaging:
-    """Features that are the mean colours of 4 x 4 patches."""
+    """A backbone whose features are the mean colours of 4 x 4 patches."""
 
     name = "averaging"
     provenance = MappingProxyType({"weights_sha256": "none"})
@@ -83,7 +83,7 @@ def made_frames(count=4, scale=2.0):
 
 @pytest.fixture
 def scenes(tmp_path):
-    """Two scenes of three frames; the depth files of the second count in fifths of a millimetre."""
+    """Two scenes of three frames; the unit of the second scene's depth files is a fifth of a millimetre."""
     for scene, unit in (("kitchen", 1000), ("office", 5000)):
         for index in range(3):
             pixels = made_pixels(index + (10 if scene == "office" else 0))
@@ -113,7 +113,7 @@ def test_cells_are_the_means_of_their_readings():
     assert mean.tolist() == [[2, 0], [1, 4]]
     assert share.tolist() == [[0.75, 0], [1, 0.25]]
     mean, share = cell_depths(torch.tensor([[5.0] + [0.0] * 9]), (1, 1))
-    assert (mean.item(), share.item()) == (0, 0), "a tenth of a cell says little about it"
+    assert (mean.item(), share.item()) == (0, 0), "a tenth of a cell does not represent it"
     mean, share = cell_depths(torch.full((7, 5), 3.0), (3, 2))
     torch.testing.assert_close(mean, torch.full((3, 2), 3.0))
     torch.testing.assert_close(share, torch.ones(3, 2))
@@ -331,7 +331,7 @@ def test_preservation_is_the_transfer_minus_bilinear(scenes, tmp_path, monkeypat
     assert report.rows[1].figure == pytest.approx(transfer.rows[0].figure - transfer.rows[1].figure)
     assert not report.higher_is_better
     lines = (tmp_path / "out" / "results.jsonl").read_text().count("\n")
-    assert lines == measured + 12, "what the task depth has measured with ridges is not measured again"
+    assert lines == measured + 12, "results of the task depth with ridges are not measured again"
     with pytest.raises(EvaluationError, match='no probe "logistic" for depths'):
         evaluated("preserve", dataclasses.replace(plan, protocols=("logistic",)), tmp_path / "out")
 
@@ -351,7 +351,7 @@ def test_a_method_makes_one_field_of_a_picture(scenes, tmp_path, monkeypatch):
     made.clear()
     monkeypatch.setattr(PreparedMethod, "fitted", True)
     evaluated("depth", dataclasses.replace(plan, cross="frames", protocols=("trained",)), tmp_path / "report")
-    assert len(made) == 6, "what is costly is made once, however many probes are fitted on it"
+    assert len(made) == 6, "expensive fields are computed once, for any number of probes"
 
 
 def test_probe_sets_of_depths_are_kept_like_others(tmp_path):

@@ -1,4 +1,4 @@
-"""Reprojection and segmentation scores with a backbone so simple that the right answers are known."""
+"""Reprojection and segmentation scores with a simple backbone, whose exact results are known."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PATCH = 4
 
 
 class Averaging:
-    """Features that are the mean colours of 4 x 4 patches, and their sum: the image itself is the perfect field."""
+    """A backbone whose features are the mean colours of 4 x 4 patches, and their sum: the image itself is the perfect field."""
 
     def resized(self, image, size):
         assert size == image.size_hw
@@ -45,7 +45,7 @@ class Averaging:
 
 
 class PerfectField(LinearField):
-    """The features of every pixel, known to this test alone."""
+    """A field with the exact features of every pixel."""
 
     method = "perfect"
 
@@ -136,7 +136,7 @@ def test_features_of_a_file_cannot_be_measured_and_other_channels_do_not_fit():
 
 
 def made_frames(count=6):
-    """The class of a pixel is whether it is redder than green."""
+    """Class 1 for pixels with more red than green, else class 0."""
     frames = []
     for seed in range(count):
         features = made_features(seed=seed, smooth=4)

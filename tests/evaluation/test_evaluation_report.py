@@ -1,4 +1,4 @@
-"""The page of an evaluation: whole, self-contained and safe; and the costs of methods that stand in its tables."""
+"""The page of an evaluation, complete, self-contained and escaped; and the costs of methods in its tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from featup_app.images import load_image, resized, sample_images
 
 
 class Page(HTMLParser):
-    """Collects tags and texts, and fails where tags do not close in order."""
+    """Collects tags and texts, and fails if tags are not closed in order."""
 
     VOID = ("meta", "img", "rect", "line")
 
@@ -178,7 +178,7 @@ def test_costs_are_measured_in_another_process_and_remembered(plan, tmp_path):
 def test_samples_show_each_method_and_are_remembered(plan, tmp_path):
     with Records(tmp_path / "report", name="extras.jsonl") as records:
         samples = sample_pictures(plan, records, count=3)
-    assert [sample.name for sample in samples] == ["cat.png", "coffee.png"], "the broken one is passed over"
+    assert [sample.name for sample in samples] == ["cat.png", "coffee.png"], "the broken picture is skipped"
     for sample in samples:
         assert [caption for caption, _ in sample.pictures] == ["image", "bilinear", "jbu"]
         assert all(jpeg[:2] == b"\xff\xd8" for _, jpeg in sample.pictures)

@@ -1,4 +1,4 @@
-"""Several processes share a run: no work is done twice, and what a killed process had claimed is done by the others."""
+"""Several processes share a run: no work is done twice, and other processes do the claimed work of a killed process."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_results_of_others_are_seen_and_half_lines_are_not(tmp_path):
         assert two.find("key", "a") is None
         with two.claimed("a") as mine:
             assert mine
-            assert two.find("key", "a") == {"value": 1}, "a claim looks for what was done meanwhile"
+            assert two.find("key", "a") == {"value": 1}, "a claim reads the results of others"
         with (tmp_path / "results.jsonl").open("a") as stream:
             stream.write('{"configuration": "key", "picture": "b", "val')
         two.refresh()

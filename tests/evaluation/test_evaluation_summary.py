@@ -1,4 +1,4 @@
-"""One table of all tasks: what stands in its cells, what its marks mean, and which folder each task takes."""
+"""One table of all tasks: its cells and marks, and the folder that each task uses."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_cells_are_marked_where_the_interval_leaves_out_zero_and_say_why_they_ar
     assert cells["jbu"][drop].figure == 17.0, "the first protocol counts"
     assert [cells[label][drop].differs for label in METHOD_LABELS] == [None, "better", None]
     assert cells["jbu"][end].differs == "worse"
-    assert cells["jbu"][increase].differs is None, "of this figure no interval is known"
+    assert cells["jbu"][increase].differs is None, "this figure has no interval"
     assert cells["implicit:steps=2"][increase].figure is None
     assert cells["implicit:steps=2"][end].reason == "it <cannot> stand inside a network"
     assert {cells[label]["depth RMSE (m)"].reason for label in METHOD_LABELS} == {"no depths here"}

@@ -1,4 +1,4 @@
-"""An evaluation from Python: the same figures as the command, and requests that other processes understand."""
+"""An evaluation from Python: the same figures as the command, and requests as text for other processes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image as pillow
+from evaluation_pictures import write_photos
 
 from featup_app.base.errors import EvaluationError
 from featup_app.cli.main import run
 from featup_app.evaluation.run import EvaluationRequest, run_evaluation
-from featup_app.images import load_image, resized, sample_images
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    for path in sample_images()[:2]:
-        pillow.fromarray(resized(load_image(path).pixels, (64, 96))).save(folder / f"{path.stem}.png")
-    return folder
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 def request(photos: Path, output: Path, **more: object) -> EvaluationRequest:
