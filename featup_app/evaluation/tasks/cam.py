@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,47 +79,7 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
     ]
     identifiers = _class_identifiers(len(backbone.class_names))
 
-    def measure(
-        item: Item, wanted: Sequence[Configuration], progress: Progress
-    ) -> Iterator[tuple[Configuration, Values]]:
-        picture = picture_for_classifier(backbone, item.image(), plan.size)
-        scores = torch.softmax(backbone.logits(picture, size=picture.size_hw, progress=progress).double(), dim=0)
-        index = int(scores.argmax())
-        if item.truth in identifiers and identifiers[item.truth] != index:
-            yield from (
-                (configuration, {"wrong": backbone.class_names[index], "seconds": 0.0}) for configuration in wanted
-            )
-            return
-        explained = _Explained(backbone, layer, picture, index, progress)
-        for method, own in by_method(wanted):
-            start = time.perf_counter()
-            field = method.field(explained.features, progress)
-            for configuration in own:
-                words = configuration.protocol.split("-")
-                values = explained.map_of(field, odds="odds" in words)
-                mask = mask_of(values, hard="hard" in words)
-                fill = backbone.provenance["mean"] if "mean" in words else (0.0, 0.0, 0.0)
-                masked = masked_picture(picture, mask, fill)
-                seconds = time.perf_counter() - start
-                similar = None  # another fit, to the masked picture, would take as long as everything else
-                if not method.fitted:
-                    again = _Explained(backbone, layer, masked, index, progress)
-                    similar = coherency(
-                        values, again.map_of(method.field(again.features, progress), odds="odds" in words)
-                    )
-                yield (
-                    configuration,
-                    {
-                        "class": backbone.class_names[index],
-                        "whole": float(scores[index]),
-                        "masked": probability(backbone, masked, index),
-                        "complexity": float(mask.double().mean()),
-                        "coherency": similar,
-                        "seconds": seconds,
-                    },
-                )
-                start = time.perf_counter()
-
+    measure = partial(_measure, plan, layer, identifiers)
     found, failures = measure_all(plan.data, configurations, records, measure, progress)
     right = {
         configuration: [values for values in found[configuration] if "wrong" not in values]
@@ -138,6 +99,51 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
         "protocols": plan.protocols,
     }
     return Report("cam", "average drop", "pictures", False, rows, tuple(failures.items()), settings, FURTHER)
+
+
+def _measure(
+    plan: Plan,
+    layer: str,
+    identifiers: Mapping[str, int],
+    item: Item,
+    wanted: Sequence[Configuration],
+    progress: Progress,
+) -> Iterator[tuple[Configuration, Values]]:
+    """The values of one picture; of a misclassified picture the name of the wrong class."""
+    backbone = plan.backbone
+    picture = picture_for_classifier(backbone, item.image(), plan.size)
+    scores = torch.softmax(backbone.logits(picture, size=picture.size_hw, progress=progress).double(), dim=0)
+    index = int(scores.argmax())
+    if item.truth in identifiers and identifiers[item.truth] != index:
+        yield from ((configuration, {"wrong": backbone.class_names[index], "seconds": 0.0}) for configuration in wanted)
+        return
+    explained = _Explained(backbone, layer, picture, index, progress)
+    for method, own in by_method(wanted):
+        start = time.perf_counter()
+        field = method.field(explained.features, progress)
+        for configuration in own:
+            words = configuration.protocol.split("-")
+            values = explained.map_of(field, odds="odds" in words)
+            mask = mask_of(values, hard="hard" in words)
+            fill = backbone.provenance["mean"] if "mean" in words else (0.0, 0.0, 0.0)
+            masked = masked_picture(picture, mask, fill)
+            seconds = time.perf_counter() - start
+            similar = None  # another fit, to the masked picture, would take as long as everything else
+            if not method.fitted:
+                again = _Explained(backbone, layer, masked, index, progress)
+                similar = coherency(values, again.map_of(method.field(again.features, progress), odds="odds" in words))
+            yield (
+                configuration,
+                {
+                    "class": backbone.class_names[index],
+                    "whole": float(scores[index]),
+                    "masked": probability(backbone, masked, index),
+                    "complexity": float(mask.double().mean()),
+                    "coherency": similar,
+                    "seconds": seconds,
+                },
+            )
+            start = time.perf_counter()
 
 
 class _Explained:
