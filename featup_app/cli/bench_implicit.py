@@ -149,7 +149,7 @@ def _say_rows(rows: list[ImplicitRow]) -> None:
         elif not row.paper_extrapolated:
             say("    ours did not reach its error")
         say("    ours, error after seconds: " + _curve(row))
-    say("Errors: held-out reprojection. Grids: change of the field on a denser grid, relative to its deviation.")
+    say("Errors: held-out reprojection. Grids: change on a denser grid, by the field's deviation.")
 
 
 def _curve(row: ImplicitRow) -> str:
@@ -171,7 +171,7 @@ def _say_ablations(rows: list[AblationRow]) -> None:
     say(f"{'switch':<18}{'setting':<36}{'held-out':>9}{'to first':>10}{'seconds':>9}")
     for row in rows:
         say(f"{row.switch:<18}{row.setting:<36}{row.error:>9.4f}{row.difference:>+10.4f}{row.seconds:>9.1f}")
-    say("To first: difference to the first row; for rows with a descent, to the first row with one. Means over photos.")
+    say("To first: to the first row, or the first with a descent for those with one. Means over photos.")
 
 
 def _of_photo(progress: Progress, photo: str) -> Progress:

@@ -17,9 +17,8 @@ from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records
 from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.tasks.common import Configuration, typical_seconds
+from featup_app.evaluation.tasks.probe_kits import DepthKit, ProbeChoice
 from featup_app.evaluation.tasks.probing import (
-    DepthKit,
-    ProbeChoice,
     Probed,
     crossed_splits,
     fold_spread,

@@ -22,10 +22,8 @@ from featup_app.evaluation.records import Records
 from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.tasks import depth, segmentation
 from featup_app.evaluation.tasks.common import Configuration, typical_seconds
+from featup_app.evaluation.tasks.probe_kits import DepthKit, LabelKit, ProbeChoice
 from featup_app.evaluation.tasks.probing import (
-    DepthKit,
-    LabelKit,
-    ProbeChoice,
     Probed,
     crossed_splits,
     fold_spread,

@@ -13,9 +13,8 @@ from featup_app.evaluation.records import Records
 from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.segmentation import SegmentationScore
 from featup_app.evaluation.tasks.common import Configuration, typical_seconds
+from featup_app.evaluation.tasks.probe_kits import LabelKit, ProbeChoice
 from featup_app.evaluation.tasks.probing import (
-    LabelKit,
-    ProbeChoice,
     Probed,
     fold_spread,
     measure_with_probes,
