@@ -6,7 +6,7 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 
 from featup_app.base.words import percent_below
-from featup_app.engine.fits import FitPlan, FitReport, next_number
+from featup_app.engine.fits import FitReport, FitRequest, next_number
 from featup_app.engine.settings import ViewSettings
 from featup_app.images import Image
 
@@ -24,7 +24,7 @@ class FitRecord:
     Attributes:
         number: by which the session knows it.
         image, settings: what it was fitted to.
-        plan: recipe and seed; None if it was read from a file.
+        request: recipe and seed; None if it was read from a file.
         title: what it is called.
         report: its latest state; None while it is prepared.
         saved: whether a file holds it.
@@ -33,7 +33,7 @@ class FitRecord:
     number: int
     image: Image
     settings: ViewSettings
-    plan: FitPlan | None
+    request: FitRequest | None
     title: str
     report: FitReport | None = None
     saved: bool = False
@@ -106,9 +106,9 @@ class FitBook:
         """The fit of a number, if it is still kept."""
         return self._records.get(number or 0)
 
-    def add(self, image: Image, settings: ViewSettings, plan: FitPlan | None, title: str) -> FitRecord:
-        """A new fit; one without a plan is read from a file."""
-        record = FitRecord(next_number(), image, settings, plan, title, saved=plan is None)
+    def add(self, image: Image, settings: ViewSettings, request: FitRequest | None, title: str) -> FitRecord:
+        """A new fit; one without a request is read from a file."""
+        record = FitRecord(next_number(), image, settings, request, title, saved=request is None)
         self._records[record.number] = record
         return record
 

@@ -44,7 +44,7 @@ def next_number() -> int:
 
 
 @dataclass(frozen=True)
-class FitPlan:
+class FitRequest:
     """Everything that is chosen before a fit: the recipe, with the person's changes, and the seed of all that is drawn."""
 
     recipe: FitRecipe
@@ -84,11 +84,11 @@ class FitReport:
 
 @dataclass(frozen=True)
 class FitRefusal:
-    """Why a fit was not begun, and the plan that would fit into the memory, if there is one."""
+    """Why a fit was not begun, and the request that would fit into the memory, if there is one."""
 
     number: int
     sentence: str
-    smaller: FitPlan | None
+    smaller: FitRequest | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ class _Kept:
     """A fit that can go on, or only the field of one that was read from a file."""
 
     key: Hashable
-    plan: FitPlan | None
+    request: FitRequest | None
     title: str
     features: FeatureMap
     fit: ImplicitFit | None
@@ -140,14 +140,20 @@ class Fits:
     # -- fitting ---------------------------------------------------------------------------------------------------
 
     def begin(
-        self, number: int, features: FeatureMap, plan: FitPlan, *, memory_budget: float, progress: Progress = silent
+        self,
+        number: int,
+        features: FeatureMap,
+        request: FitRequest,
+        *,
+        memory_budget: float,
+        progress: Progress = silent,
     ) -> FitReport | FitRefusal:
         """Prepare a fit: its held-out views and the errors of what it is compared with.
 
         Args:
             number: of the new fit.
             features: the map that it is fitted to.
-            plan: recipe and seed.
+            request: recipe and seed.
             memory_budget: bytes that the fit may use; if it would use more, a refusal is returned.
             progress: may cancel; then nothing is kept.
 
@@ -156,12 +162,12 @@ class Fits:
             BackboneError: if views cannot be seen by the backbone.
         """
         progress("preparing the fit", 0, 0)
-        fit = _make(features, plan)
+        fit = _make(features, request)
         needed = fit.memory_bytes()
         if needed > memory_budget:
-            return _refusal(number, features, plan, fit, memory_budget)
+            return _refusal(number, features, request, fit, memory_budget)
         fit.prepare(progress)
-        self._kept[number] = _Kept(_features_key(features), plan, plan.title, features, fit)
+        self._kept[number] = _Kept(_features_key(features), request, request.title, features, fit)
         return self.report(number)
 
     def go_on(self, number: int, *, seconds: float = PIECE_SECONDS, progress: Progress = silent) -> FitReport:
@@ -319,11 +325,11 @@ class Fits:
         )
 
 
-def _make(features: FeatureMap, plan: FitPlan) -> ImplicitFit:
+def _make(features: FeatureMap, request: FitRequest) -> ImplicitFit:
     from featup_app.fields.implicit.fit import ImplicitFit
     from featup_app.fields.implicit.planning import in_short_steps
 
-    return ImplicitFit(features, recipe=in_short_steps(plan.recipe, features.geometry.input_hw), seed=plan.seed)
+    return ImplicitFit(features, recipe=in_short_steps(request.recipe, features.geometry.input_hw), seed=request.seed)
 
 
 class _PieceOver(Cancelled):
@@ -354,17 +360,21 @@ def _piece_progress(fit: ImplicitFit, seconds: float, progress: Progress) -> Pro
     return check
 
 
-def _refusal(number: int, features: FeatureMap, plan: FitPlan, fit: ImplicitFit, memory_budget: float) -> FitRefusal:
+def _refusal(
+    number: int, features: FeatureMap, request: FitRequest, fit: ImplicitFit, memory_budget: float
+) -> FitRefusal:
     """The sentence for a fit that does not fit into memory, and the first smaller setting that does."""
     problem = f"This fit needs about {human_bytes(fit.memory_bytes())} of memory, and {human_bytes(memory_budget)} may be used"
     for _ in range(_SMALLER_TRIES):
         recipe = fit.smaller()
         if recipe is None:
             break
-        plan = replace(plan, recipe=recipe)
-        fit = _make(features, plan)
+        request = replace(request, recipe=recipe)
+        fit = _make(features, request)
         if fit.memory_bytes() <= memory_budget:
-            return FitRefusal(number, f"{problem}; a smaller fit would need {human_bytes(fit.memory_bytes())}.", plan)
+            return FitRefusal(
+                number, f"{problem}; a smaller fit would need {human_bytes(fit.memory_bytes())}.", request
+            )
     return FitRefusal(number, f"{problem}; choose a smaller input size, or close other programs.", None)
 
 
@@ -383,8 +393,8 @@ def _recorded_error(field: FeatureField | None) -> float | None:
 def _details(kept: _Kept) -> tuple[tuple[str, str], ...]:
     height, width = kept.features.geometry.input_hw
     entries = [("Layer", kept.features.layer), ("Input", f"{width} × {height}")]
-    if kept.plan is not None:
-        entries.append(("Views", str(kept.plan.recipe.views)))
+    if kept.request is not None:
+        entries.append(("Views", str(kept.request.recipe.views)))
     return tuple(entries)
 
 

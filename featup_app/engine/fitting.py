@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featup_app.base.progress import Progress, silent
-from featup_app.engine.fits import FitPlan, FitRefusal, FitReport
+from featup_app.engine.fits import FitRefusal, FitReport, FitRequest
 from featup_app.engine.settings import ViewSettings
 from featup_app.features import Geometry, Size
 from featup_app.images import Image
@@ -34,11 +34,16 @@ class ComparedPicture:
 
 
 def begin_fit(
-    session: Session, number: int, image: Image, settings: ViewSettings, plan: FitPlan, progress: Progress = silent
+    session: Session,
+    number: int,
+    image: Image,
+    settings: ViewSettings,
+    request: FitRequest,
+    progress: Progress = silent,
 ) -> FitReport | FitRefusal:
     """Begin to fit the features that these settings mean. Raises what :meth:`Fits.begin` and ``Session.features`` raise."""
     features = session.features(image, settings, progress)
-    return session.fits.begin(number, features, plan, memory_budget=session.memory_budget, progress=progress)
+    return session.fits.begin(number, features, request, memory_budget=session.memory_budget, progress=progress)
 
 
 def open_fit(

@@ -308,7 +308,12 @@ class _Looks:
             else self._session.field(self._image, self._settings.with_(method=name), progress)
             for name in quick
         ]
-        return [field for field in fields if field.coarse is viewed.coarse]
+        return [
+            field
+            for field in fields
+            # A map that was extracted again is another object with the same features.
+            if field.coarse is viewed.coarse or not (field.coarse.normalised or viewed.coarse.normalised)
+        ]
 
     def alternatives_key(self, progress: Progress = silent) -> Hashable:
         """The weights of all methods; computes no field."""

@@ -46,7 +46,7 @@ _PAUSE = 0.1
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
+class TrainingRequest:
     """Everything that is chosen before a training.
 
     Attributes:
@@ -130,7 +130,7 @@ class TrainingOutcome:
     """What a training gave, without tensors.
 
     Attributes:
-        plan: what was asked for.
+        request: what was asked for.
         files: weights, report and curve.
         error, bilinear, classical: held-out reprojection errors of the weights, of bilinear interpolation and of the
             classical filter that training starts from.
@@ -141,7 +141,7 @@ class TrainingOutcome:
         notes: sentences for the person, such as images that were left out.
     """
 
-    plan: TrainingPlan
+    request: TrainingRequest
     files: tuple[Path, ...]
     error: float
     bilinear: float
@@ -208,29 +208,29 @@ class Workshop:
         self._device = device
         self._backbones: dict[tuple[str, str | None], Backbone] = {}
 
-    def survey(self, plan: TrainingPlan, progress: Progress = silent) -> TrainingSurvey:
+    def survey(self, request: TrainingRequest, progress: Progress = silent) -> TrainingSurvey:
         """Count the images, and try the backbone on a few of them.
 
         Raises:
-            UpsamplerError: if a place holds no images, none of those tried can be read, or the plan's other entries are wrong.
+            UpsamplerError: if a place holds no images, none of those tried can be read, or the request's other entries are wrong.
             BackboneError: if a backbone or layer cannot be had.
         """
         from featup_app.training.cache import cache_folder
         from featup_app.training.held_out import split_held_out
         from featup_app.training.train import find_images
 
-        plan.check()
-        found = find_images(plan.places, progress)
-        trained, held_out = (len(part) for part in split_held_out(len(found), plan.seed))
+        request.check()
+        found = find_images(request.places, progress)
+        trained, held_out = (len(part) for part in split_held_out(len(found), request.seed))
         tried = [found[round(index * (len(found) - 1) / _LOOKED_AT)] for index in range(min(_LOOKED_AT, len(found)))]
         begun = time.perf_counter()
         images = _readable(tried, progress)
         reading = (time.perf_counter() - begun) / len(tried)
-        views = held_out * (1 + HELD_OUT_VIEWS) + trained * (1 + plan.views)
+        views = held_out * (1 + HELD_OUT_VIEWS) + trained * (1 + request.views)
         total, seconds = 0, 0.0
-        for backbone in self._load(plan, progress):
-            layer = backbone.layer(plan.layer)
-            usable, sizes = _sizes(backbone, images, plan.size)
+        for backbone in self._load(request, progress):
+            layer = backbone.layer(request.layer)
+            usable, sizes = _sizes(backbone, images, request.size)
             cells = sum((height // layer.stride) * (width // layer.stride) for height, width in sizes) / len(sizes)
             total += round(cells * (2 * layer.channels * views + _GUIDANCE_BYTES * len(found)))
             per_view = _seconds_per_view(backbone, layer.name, usable[0], sizes[0], progress)
@@ -240,7 +240,7 @@ class Workshop:
 
     def train(
         self,
-        plan: TrainingPlan,
+        request: TrainingRequest,
         control: TrainingControl,
         *,
         on_state: Callable[[TrainingState], None] | None = None,
@@ -249,7 +249,7 @@ class Workshop:
         """Train, and write weights, report and curve.
 
         Args:
-            plan: what is trained on what.
+            request: what is trained on what.
             control: stops and pauses.
             on_state: called with the state of the training, on this thread.
             progress: cancels; then nothing is left but cached features.
@@ -262,45 +262,45 @@ class Workshop:
         from featup_app.training import train_upsampler
         from featup_app.training.train import find_images
 
-        plan.check()
+        request.check()
         check = control.checked(progress)
         try:
-            images = find_images(plan.places, check)
+            images = find_images(request.places, check)
             result = train_upsampler(
                 images,
-                self._load(plan, check),
-                steps=plan.steps,
-                minutes=plan.minutes,
-                layer=plan.layer,
-                size=plan.size,
-                views=plan.views,
-                seed=plan.seed,
+                self._load(request, check),
+                steps=request.steps,
+                minutes=request.minutes,
+                layer=request.layer,
+                size=request.size,
+                views=request.views,
+                seed=request.seed,
                 budget=CACHE_BUDGET,
-                checkpoint=plan.checkpoint,
-                measure_every=_measure_every(plan, len(images)),
+                checkpoint=request.checkpoint,
+                measure_every=_measure_every(request, len(images)),
                 on_state=on_state,
                 progress=check,
             )
-            outcome = _save(result, plan, len(images), progress)
+            outcome = _save(result, request, len(images), progress)
         except Cancelled:
-            plan.checkpoint.unlink(missing_ok=True)
+            request.checkpoint.unlink(missing_ok=True)
             raise
         except FeatUpError as error:
-            if not plan.checkpoint.exists():
+            if not request.checkpoint.exists():
                 raise
             raise UpsamplerError(
-                f'{error} What was learned until the last measurement is in "{plan.checkpoint}"; '
+                f'{error} What was learned until the last measurement is in "{request.checkpoint}"; '
                 "featup-app train --resume goes on from there."
             ) from error
         finally:
             self._backbones.clear()  # their memory is wanted for views
-        plan.checkpoint.unlink(missing_ok=True)
+        request.checkpoint.unlink(missing_ok=True)
         return outcome
 
-    def _load(self, plan: TrainingPlan, progress: Progress) -> list[Backbone]:
+    def _load(self, request: TrainingRequest, progress: Progress) -> list[Backbone]:
         from featup_app.backbones import load_backbone
 
-        wanted = [(name, plan.weights_file if len(plan.backbones) == 1 else None) for name in plan.backbones]
+        wanted = [(name, request.weights_file if len(request.backbones) == 1 else None) for name in request.backbones]
         self._backbones = {key: value for key, value in self._backbones.items() if key in wanted}
         for name, file in wanted:
             if (name, file) not in self._backbones:
@@ -334,12 +334,12 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def _measure_every(plan: TrainingPlan, images: int) -> int:
+def _measure_every(request: TrainingRequest, images: int) -> int:
     """Steps between measurements: about a tenth of the time goes into them, and even a short training has a curve."""
     from featup_app.training.held_out import split_held_out
 
-    often = max(50, 10 * len(split_held_out(images, plan.seed)[1]))
-    return often if plan.steps is None else min(often, max(1, plan.steps // 10))
+    often = max(50, 10 * len(split_held_out(images, request.seed)[1]))
+    return often if request.steps is None else min(often, max(1, request.steps // 10))
 
 
 def _readable(paths: list[Path], progress: Progress) -> list[Image]:
@@ -383,16 +383,16 @@ def _seconds_per_view(backbone: Backbone, layer: str, image: Image, size_hw: Siz
     return (time.perf_counter() - begun) / 4
 
 
-def _save(result: TrainingResult, plan: TrainingPlan, images: int, progress: Progress) -> TrainingOutcome:
+def _save(result: TrainingResult, request: TrainingRequest, images: int, progress: Progress) -> TrainingOutcome:
     """Write the files, unless the training was given up or has nothing to keep."""
     from featup_app.training import save_training
 
     progress("saving", 0, 0)
     if not result.curve:
         raise Cancelled
-    names = {place.name if place.is_dir() else place.parent.name for place in plan.places}
+    names = {place.name if place.is_dir() else place.parent.name for place in request.places}
     where = f" from {names.pop()}" if len(names) == 1 else ""
-    written = save_training(result, plan.output, data=f"{images} images{where}")
+    written = save_training(result, request.output, data=f"{images} images{where}")
     try:
         progress("saving", 1, 1)
     except Cancelled:
@@ -401,7 +401,7 @@ def _save(result: TrainingResult, plan: TrainingPlan, images: int, progress: Pro
         raise
     figures = result.figures
     return TrainingOutcome(
-        plan=plan,
+        request=request,
         files=written,
         error=figures["stack"],
         bilinear=figures["bilinear"],

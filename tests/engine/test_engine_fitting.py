@@ -10,7 +10,7 @@ import pytest
 from featup_app.base.errors import Cancelled, UpsamplerError
 from featup_app.engine import fitting
 from featup_app.engine.exporting import ExportOptions, export_image
-from featup_app.engine.fits import FitPlan, FitRefusal, next_number
+from featup_app.engine.fits import FitRefusal, FitRequest, next_number
 from featup_app.engine.fitting import begin_fit, compare_fits, live_size, open_fit
 from featup_app.engine.preferences import Preferences, load_preferences, save_preferences
 from featup_app.engine.session import Session
@@ -23,7 +23,7 @@ from featup_app.lenses import CAMRequest, PCARequest, SimilarityRequest
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SETTINGS = ViewSettings(backbone="tf_efficientnet_lite0", input_size="96", output_size="4x", method="implicit")
-SMALL = FitPlan(replace(FIT_RECIPES["default"], views=16))
+SMALL = FitRequest(replace(FIT_RECIPES["default"], views=16))
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def test_pieces_are_short_and_the_fit_gets_better(session, image):
 
 
 def test_gathering_views_for_a_descent_is_cut_into_pieces_too(session, image):
-    plan = FitPlan(replace(FIT_RECIPES["paper"], views=30, gradient_steps=2, samples_per_cell=4))
+    request = FitRequest(replace(FIT_RECIPES["paper"], views=30, gradient_steps=2, samples_per_cell=4))
     number, told = next_number(), []
-    begin_fit(session, number, image, SETTINGS, plan)
+    begin_fit(session, number, image, SETTINGS, request)
     pieces = 0
     while session.fits.go_on(number, seconds=1e-4, progress=lambda *each: told.append(each)).state.step == 0:
         pieces += 1
@@ -83,13 +83,13 @@ def test_gathering_views_for_a_descent_is_cut_into_pieces_too(session, image):
 
 def test_a_step_of_large_views_is_cut_into_pieces_too(session, image, monkeypatch):
     monkeypatch.setattr("featup_app.fields.implicit.views.BATCH_PIXELS", 1)
-    plan = FitPlan(replace(FIT_RECIPES["default"], views=8, views_per_step=4))
+    request = FitRequest(replace(FIT_RECIPES["default"], views=8, views_per_step=4))
     number = next_number()
-    begin_fit(session, number, image, SETTINGS, plan)
+    begin_fit(session, number, image, SETTINGS, request)
     steps = [session.fits.go_on(number, seconds=1e-4).state.step for _ in range(6)]
     assert steps == [0, 0, 0, 1, 1, 1], "a view for each piece, and the step with the last one"
     whole = next_number()
-    begin_fit(session, whole, image, SETTINGS, plan)
+    begin_fit(session, whole, image, SETTINGS, request)
     session.fits.go_on(whole, seconds=60)
     session.fits.go_on(number, seconds=60)
     assert session.fits.report(number).held_out == pytest.approx(session.fits.report(whole).held_out, rel=1e-5)
@@ -107,6 +107,16 @@ def test_views_of_a_fit(session, image, fitted):
     assert session.view(image, settings, SimilarityRequest((100, 100))).values.shape == view.values.shape[1:]
     with pytest.raises(UpsamplerError, match="other features"):
         session.field(image, settings.with_(input_size="64"))
+
+
+def test_all_methods_share_components_after_the_map_was_extracted_again(session, image, fitted):
+    """The field of a fit keeps the map that it was fitted to, which a session may forget."""
+    settings, joint = SETTINGS.with_(fit=fitted), PCARequest(fit="joint")
+    before = session.view(image, settings, joint)
+    for remembered in (session._maps, session._remembered, session._quick_fields):
+        remembered._items.clear()
+    again = session.view(image, settings, joint)
+    assert again.explained == pytest.approx(before.explained, rel=1e-4)
 
 
 def test_classes_are_read_without_another_fit(session, image, fitted, monkeypatch):
@@ -207,8 +217,8 @@ def test_live_pictures_keep_the_aspect_and_are_small(session, image):
 
 
 def test_titles_tell_what_was_changed():
-    plan = FitPlan(replace(FIT_RECIPES["paper"], colour=False, gradient_steps=50), seed=3)
-    assert plan.title == "paper, 50 further steps, without colour, seed 3"
+    request = FitRequest(replace(FIT_RECIPES["paper"], colour=False, gradient_steps=50), seed=3)
+    assert request.title == "paper, 50 further steps, without colour, seed 3"
 
 
 def test_which_fit_is_seen_is_not_remembered(tmp_path, monkeypatch):

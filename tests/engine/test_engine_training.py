@@ -17,7 +17,7 @@ import featup_app.backbones
 from featup_app.base.errors import Cancelled, UpsamplerError
 from featup_app.base.words import human_duration
 from featup_app.engine import training
-from featup_app.engine.training import TrainingControl, TrainingPlan, Workshop, proposed_output
+from featup_app.engine.training import TrainingControl, TrainingRequest, Workshop, proposed_output
 from featup_app.fields import load_upsampler
 
 IMAGES = 4
@@ -38,80 +38,80 @@ def small(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def plan(tmp_path):
+def asked(tmp_path):
     folder = tmp_path / "shots"
     folder.mkdir()
     for seed in range(IMAGES):
         Picture.fromarray(picture(seed).pixels).save(folder / f"{seed}.png")
     output = tmp_path / "made" / "weights.safetensors"
-    return TrainingPlan((folder,), ("patches",), output, steps=4, size=32, views=3)
+    return TrainingRequest((folder,), ("patches",), output, steps=4, size=32, views=3)
 
 
-def left_over(plan) -> list[str]:
-    return sorted(path.name for path in plan.output.parent.glob("*"))
+def left_over(asked) -> list[str]:
+    return sorted(path.name for path in asked.output.parent.glob("*"))
 
 
-def test_a_training_leaves_weights_report_and_curve(plan):
+def test_a_training_leaves_weights_report_and_curve(asked):
     seen = []
-    outcome = Workshop().train(plan, TrainingControl(), on_state=seen.append)
-    assert left_over(plan) == ["weights.json", "weights.png", "weights.safetensors"]
-    assert sorted(path.name for path in outcome.files) == left_over(plan)
-    assert load_upsampler(plan.output).restoration is not None
+    outcome = Workshop().train(asked, TrainingControl(), on_state=seen.append)
+    assert left_over(asked) == ["weights.json", "weights.png", "weights.safetensors"]
+    assert sorted(path.name for path in outcome.files) == left_over(asked)
+    assert load_upsampler(asked.output).restoration is not None
     assert (outcome.steps, outcome.stopped, outcome.notes) == (4, "", ())
     assert outcome.error <= outcome.classical
     assert seen[0].step == 0
     assert seen[-1].step == 4
-    report = json.loads(plan.output.with_suffix(".json").read_text())
+    report = json.loads(asked.output.with_suffix(".json").read_text())
     assert report["data"] == "4 images from shots"
 
 
-def test_several_backbones_give_a_universal_upsampler(plan):
-    Workshop().train(replace(plan, backbones=("one", "another")), TrainingControl())
-    assert load_upsampler(plan.output).universal
+def test_several_backbones_give_a_universal_upsampler(asked):
+    Workshop().train(replace(asked, backbones=("one", "another")), TrainingControl())
+    assert load_upsampler(asked.output).universal
 
 
-def test_the_survey_says_what_is_then_found(plan, tmp_path):
-    survey = Workshop().survey(plan)
+def test_the_survey_says_what_is_then_found(asked, tmp_path):
+    survey = Workshop().survey(asked)
     assert (survey.images, survey.held_out) == (IMAGES, 1)
     assert survey.feature_seconds > 0
     assert survey.free_bytes > 10**6
-    Workshop().train(plan, TrainingControl())
+    Workshop().train(asked, TrainingControl())
     taken = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.safetensors"))
     assert survey.cache_bytes == pytest.approx(taken, rel=0.2)
 
 
-def test_a_survey_can_be_cancelled_while_it_looks_for_images(plan):
+def test_a_survey_can_be_cancelled_while_it_looks_for_images(asked):
     def cancel(words: str, done: int, total: int, stage=None) -> None:
         assert words == "looking for images"
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        Workshop().survey(plan, cancel)
+        Workshop().survey(asked, cancel)
 
 
-def test_stopping_keeps_the_best_state(plan):
+def test_stopping_keeps_the_best_state(asked):
     control = TrainingControl()
 
     def on_state(state) -> None:
         if state.step >= 2:
             control.stop()
 
-    outcome = Workshop().train(replace(plan, steps=10**6), control, on_state=on_state)
+    outcome = Workshop().train(replace(asked, steps=10**6), control, on_state=on_state)
     assert "Stopped by request" in outcome.stopped
     assert outcome.steps < 10**6
-    assert left_over(plan) == ["weights.json", "weights.png", "weights.safetensors"]
+    assert left_over(asked) == ["weights.json", "weights.png", "weights.safetensors"]
 
 
-def test_stopping_during_the_preparation_leaves_nothing(plan):
+def test_stopping_during_the_preparation_leaves_nothing(asked):
     control = TrainingControl()
     control.stop()
     with pytest.raises(Cancelled):
-        Workshop().train(plan, control)
-    assert left_over(plan) == []
+        Workshop().train(asked, control)
+    assert left_over(asked) == []
 
 
 @pytest.mark.parametrize("words", ["computing features", "training", "saving"])
-def test_of_a_training_that_is_given_up_nothing_is_left(plan, words):
+def test_of_a_training_that_is_given_up_nothing_is_left(asked, words):
     def progress(now: str, done: int, total: int, stage: object = None) -> None:
         if now == words and (now != "training" or done == 2) and (now != "saving" or done == 1):
             progress.given_up = True
@@ -119,11 +119,11 @@ def test_of_a_training_that_is_given_up_nothing_is_left(plan, words):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        Workshop().train(plan, TrainingControl(), progress=progress)
-    assert left_over(plan) == []
+        Workshop().train(asked, TrainingControl(), progress=progress)
+    assert left_over(asked) == []
 
 
-def test_a_pause_holds_the_steps_and_their_clock(plan):
+def test_a_pause_holds_the_steps_and_their_clock(asked):
     control, steps, paused = TrainingControl(), [], threading.Event()
 
     def progress(words: str, done: int, total: int, stage=None) -> None:
@@ -133,7 +133,7 @@ def test_a_pause_holds_the_steps_and_their_clock(plan):
                 control.pause()
                 paused.set()
 
-    thread = threading.Thread(target=Workshop().train, args=(plan, control), kwargs={"progress": progress})
+    thread = threading.Thread(target=Workshop().train, args=(asked, control), kwargs={"progress": progress})
     thread.start()
     assert paused.wait(30)
     assert control.paused
@@ -143,37 +143,37 @@ def test_a_pause_holds_the_steps_and_their_clock(plan):
     control.go_on()
     thread.join(30)
     assert max(steps) == 3
-    seconds = json.loads(plan.output.with_suffix(".json").read_text())["seconds"]
+    seconds = json.loads(asked.output.with_suffix(".json").read_text())["seconds"]
     assert seconds < _HELD
 
 
-def test_after_a_failure_the_last_state_can_be_resumed(plan, monkeypatch):
+def test_after_a_failure_the_last_state_can_be_resumed(asked, monkeypatch):
     def broken(*_: object) -> None:
         raise UpsamplerError("The disk is full.")
 
     monkeypatch.setattr(training, "_save", broken)
     with pytest.raises(UpsamplerError, match=r"The disk is full\. What was learned .* --resume goes on from there"):
-        Workshop().train(plan, TrainingControl())
-    assert left_over(plan) == ["weights.training.pt"]
+        Workshop().train(asked, TrainingControl())
+    assert left_over(asked) == ["weights.training.pt"]
 
 
-def test_what_does_not_fit_is_said_before_anything_starts(plan, tmp_path):
+def test_what_does_not_fit_is_said_before_anything_starts(asked, tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"")
     for wrong, sentence in (
-        (replace(plan, places=()), "Choose a folder of images"),
-        (replace(plan, places=(tmp_path / "nowhere",)), "no image and no folder"),
-        (replace(plan, output=Path()), "Choose a file for the weights"),
-        (replace(plan, output=tmp_path / "a.bin"), "the ending .safetensors"),
-        (replace(plan, output=file / "a.safetensors"), "Nothing can be written into"),
+        (replace(asked, places=()), "Choose a folder of images"),
+        (replace(asked, places=(tmp_path / "nowhere",)), "no image and no folder"),
+        (replace(asked, output=Path()), "Choose a file for the weights"),
+        (replace(asked, output=tmp_path / "a.bin"), "the ending .safetensors"),
+        (replace(asked, output=file / "a.safetensors"), "Nothing can be written into"),
     ):
         with pytest.raises(UpsamplerError, match=sentence):
             wrong.check()
-    plan.check()
-    plan.output.parent.mkdir()
-    plan.output.with_suffix(".png").write_bytes(b"a picture of someone's")
+    asked.check()
+    asked.output.parent.mkdir()
+    asked.output.with_suffix(".png").write_bytes(b"a picture of someone's")
     with pytest.raises(UpsamplerError, match=r"weights\.png.* is already there"):
-        plan.check()
+        asked.check()
 
 
 def test_the_proposed_file_is_named_after_backbone_and_day_and_is_not_there(tmp_path):
@@ -186,10 +186,10 @@ def test_the_proposed_file_is_named_after_backbone_and_day_and_is_not_there(tmp_
     assert proposed_output(("one", "two"), None, day).stem == "universal-2026-01-02"
 
 
-def test_even_a_short_training_has_a_curve(plan):
-    assert training._measure_every(replace(plan, steps=40), 100) == 4
-    assert training._measure_every(replace(plan, steps=5), 100) == 1
-    assert training._measure_every(replace(plan, steps=None, minutes=5), 400) == 400
+def test_even_a_short_training_has_a_curve(asked):
+    assert training._measure_every(replace(asked, steps=40), 100) == 4
+    assert training._measure_every(replace(asked, steps=5), 100) == 1
+    assert training._measure_every(replace(asked, steps=None, minutes=5), 400) == 400
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from featup_app.engine.fit_book import FITS_KEPT, FitBook, features_key
-from featup_app.engine.fits import FitPlan, FitReport
+from featup_app.engine.fits import FitReport, FitRequest
 from featup_app.engine.settings import ViewSettings
 from featup_app.fields.implicit.recipe import DEFAULT
 from featup_app.images import image_from_array
 
 SETTINGS = ViewSettings(method="implicit")
-PLAN = FitPlan(DEFAULT)
+REQUEST = FitRequest(DEFAULT)
 
 
 def picture(value: int):
@@ -35,7 +35,7 @@ def book():
 
 def test_the_fit_that_was_shown_last_belongs_to_its_features(book):
     image, other = picture(1), picture(2)
-    first, second = (book.add(image, SETTINGS, PLAN, name) for name in ("first", "second"))
+    first, second = (book.add(image, SETTINGS, REQUEST, name) for name in ("first", "second"))
     book.show(first)
     assert book.to_show(image, SETTINGS) is None, "there is nothing to see yet"
     first.report = second.report = report(first.number)
@@ -53,7 +53,7 @@ def test_the_fit_that_was_shown_last_belongs_to_its_features(book):
 
 def test_fits_of_other_features_name_their_backbone(book):
     image = picture(1)
-    record = book.add(image, SETTINGS, PLAN, "default, seed 0")
+    record = book.add(image, SETTINGS, REQUEST, "default, seed 0")
     record.report = report(record.number)
     lite = SETTINGS.with_(backbone="tf_efficientnet_lite0")
     assert record.entry(SETTINGS)[1] == "default, seed 0 · 0.5000"
@@ -66,10 +66,10 @@ def test_fits_of_other_features_name_their_backbone(book):
 
 
 def test_the_oldest_go_but_not_what_runs_or_is_needed(book):
-    records = [book.add(picture(n), SETTINGS, PLAN, str(n)) for n in range(FITS_KEPT)]
+    records = [book.add(picture(n), SETTINGS, REQUEST, str(n)) for n in range(FITS_KEPT)]
     assert book.surplus(()) == []
     book.run(records[0])
-    added = [book.add(picture(100 + n), SETTINGS, PLAN, "new") for n in range(2)]
+    added = [book.add(picture(100 + n), SETTINGS, REQUEST, "new") for n in range(2)]
     assert book.surplus({records[1].number, None}) == records[2:4]
     book.remove(records[0])
     assert book.running is None
@@ -79,7 +79,7 @@ def test_the_oldest_go_but_not_what_runs_or_is_needed(book):
 
 
 def test_a_fit_runs_until_it_ends_or_is_removed(book):
-    record = book.add(picture(1), SETTINGS, PLAN, "a")
+    record = book.add(picture(1), SETTINGS, REQUEST, "a")
     book.run(record)
     book.paused = True
     book.run(record, continued=True)
@@ -88,7 +88,7 @@ def test_a_fit_runs_until_it_ends_or_is_removed(book):
 
 def test_only_unsaved_work_would_be_lost(book):
     opened = book.add(picture(1), SETTINGS, None, "from a file")
-    fitted = book.add(picture(1), SETTINGS, PLAN, "fitted")
+    fitted = book.add(picture(1), SETTINGS, REQUEST, "fitted")
     opened.report = fitted.report = report(1, seconds=75.0)
     assert opened.saved
     assert book.unsaved_seconds == 75.0

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PySide6.QtCore import Qt, QTimer
 
-from featup_app.engine.fits import FitPlan, next_number
+from featup_app.engine.fits import FitRequest, next_number
 from featup_app.engine.session import CLASSIFIER, Session
 from featup_app.engine.settings import ViewSettings
 from featup_app.features import FeatureMap, Geometry
@@ -147,7 +147,9 @@ def test_ticks_go_on_during_an_implicit_fit(qtbot, bridge):
     session, number = Session(device="cpu"), next_number()
     image = load_image(sample_images()[0])
     settings = ViewSettings(backbone=CLASSIFIER, input_size="128", output_size="4x", method="implicit")
-    session.fits.begin(number, session.features(image, settings), FitPlan(FIT_RECIPES["default"]), memory_budget=1e12)
+    session.fits.begin(
+        number, session.features(image, settings), FitRequest(FIT_RECIPES["default"]), memory_budget=1e12
+    )
     settings = settings.with_(fit=number, fit_latest=True)
 
     def work() -> None:

@@ -32,7 +32,7 @@ def driver(config, start, photos, tmp_path, monkeypatch):
     """The window with the smallest backbone, few views, measurements every few steps, and folders of this test's own."""
     monkeypatch.setenv("FEATUP_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("FEATUP_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setattr(training, "_measure_every", lambda plan, images: 2)
+    monkeypatch.setattr(training, "_measure_every", lambda request, images: 2)
     monkeypatch.setattr(TrainingDesk, "_ask_before_close", lambda self: "discard")
     config(backbone=SMALL, input_size="64", output_size="2x")
     driver = start(photos / "0.png")
@@ -52,11 +52,11 @@ def open_dialog(driver, *, steps: int = LONG):
 def begin(driver, *, steps: int = LONG):
     dialog = open_dialog(driver, steps=steps)
     driver.wait_for(dialog.start.isEnabled)
-    plan = dialog.plan()
+    request = dialog.request()
     driver.window.notice.hide()
     dialog.start.click()
     assert driver.window.training.running
-    return plan
+    return request
 
 
 def wait_for_points(driver, count: int) -> None:
@@ -80,17 +80,17 @@ def test_the_dialog_begins_with_the_window_and_says_what_a_training_takes(driver
     assert not dialog.start.isEnabled()
     assert dialog.images.text() == str(photos)
     assert dialog.features.currentText().startswith("EfficientNet-Lite0")
-    assert dialog.plan().minutes == 15
-    assert dialog.plan().output.parent == tmp_path / "data" / "upsamplers"
-    assert dialog.plan().output.name.startswith(SMALL)
+    assert dialog.request().minutes == 15
+    assert dialog.request().output.parent == tmp_path / "data" / "upsamplers"
+    assert dialog.request().output.name.startswith(SMALL)
     driver.wait_for(dialog.start.isEnabled)
     estimate = dialog.estimate.text()
     assert "3 images found: 2 to train on, 1 to measure on." in estimate
     assert "MB of disk" in estimate or "kB of disk" in estimate
     assert "15 minutes of training" in estimate
     dialog.features.setCurrentIndex(1)
-    assert dialog.plan().backbones == training.UNIVERSAL_BACKBONES
-    assert dialog.plan().output.name.startswith("universal-")
+    assert dialog.request().backbones == training.UNIVERSAL_BACKBONES
+    assert dialog.request().output.name.startswith("universal-")
     assert not dialog.seed.isVisible()
     dialog.more.click()
     assert dialog.seed.isVisible()
@@ -130,7 +130,7 @@ def test_what_cannot_be_done_is_said_and_nothing_starts(driver, tmp_path):
 def test_a_training_runs_to_its_end_and_its_weights_can_be_used_at_once(driver, photos):
     window, studio, panel = driver.window, driver.studio, driver.window.training.panel
     assert not window.training.dock.isVisible()
-    plan = begin(driver, steps=4)
+    request = begin(driver, steps=4)
     assert window.training.dock.isVisible()
     driver.studio.open(photos / "1.png")  # the window goes on working meanwhile
     driver.wait_for(lambda: studio.image.name == "1.png")
@@ -141,25 +141,25 @@ def test_a_training_runs_to_its_end_and_its_weights_can_be_used_at_once(driver, 
     assert [step for step, _ in panel.curve.points] == [0, 2, 4]
     assert panel.values["step"].text() == "4 of 4"
     assert not window.training.progress.isVisible()
-    assert {path.name for path in plan.output.parent.iterdir()} == {path.name for path in plan.files}
-    assert load_upsampler(plan.output).home("backbone") == "tf_efficientnet_lite0"
-    assert plan.output.name in window.notice.text.text()
+    assert {path.name for path in request.output.parent.iterdir()} == {path.name for path in request.files}
+    assert load_upsampler(request.output).home("backbone") == "tf_efficientnet_lite0"
+    assert request.output.name in window.notice.text.text()
 
     assert panel.use.isVisible()
     assert window.notice.action.text() == "Use it now"
     window.notice.action.click()
-    driver.wait_for(lambda: studio.settings.upsampler == str(plan.output))
+    driver.wait_for(lambda: studio.settings.upsampler == str(request.output))
     driver.wait_until_idle()
     assert studio.views["pca"].facts.upsampler.kind == "file"
 
 
 def test_weights_for_another_backbone_bring_that_backbone(driver):
-    plan = begin(driver, steps=2)
+    request = begin(driver, steps=2)
     wait_for_end(driver)
     driver.studio.choose(driver.studio.settings.with_(backbone=training.UNIVERSAL_BACKBONES[0], input_size="56"))
     driver.wait_until_idle()
     driver.window.training.panel.use.click()
-    driver.wait_for(lambda: driver.studio.settings.upsampler == str(plan.output))
+    driver.wait_for(lambda: driver.studio.settings.upsampler == str(request.output))
     driver.wait_until_idle()
     assert driver.studio.settings.backbone == SMALL
     assert driver.studio.views["pca"].facts.channels == 320
@@ -168,7 +168,7 @@ def test_weights_for_another_backbone_bring_that_backbone(driver):
 
 def test_a_stopped_training_keeps_its_best_state(driver):
     window, panel = driver.window, driver.window.training.panel
-    plan = begin(driver)
+    request = begin(driver)
     wait_for_points(driver, 2)
     assert set(panel.curve._baselines) == {"bilinear", "classical"}
     driver.wait_for(window.training.progress.isVisible)
@@ -187,10 +187,10 @@ def test_a_stopped_training_keeps_its_best_state(driver):
     window.notice.hide()
     panel.stop.click()
     wait_for_end(driver)
-    assert load_upsampler(plan.output).home("backbone") == "tf_efficientnet_lite0"
-    assert plan.output.with_suffix(".json").is_file()
-    assert plan.output.with_suffix(".png").is_file()
-    assert not plan.checkpoint.exists()
+    assert load_upsampler(request.output).home("backbone") == "tf_efficientnet_lite0"
+    assert request.output.with_suffix(".json").is_file()
+    assert request.output.with_suffix(".png").is_file()
+    assert not request.checkpoint.exists()
     assert window.notice.isVisible()
     assert panel.headline.text().startswith("Stopped at step")
 
@@ -198,7 +198,7 @@ def test_a_stopped_training_keeps_its_best_state(driver):
 def test_stopping_before_there_is_anything_to_keep_says_so(driver, monkeypatch, tmp_path):
     waiting = threading.Event()
 
-    def slow(plan, images):
+    def slow(request, images):
         waiting.wait(20)
         return 2
 
@@ -229,21 +229,23 @@ def test_of_a_discarded_training_nothing_is_left(driver, tmp_path, monkeypatch):
 
 
 def test_a_failure_is_reported_and_another_training_can_start(driver, photos, monkeypatch):
-    def broken(result, plan, images, progress):
+    def broken(result, request, images, progress):
         from featup_app.base.errors import UpsamplerError
 
-        raise UpsamplerError(f'Cannot write "{plan.output}": no space left on device; choose another name or folder.')
+        raise UpsamplerError(
+            f'Cannot write "{request.output}": no space left on device; choose another name or folder.'
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "_save", broken)
-        plan = begin(driver, steps=2)
+        request = begin(driver, steps=2)
         wait_for_end(driver)
     assert driver.window.notice.property("severity") == "error"
     assert "no space left" in driver.window.notice.text.text()
     assert "--resume goes on from there" in driver.window.notice.text.text()
-    assert plan.checkpoint.is_file()
+    assert request.checkpoint.is_file()
     other = begin(driver, steps=2)
-    assert other.output != plan.output
+    assert other.output != request.output
     wait_for_end(driver)
     assert load_upsampler(other.output).home("backbone") == "tf_efficientnet_lite0"
 
@@ -257,7 +259,7 @@ def test_closing_in_the_middle_asks_and_leaves_no_thread(driver, tmp_path, monke
         return "stay" if len(asked) == 1 else answer
 
     monkeypatch.setattr(TrainingDesk, "_ask_before_close", ask)
-    plan = begin(driver)
+    request = begin(driver)
     wait_for_points(driver, 2)
     assert not driver.window.close()
     assert driver.window.training.running
@@ -266,7 +268,7 @@ def test_closing_in_the_middle_asks_and_leaves_no_thread(driver, tmp_path, monke
     assert len(asked) == 2
     assert "featup-training" not in {thread.name for thread in threading.enumerate()}
     if answer == "keep":
-        assert load_upsampler(plan.output).home("backbone") == "tf_efficientnet_lite0"
-        assert not plan.checkpoint.exists()
+        assert load_upsampler(request.output).home("backbone") == "tf_efficientnet_lite0"
+        assert not request.checkpoint.exists()
     else:
         assert left_over(tmp_path) == []

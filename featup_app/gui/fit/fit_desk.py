@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QWidget
 
 from featup_app.base.errors import SizeError
 from featup_app.engine.fit_book import FitBook, FitRecord, features_key
-from featup_app.engine.fits import FitPlan, FitRefusal, FitReport
+from featup_app.engine.fits import FitRefusal, FitReport, FitRequest
 from featup_app.engine.fitting import begin_fit, live_size
 from featup_app.engine.jobs import Progressed
 from featup_app.engine.settings import ViewSettings
@@ -69,7 +69,7 @@ class FitDesk(QObject):
         panel.stop_asked.connect(self.stop)
         panel.discard_asked.connect(self.discard)
         panel.more_asked.connect(self.more)
-        panel.new_asked.connect(lambda: self.start(panel.settings.plan()))
+        panel.new_asked.connect(lambda: self.start(panel.settings.request()))
         panel.chosen.connect(self.choose)
         panel.comparison.chosen.connect(self.choose)
         panel.save_asked.connect(self.files.ask_to_save)
@@ -101,13 +101,13 @@ class FitDesk(QObject):
 
     def compute(self) -> None:
         """The Compute button while the method is chosen: start a new fit if its settings have changed, else compute the views."""
-        record, plan = self._shown_record(), self.panel.settings.plan()
-        if record is not None and record.plan not in (None, plan):
-            self.start(plan)
+        record, request = self._shown_record(), self.panel.settings.request()
+        if record is not None and record.request not in (None, request):
+            self.start(request)
         else:
             self._studio.compute()
 
-    def start(self, plan: FitPlan) -> None:
+    def start(self, request: FitRequest) -> None:
         """Start a fit of the open image; a running fit is stopped and kept."""
         image, studio = self._studio.image, self._studio
         if image is None:
@@ -115,22 +115,22 @@ class FitDesk(QObject):
             return
         self._settle()
         settings = studio.settings.with_(method=FITTED)
-        record = self._add(image, settings, plan, plan.title)
+        record = self._add(image, settings, request, request.title)
         self.book.run(record)
         self._back_to = self._seen
         if studio.settings != settings:
             studio.choose(settings)
-        self.panel.begin(plan.title)
-        self.panel.settings.show_plan(plan)
+        self.panel.begin(request.title)
+        self.panel.settings.show_request(request)
         self._list()
         number = record.number
-        self._ask(record, lambda session, progress: begin_fit(session, number, image, settings, plan, progress))
+        self._ask(record, lambda session, progress: begin_fit(session, number, image, settings, request, progress))
 
     def _start_wanted(self) -> None:
         """Start a fit, since the method is chosen and these features have none."""
         record, image = self.book.running, self._studio.image
         if image is not None and (record is None or record.key != features_key(image, self._studio.settings)):
-            self.start(self.panel.settings.plan())
+            self.start(self.panel.settings.request())
 
     def _ask(self, record: FitRecord, work: Callable[[Session, Progress], Any]) -> None:
         def failed(sentence: str, details: str) -> None:
@@ -320,8 +320,8 @@ class FitDesk(QObject):
             studio.compute()
         self._list()
         self._show_record(record)
-        if record.plan is not None:
-            self.panel.settings.show_plan(record.plan)
+        if record.request is not None:
+            self.panel.settings.show_request(record.request)
         self._draw_tab()
 
     def _show_in_views(self, record: FitRecord) -> None:
@@ -392,9 +392,9 @@ class FitDesk(QObject):
             self._studio.fit = None
         self._engine.compute("fit forget", lambda session, progress: session.fits.forget(number), replace=False)
 
-    def _add(self, image: Image, settings: ViewSettings, plan: FitPlan | None, title: str) -> FitRecord:
+    def _add(self, image: Image, settings: ViewSettings, request: FitRequest | None, title: str) -> FitRecord:
         """Add a fit, remove the oldest ones beyond the limit, and show the panel."""
-        record = self.book.add(image, settings, plan, title)
+        record = self.book.add(image, settings, request, title)
         for surplus in self.book.surplus({record.number, self._studio.fit}):
             self._remove(surplus)
         self.dock.appear()

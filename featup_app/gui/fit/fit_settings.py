@@ -7,7 +7,7 @@ from dataclasses import replace
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLabel
 
-from featup_app.engine.fits import FitPlan
+from featup_app.engine.fits import FitRequest
 from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe
 from featup_app.gui.widgets import ScrolledPage, button, fill_form, number_box, row_of
 
@@ -33,7 +33,7 @@ _SEED_TIP = "Seed of the random generator: the same number gives the same fit ag
 
 
 class FitSettings(ScrolledPage):
-    """Chooses a :class:`FitPlan`.
+    """Chooses a :class:`FitRequest`.
 
     Signals:
         new_asked(): begin a fit with what is chosen.
@@ -83,7 +83,7 @@ class FitSettings(ScrolledPage):
         for box in (self.views, self.steps):
             box.valueChanged.connect(self._check)
 
-    def plan(self) -> FitPlan:
+    def request(self) -> FitRequest:
         """The current choices."""
         recipe = replace(
             self._base,
@@ -91,14 +91,14 @@ class FitSettings(ScrolledPage):
             gradient_steps=self.steps.value(),
             colour=self.colour.isChecked(),
         )
-        return FitPlan(recipe, self.seed.value())
+        return FitRequest(recipe, self.seed.value())
 
-    def show_plan(self, plan: FitPlan) -> None:
+    def show_request(self, request: FitRequest) -> None:
         """Choose these settings, without emitting a signal."""
         # A smaller variant of a recipe has its name, a comma and another word.
-        self.recipe.setCurrentIndex(max(0, self.recipe.findData(plan.recipe.name.split(",")[0])))
-        self._show(plan.recipe)
-        self.seed.setValue(plan.seed)
+        self.recipe.setCurrentIndex(max(0, self.recipe.findData(request.recipe.name.split(",")[0])))
+        self._show(request.recipe)
+        self.seed.setValue(request.seed)
 
     def _show(self, recipe: FitRecipe) -> None:
         self._base = recipe
@@ -111,5 +111,5 @@ class FitSettings(ScrolledPage):
         self._check()
 
     def _check(self) -> None:
-        recipe = self.plan().recipe
+        recipe = self.request().recipe
         self.note.setText(f"{recipe.steps:,} steps in all")

@@ -14,7 +14,7 @@ from featup_app.engine.training import (
     DETAIL_RESTORED,
     TrainingControl,
     TrainingOutcome,
-    TrainingPlan,
+    TrainingRequest,
     Workshop,
 )
 from featup_app.gui.bottom_dock import BottomDock
@@ -90,16 +90,16 @@ class TrainingDesk(JobSignals):
         dialog = TrainingDialog(self._window, self._studio.settings, folder)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.survey_asked.connect(self._look)
-        dialog.accepted.connect(lambda: self.start(dialog.plan()))
+        dialog.accepted.connect(lambda: self.start(dialog.request()))
         dialog.finished.connect(self._dialog_closed)
         self._dialog = dialog
         dialog.open()
 
-    def _look(self, plan: TrainingPlan) -> None:
+    def _look(self, request: TrainingRequest) -> None:
         self.ask(
             self._own_lane(),
             _SURVEY,
-            lambda progress: self._workshop.survey(plan, progress),
+            lambda progress: self._workshop.survey(request, progress),
             answer=lambda survey: self._dialog.show_survey(survey) if self._dialog is not None else None,
             failed=lambda sentence, details: self._dialog.show_problem(sentence) if self._dialog is not None else None,
         )
@@ -111,17 +111,17 @@ class TrainingDesk(JobSignals):
 
     # -- during ----------------------------------------------------------------------------------------------------
 
-    def start(self, plan: TrainingPlan) -> None:
+    def start(self, request: TrainingRequest) -> None:
         """Begin to train."""
         control = self._control = TrainingControl()
         self._outcome = None
-        names = " and ".join(plan.backbones)
-        self.panel.begin(f"universal, {names}" if len(plan.backbones) > 1 else names)
+        names = " and ".join(request.backbones)
+        self.panel.begin(f"universal, {names}" if len(request.backbones) > 1 else names)
         self.progress.show_share("Training: preparing", 0, 0)
         self.dock.appear()
 
         def work(progress: Any) -> TrainingOutcome:
-            return self._workshop.train(plan, control, on_state=self.state_changed.emit, progress=progress)
+            return self._workshop.train(request, control, on_state=self.state_changed.emit, progress=progress)
 
         job = self.ask(
             self._own_lane(),
@@ -177,13 +177,13 @@ class TrainingDesk(JobSignals):
         """Show views with the weights that were trained last, and with the backbone they were trained for."""
         if self._outcome is None:
             return
-        plan, settings = self._outcome.plan, self._studio.settings
+        request, settings = self._outcome.request, self._studio.settings
         changes: dict[str, str | None] = {}
-        if len(plan.backbones) == 1:
-            changes = {"backbone": plan.backbones[0], "layer": plan.layer, "weights_file": plan.weights_file}
-            if settings.backbone != plan.backbones[0]:
+        if len(request.backbones) == 1:
+            changes = {"backbone": request.backbones[0], "layer": request.layer, "weights_file": request.weights_file}
+            if settings.backbone != request.backbones[0]:
                 changes["input_size"] = None
-        self._studio.load_upsampler(str(plan.output), **changes)
+        self._studio.load_upsampler(str(request.output), **changes)
 
     def _show_outcome(self, outcome: TrainingOutcome) -> None:
         self._outcome = outcome

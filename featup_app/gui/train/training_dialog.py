@@ -22,7 +22,13 @@ from featup_app.backbones import list_backbones
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.words import human_bytes, human_duration
 from featup_app.engine.settings import ViewSettings
-from featup_app.engine.training import CACHE_BUDGET, UNIVERSAL_BACKBONES, TrainingPlan, TrainingSurvey, proposed_output
+from featup_app.engine.training import (
+    CACHE_BUDGET,
+    UNIVERSAL_BACKBONES,
+    TrainingRequest,
+    TrainingSurvey,
+    proposed_output,
+)
 from featup_app.gui.opening import IMAGE_PATTERN
 from featup_app.gui.widgets import MoreButton, button, dialog_buttons, fill_form, number_box, row_of
 
@@ -47,10 +53,10 @@ _WAITING = "Looking at the images…"
 
 
 class TrainingDialog(QDialog):
-    """Chooses a :class:`TrainingPlan`.
+    """Chooses a :class:`TrainingRequest`.
 
     Signals:
-        survey_asked(TrainingPlan): the plan has changed; answer with :meth:`show_survey` or :meth:`show_problem`.
+        survey_asked(TrainingRequest): the request has changed; answer with :meth:`show_survey` or :meth:`show_problem`.
 
     Args:
         parent: the window.
@@ -66,7 +72,7 @@ class TrainingDialog(QDialog):
         self.setMinimumWidth(620)
         self._settings = settings
         self._picked: tuple[Path, ...] = ()
-        self._surveyed: TrainingPlan | None = None
+        self._surveyed: TrainingRequest | None = None
 
         self.images = QLineEdit(folder)
         self.images.setPlaceholderText("a folder of pictures")
@@ -151,16 +157,16 @@ class TrainingDialog(QDialog):
         self._form.setRowVisible(self._form.rowCount() - 1, shown)
         self.adjustSize()
 
-    # -- the plan --------------------------------------------------------------------------------------------------
+    # -- the request --------------------------------------------------------------------------------------------------
 
-    def plan(self) -> TrainingPlan:
+    def request(self) -> TrainingRequest:
         """The current choices, valid or not."""
         text = self.images.text().strip()
         places = self._picked or ((Path(text).expanduser(),) if text else ())
         backbones = tuple(self.features.currentData())
         single = len(backbones) == 1
         amount = self.length.value()
-        return TrainingPlan(
+        return TrainingRequest(
             places=places,
             backbones=backbones,
             output=Path(self.output.text().strip()).expanduser(),
@@ -172,8 +178,8 @@ class TrainingDialog(QDialog):
         )
 
     def show_survey(self, survey: TrainingSurvey) -> None:
-        """Show what the plan takes. It can be started if the disk has enough room."""
-        plan = self.plan()
+        """Show what the request takes. It can be started if the disk has enough room."""
+        request = self.request()
         trained = max(1, survey.images - survey.held_out)
         pictures = f"{survey.images} images" if survey.images > 1 else "1 image"
         lines = [f"{pictures} found: {trained} to train on, {survey.held_out} to measure on."]
@@ -184,12 +190,12 @@ class TrainingDialog(QDialog):
         lines.append(
             f"First the features: at most {time} and {disk} of disk{limit}; they are kept for later trainings."
         )
-        if plan.minutes is not None:
+        if request.minutes is not None:
             lines.append(
-                f"Then {human_duration(60 * plan.minutes)} of training, and about a tenth of that for measuring."
+                f"Then {human_duration(60 * request.minutes)} of training, and about a tenth of that for measuring."
             )
         else:
-            lines.append(f"Then {plan.steps} steps; the time left is shown once they run.")
+            lines.append(f"Then {request.steps} steps; the time left is shown once they run.")
         self.estimate.setText("\n".join(lines))
         if survey.free_bytes < survey.cache_bytes:
             needed, free = human_bytes(survey.cache_bytes), human_bytes(survey.free_bytes)
@@ -198,11 +204,11 @@ class TrainingDialog(QDialog):
                 "FEATUP_CACHE_DIR to a folder on another disk."
             )
             return
-        self._surveyed = plan
+        self._surveyed = request
         self._show_problem("")
 
     def show_problem(self, sentence: str) -> None:
-        """Show why this plan cannot be started."""
+        """Show why this request cannot be started."""
         self._surveyed = None
         if self.estimate.text() == _WAITING:
             self.estimate.setText("")
@@ -213,14 +219,14 @@ class TrainingDialog(QDialog):
         shown, hidden = (self.problem, self.estimate) if sentence else (self.estimate, self.problem)
         hidden.hide()  # first, so that the dialog does not grow for both
         shown.show()
-        self.start.setEnabled(not sentence and self._surveyed == self.plan())
+        self.start.setEnabled(not sentence and self._surveyed == self.request())
 
     def _changed(self) -> None:
-        """Check the plan at once, and ask for a survey when the person stops typing."""
+        """Check the request at once, and ask for a survey when the person stops typing."""
         self.start.setEnabled(False)
         self._surveyed = None
         try:
-            self.plan().check()
+            self.request().check()
         except UpsamplerError as error:
             self._typing.stop()
             self.estimate.setText("")
@@ -231,7 +237,7 @@ class TrainingDialog(QDialog):
         self._typing.start()
 
     def _ask_for_survey(self) -> None:
-        self.survey_asked.emit(self.plan())
+        self.survey_asked.emit(self.request())
 
     # -- choosing --------------------------------------------------------------------------------------------------
 
@@ -263,8 +269,8 @@ class TrainingDialog(QDialog):
         return str(self._picked[0].parent) if self._picked else self.images.text().strip() or str(Path.home())
 
     def _propose_output(self) -> None:
-        plan = self.plan()
-        self.output.setText(str(proposed_output(plan.backbones, plan.layer, date.today())))
+        request = self.request()
+        self.output.setText(str(proposed_output(request.backbones, request.layer, date.today())))
         self.output.setCursorPosition(len(self.output.text()))
 
     def _propose_length(self) -> None:
