@@ -11,7 +11,7 @@ from featup_app.base.progress import Progress
 from featup_app.cli import bench_implicit
 from featup_app.cli import bench_options as options
 from featup_app.cli.options import AsJSON
-from featup_app.cli.terminal import complain, progress_bar, say, say_json
+from featup_app.cli.terminal import print_json, print_line, print_message, progress_bar
 
 if TYPE_CHECKING:
     from featup_app.bench.measures import Machine, Row
@@ -76,11 +76,11 @@ def _bench_operators(subject: str, repeats: int, *, naive: bool, device: str, as
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if as_json:
         facts = {"machine": dataclasses.asdict(machine), "backend": backend, "load": load, "note": note}
-        say_json({**facts, "rows": [dataclasses.asdict(row) for row in rows]})
+        print_json({**facts, "rows": [dataclasses.asdict(row) for row in rows]})
     else:
-        _say_table(backend, machine, load, rows)
+        _print_table(backend, machine, load, rows)
     if note is not None:
-        complain(note)
+        print_message(note)
 
 
 def _cuda_backend(device: str) -> tuple[str, str | None]:
@@ -110,28 +110,28 @@ def _with_naive(rows: list[Row], device: str, progress: Progress) -> tuple[list[
     return [first, *rows[1:]], None
 
 
-def _say_table(backend: str, machine: Machine, load: float | None, rows: list[Row]) -> None:
+def _print_table(backend: str, machine: Machine, load: float | None, rows: list[Row]) -> None:
     """Print the table, at most 100 characters wide."""
-    say(
+    print_line(
         f"{backend}, {machine.threads} threads; GFLOP/s: FMA {machine.fma_gflops:.0f}, product "
         f"{machine.matmul_gflops:.0f}; GB/s: read {machine.read_gb_s:.0f}, copy {machine.copy_gb_s:.0f}"
         + ("" if load is None else f"; load {load:.1f}")
     )
-    say(f"{'':<25}{'':<24}{'native ms':>9}{'torch ms':>9}{'ratio':>7}{'GFLOP/s':>8}{'peak':>5}{'MB':>5}")
+    print_line(f"{'':<25}{'':<24}{'native ms':>9}{'torch ms':>9}{'ratio':>7}{'GFLOP/s':>8}{'peak':>5}{'MB':>5}")
     digits = 1 if machine.device == "cpu" else 3  # microseconds count there
     for row in rows:
         extra = "-" if row.extra_mb is None else f"{row.extra_mb:.0f}"
-        say(
+        print_line(
             f"{row.name:<25}{row.shape:<24}{row.native_ms:>9.{digits}f}{row.torch_ms:>9.{digits}f}{row.speedup:>6.1f}x"
             f"{row.gflops:>8.1f}{row.peak_fraction:>5.0%}{extra:>5}"
         )
         if row.to_forward is not None:
-            say(f"    {row.to_forward:.2f} times the forward operator")
+            print_line(f"    {row.to_forward:.2f} times the forward operator")
         if row.to_bandwidth is not None:
-            say(f"    {row.to_bandwidth:.2f} times the time that reading the weights takes")
+            print_line(f"    {row.to_bandwidth:.2f} times the time that reading the weights takes")
         if row.steps_per_second is not None:
-            say(f"    {row.steps_per_second:.1f} steps a second")
+            print_line(f"    {row.steps_per_second:.1f} steps a second")
         if row.naive_ms is not None:
             memory = "" if row.naive_mb is None else f", {row.naive_mb:.0f} MB beyond inputs and result"
-            say(f"    unfolded, as published: {row.naive_ms:.0f} ms{memory} (one run)")
-    say("MB: peak memory of the native call beyond inputs and result. peak: share of the FMA rate.")
+            print_line(f"    unfolded, as published: {row.naive_ms:.0f} ms{memory} (one run)")
+    print_line("MB: peak memory of the native call beyond inputs and result. peak: share of the FMA rate.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from featup_app.base.errors import FeatUpError
 from featup_app.base.progress import Progress, part_of
-from featup_app.cli.terminal import say, say_json
+from featup_app.cli.terminal import print_json, print_line
 from featup_app.images import IMAGE_SUFFIXES, sample_images
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ def bench_implicit(
     if as_json:
         facts: dict[str, Any] = {"threads": torch.get_num_threads(), "load": load, "quick": quick}
         tables: dict[str, list[Any]] = {"rows": rows, "memory": memory, "ablations": changes}
-        say_json({**facts, **{name: [dataclasses.asdict(row) for row in table] for name, table in tables.items()}})
+        print_json({**facts, **{name: [dataclasses.asdict(row) for row in table] for name, table in tables.items()}})
         return
-    say(f"{torch.get_num_threads()} threads" + ("" if load is None else f"; load {load:.1f}"))
+    print_line(f"{torch.get_num_threads()} threads" + ("" if load is None else f"; load {load:.1f}"))
     if ablate:
-        _say_ablations(changes)
+        _print_ablations(changes)
     else:
-        _say_rows(rows)
-        _say_memory(memory)
+        _print_rows(rows)
+        _print_memory(memory)
 
 
 def _find_photos(folder: Path | None) -> list[Path]:
@@ -129,27 +129,31 @@ def _ablations(photos: list[Path], quick: bool, progress: Progress) -> list[Abla
     return list(run_ablations(maps, ablations(base, descent_steps=steps), progress))
 
 
-def _say_rows(rows: list[ImplicitRow]) -> None:
+def _print_rows(rows: list[ImplicitRow]) -> None:
     """Print the comparison, at most 100 characters wide."""
-    say(f"{'':<34}{'held-out':>9}{'seconds':>9}{'views':>6}{'steps':>6}{'s/step':>8}{'2x grid':>9}{'4x grid':>9}")
+    print_line(
+        f"{'':<34}{'held-out':>9}{'seconds':>9}{'views':>6}{'steps':>6}{'s/step':>8}{'2x grid':>9}{'4x grid':>9}"
+    )
     for row in rows:
-        say(f"{row.photo[:24]}, {row.backbone}, {row.input_hw[0]}x{row.input_hw[1]}")
+        print_line(f"{row.photo[:24]}, {row.backbone}, {row.input_hw[0]}x{row.input_hw[1]}")
         for name, baseline in (("bilinear", row.bilinear), ("JBU", row.jbu)):
-            say(f"    {name:<30}{baseline.error:>9.4f}{baseline.seconds:>9.2f}")
+            print_line(f"    {name:<30}{baseline.error:>9.4f}{baseline.seconds:>9.2f}")
         for name, fit in (("ours", row.ours), (f"published recipe, {row.paper.steps} steps", row.paper)):
             grids = "".join(f"{100 * fit.off_grid[n]:>8.1f}%" if n in fit.off_grid else f"{'-':>9}" for n in (2, 4))
-            say(
+            print_line(
                 f"    {name:<30}{fit.error:>9.4f}{fit.seconds:>9.2f}{fit.views:>6}{fit.steps:>6}"
                 f"{fit.seconds_per_step:>8.2f}{grids}"
             )
         source = "extrapolated from its steps" if row.paper_extrapolated else "measured"
-        say(f"    all of the published recipe: {row.paper_seconds:.0f} s ({source}), {row.speedup:.1f} times ours")
+        print_line(
+            f"    all of the published recipe: {row.paper_seconds:.0f} s ({source}), {row.speedup:.1f} times ours"
+        )
         if row.seconds_to_paper is not None:
-            say(f"    ours reached its error after {row.seconds_to_paper:.1f} s")
+            print_line(f"    ours reached its error after {row.seconds_to_paper:.1f} s")
         elif not row.paper_extrapolated:
-            say("    ours did not reach its error")
-        say("    ours, error after seconds: " + _curve(row))
-    say("Errors: held-out reprojection. Grids: change on a denser grid, by the field's deviation.")
+            print_line("    ours did not reach its error")
+        print_line("    ours, error after seconds: " + _curve(row))
+    print_line("Errors: held-out reprojection. Grids: change on a denser grid, by the field's deviation.")
 
 
 def _curve(row: ImplicitRow) -> str:
@@ -158,20 +162,20 @@ def _curve(row: ImplicitRow) -> str:
     return ", ".join(f"{point.error:.4f} ({point.seconds:.1f})" for point in shown)
 
 
-def _say_memory(rows: list[MemoryRow]) -> None:
-    say("")
-    say(f"{'peak memory of our fit':<34}{'MB':>9}{'predicted':>10}{'seconds':>9}{'held-out':>9}")
+def _print_memory(rows: list[MemoryRow]) -> None:
+    print_line("")
+    print_line(f"{'peak memory of our fit':<34}{'MB':>9}{'predicted':>10}{'seconds':>9}{'held-out':>9}")
     for row in rows:
         megabytes = "-" if row.extra_mb is None else f"{row.extra_mb:.0f}"
         title = f"{row.backbone[:21]}, {row.input_hw[0]}x{row.input_hw[1]}"
-        say(f"    {title:<30}{megabytes:>9}{row.predicted_mb:>10.0f}{row.seconds:>9.1f}{row.error:>9.4f}")
+        print_line(f"    {title:<30}{megabytes:>9}{row.predicted_mb:>10.0f}{row.seconds:>9.1f}{row.error:>9.4f}")
 
 
-def _say_ablations(rows: list[AblationRow]) -> None:
-    say(f"{'switch':<18}{'setting':<36}{'held-out':>9}{'to first':>10}{'seconds':>9}")
+def _print_ablations(rows: list[AblationRow]) -> None:
+    print_line(f"{'switch':<18}{'setting':<36}{'held-out':>9}{'to first':>10}{'seconds':>9}")
     for row in rows:
-        say(f"{row.switch:<18}{row.setting:<36}{row.error:>9.4f}{row.difference:>+10.4f}{row.seconds:>9.1f}")
-    say("To first: to the first row, or the first with a descent for those with one. Means over photos.")
+        print_line(f"{row.switch:<18}{row.setting:<36}{row.error:>9.4f}{row.difference:>+10.4f}{row.seconds:>9.1f}")
+    print_line("To first: to the first row, or the first with a descent for those with one. Means over photos.")
 
 
 def _of_photo(progress: Progress, photo: str) -> Progress:

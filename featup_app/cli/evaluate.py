@@ -7,7 +7,7 @@ import typer
 from featup_app.cli import evaluate_options as options
 from featup_app.cli.options import BackboneName, Device, InputSize, LayerName, ReportAsJSON, UpsamplerChoice
 from featup_app.cli.tables import print_report, print_summary
-from featup_app.cli.terminal import CANCELLED, complain, progress_bar, say, say_json
+from featup_app.cli.terminal import CANCELLED, print_json, print_line, print_message, progress_bar
 from featup_app.evaluation.run import EvaluationRequest, EvaluationResult, run_evaluation
 from featup_app.evaluation.tasks import find_task
 
@@ -77,7 +77,7 @@ def evaluate(
         with progress_bar() as progress:
             result = run_evaluation(request, progress=progress)
     except KeyboardInterrupt:
-        complain("Cancelled; the results so far are kept. Run the same command again to resume.")
+        print_message("Cancelled; the results so far are kept. Run the same command again to resume.")
         raise typer.Exit(CANCELLED) from None
     _print(result, as_json)
 
@@ -86,22 +86,22 @@ def _print(result: EvaluationResult, as_json: bool) -> None:
     """Print what could not be measured to stderr, and tables and files (or JSON) to stdout."""
     all_tasks = result.summary is not None
     for note in result.notes:
-        complain(note)
+        print_message(note)
     for name, why in result.passed_over:
-        complain(f"The task {name} was passed over: {why}")
+        print_message(f"The task {name} was passed over: {why}")
     for report in result.reports:
         for picture, reason in report.failures:
-            complain(f"{picture} was passed over{f' by {report.task}' if all_tasks else ''}: {reason}")
+            print_message(f"{picture} was passed over{f' by {report.task}' if all_tasks else ''}: {reason}")
     if as_json:
         reports = [report.as_dict() for report in result.reports]
-        say_json(reports[0] if result.summary is None else {"summary": result.summary.as_dict(), "reports": reports})
+        print_json(reports[0] if result.summary is None else {"summary": result.summary.as_dict(), "reports": reports})
         return
     for report in result.reports:
         if all_tasks:
-            say(f"{report.task}: {find_task(report.task).title}")
+            print_line(f"{report.task}: {find_task(report.task).title}")
         print_report(report)
     if result.summary is not None:
-        say("All tasks")
+        print_line("All tasks")
         print_summary(result.summary)
     for path in result.files:
-        say(str(path))
+        print_line(str(path))

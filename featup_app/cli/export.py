@@ -15,7 +15,7 @@ from featup_app.base.errors import FeatUpError, UpsamplerError
 from featup_app.base.progress import Progress, part_of
 from featup_app.cli import export_options as options
 from featup_app.cli.options import AsJSON, BackboneName, Device, Images, InputSize, LayerName, UpsamplerChoice
-from featup_app.cli.terminal import BAD_INPUT, CANCELLED, complain, progress_bar, say, say_json
+from featup_app.cli.terminal import BAD_INPUT, CANCELLED, print_json, print_line, print_message, progress_bar
 from featup_app.engine.exporting import ExportOptions, export_image, unique_stems
 from featup_app.engine.settings import ViewSettings
 from featup_app.fields import CLASSICAL, METHODS, find_method
@@ -66,10 +66,10 @@ def export(
     except KeyboardInterrupt:
         done = sum(result["error"] is None for result in results)
         kept = f"the files of {done} of {len(images)} images were written before" if done else "nothing was written"
-        complain(f"Cancelled; {kept}.")
+        print_message(f"Cancelled; {kept}.")
         raise typer.Exit(CANCELLED) from None
     if as_json:
-        say_json({"exports": results})
+        print_json({"exports": results})
     if any(result["error"] for result in results):
         raise typer.Exit(BAD_INPUT)
 
@@ -128,13 +128,13 @@ def _export_all(
                     chosen = settings.with_(fit=number)
                 files = export_image(session, image, chosen, options, folder, stem=stem, progress=own)
             except FeatUpError as error:
-                complain(error)
+                print_message(error)
                 results.append({"image": str(path), "files": [], "error": str(error)})
                 continue
             results.append({"image": str(path), "files": [str(file) for file in files], "error": None})
             if not as_json:
                 for file in files:
-                    say(str(file))
+                    print_line(str(file))
 
 
 def _of_file(progress: Progress, path: Path, count: int) -> Progress:

@@ -18,7 +18,7 @@ from featup_app.base.words import human_bytes
 from featup_app.cli import fit_options as options
 from featup_app.cli.options import BackboneName, Device, InputSize, LayerName, Seed
 from featup_app.cli.stopping import checked, stopped_by_signals
-from featup_app.cli.terminal import CANCELLED, complain, progress_bar, say
+from featup_app.cli.terminal import CANCELLED, print_line, print_message, progress_bar
 from featup_app.fields.implicit.recipe import FitRecipe, find_fit_recipe
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def fit(
 
                 save_fit(field, output)
         except Cancelled:
-            complain("Stopped before the first step was done; nothing was written.")
+            print_message("Stopped before the first step was done; nothing was written.")
             raise typer.Exit(CANCELLED) from None
     _report(fitting, error, output, stopped=stopped, as_json=as_json)
 
@@ -155,7 +155,7 @@ def _run(
     def on_state(state: FitState) -> None:
         latest[:] = [state]
         if as_json and state.points and state.points[-1].held_out is not None:
-            _say_json_line(_curve_facts(state))
+            _print_json_line(_curve_facts(state))
 
     if steps is not None and steps > fitting.state.steps:
         fitting.extend(steps - fitting.state.steps)
@@ -195,11 +195,13 @@ def _report(fitting: ImplicitFit, error: float, output: Path, *, stopped: bool, 
     """
     state, features = fitting.state, fitting.features
     if stopped:
-        complain(f"Stopped after step {state.step}; the best state, of step {state.best_step or state.step}, was kept.")
+        print_message(
+            f"Stopped after step {state.step}; the best state, of step {state.best_step or state.step}, was kept."
+        )
     elif state.diverged:
-        complain(state.reason)
+        print_message(state.reason)
     if as_json:
-        _say_json_line(
+        _print_json_line(
             {
                 "heldout_error": error,
                 "bilinear_heldout_error": state.bilinear,
@@ -218,13 +220,13 @@ def _report(fitting: ImplicitFit, error: float, output: Path, *, stopped: bool, 
             }
         )
         return
-    say(
+    print_line(
         f"held-out reprojection error: implicit {error:.4f} (step {state.best_step or state.step} of {state.step}, "
         f"{state.seconds:.1f} seconds), bilinear {state.bilinear:.4f}, JBU {state.jbu:.4f}"
     )
-    say(str(output))
+    print_line(str(output))
 
 
-def _say_json_line(facts: dict[str, Any]) -> None:
+def _print_json_line(facts: dict[str, Any]) -> None:
     """One JSON document on one line, so that the last line is the result."""
-    say(json.dumps(facts, sort_keys=True))
+    print_line(json.dumps(facts, sort_keys=True))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 from typing import Any
 
 from featup_app.cli.options import AsJSON
-from featup_app.cli.terminal import say, say_json
+from featup_app.cli.terminal import print_json, print_line, print_table
 
 
 def info(as_json: AsJSON = False) -> None:
     """Show versions, devices, memory, folders, and whether the bundled weights are undamaged."""
     entries = _system_info()
     if as_json:
-        say_json(entries)
+        print_json(entries)
         return
     del entries["memory_free_bytes"]
     for title, value in entries.items():
@@ -23,7 +22,7 @@ def info(as_json: AsJSON = False) -> None:
             value = ", ".join(f"{name} {entry or 'not installed'}" for name, entry in value.items())
         elif isinstance(value, list):
             value = ", ".join(str(entry) for entry in value) or "none"
-        say(f"{title.replace('_', ' ') + ':':<18} {value}")
+        print_line(f"{title.replace('_', ' ') + ':':<18} {value}")
 
 
 def _system_info() -> dict[str, Any]:
@@ -109,9 +108,8 @@ def backbones(as_json: AsJSON = False) -> None:
         for entry in list_backbones()
     ]
     if as_json:
-        say_json(entries)
+        print_json(entries)
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -126,5 +124,4 @@ def backbones(as_json: AsJSON = False) -> None:
             str(entry["stride"]),
             str(entry["licence"]),
         )
-    width = None if os.isatty(1) else 200  # lines in a file or a pipe are not wrapped
-    Console(width=width).print(table)
+    print_table(table)

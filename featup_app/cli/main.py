@@ -18,7 +18,7 @@ from featup_app.cli.evaluate import evaluate
 from featup_app.cli.export import export
 from featup_app.cli.fit import fit
 from featup_app.cli.info import backbones, info
-from featup_app.cli.terminal import BAD_INPUT, DEFECT, complain, say
+from featup_app.cli.terminal import BAD_INPUT, DEFECT, print_line, print_message
 from featup_app.cli.train import train
 
 WINDOW = "open"
@@ -58,7 +58,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         import featup_app
 
-        say(f"featup-app {featup_app.__version__}")
+        print_line(f"featup-app {featup_app.__version__}")
         raise typer.Exit
 
 
@@ -101,9 +101,11 @@ def run(arguments: Sequence[str] | None = None) -> None:
     try:
         command.main(args=None if arguments is None else list(arguments), prog_name="featup-app")
     except FeatUpError as error:
-        complain(error)
+        print_message(error)
         sys.exit(BAD_INPUT)
     except Exception as error:  # noqa: BLE001 - the last place to report a defect with its traceback
         traceback.print_exc()
-        complain(f"This is a defect of the program ({type(error).__name__}); please report it with the lines above.")
+        print_message(
+            f"This is a defect of the program ({type(error).__name__}); please report it with the lines above."
+        )
         sys.exit(DEFECT)

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
-
-from featup_app.cli.terminal import say
+from featup_app.cli.terminal import print_line, print_table
 from featup_app.evaluation.report import Report
-from featup_app.evaluation.summary import MARKS, Cell, Column, Summary
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_PIPE_WIDTH = 200
+from featup_app.evaluation.summary import MARKS, MARKS_NOTE, Cell, Column, Summary
 
 
 def print_report(report: Report) -> None:
@@ -40,7 +32,7 @@ def print_report(report: Report) -> None:
             *("-" if row.further[name] is None else f"{row.further[name]:.4f}" for name, _ in report.further),
             *("-" if value is None else f"{value:,.0f}" for value in (row.memory_mb, row.parameters)[: len(extra)]),
         )
-    _print(table)
+    print_table(table)
 
 
 def print_summary(summary: Summary) -> None:
@@ -54,22 +46,15 @@ def print_summary(summary: Summary) -> None:
     for label, cells in summary.rows:
         shown = (_cell(column, cell) for column, cell in zip(summary.columns, cells, strict=True))
         table.add_row(label, *shown)
-    _print(table)
-    say("+ better, - worse than bilinear: the 95 % interval of the difference leaves out zero.")
+    print_table(table)
+    print_line(MARKS_NOTE)
     for task, note in summary.notes:
-        say(f"{task}: {note}")
+        print_line(f"{task}: {note}")
     for names, reason in summary.reasons():
-        say(f"No figure for {names}: {reason}")
+        print_line(f"No figure for {names}: {reason}")
 
 
 def _cell(column: Column, cell: Cell) -> str:
     if cell.figure is None:
         return "-  "
     return f"{cell.figure:.{column.decimals}f} {MARKS[cell.differs]}"
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH  # lines in a file or a pipe are not wrapped
-    Console(width=width).print(table)

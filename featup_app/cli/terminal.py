@@ -6,9 +6,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featup_app.base.progress import Progress, Stage, silent
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_PIPE_WIDTH = 200
 
 DEFECT = 1
 """Exit code after a defect of the program."""
@@ -20,18 +25,25 @@ CANCELLED = 130
 """Exit code when the person cancelled it."""
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line of results to stdout."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
-def say_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print results for another program: one JSON document."""
-    say(json.dumps(value, indent=2, sort_keys=True))
+    print_line(json.dumps(value, indent=2, sort_keys=True))
 
 
-def complain(text: object) -> None:
+def print_table(table: Table) -> None:
+    """Print a table to stdout; in a file or a pipe its lines are not wrapped."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+
+
+def print_message(text: object) -> None:
     """Print a message or an error to stderr."""
     sys.stderr.write(f"featup-app: {text}\n")
     sys.stderr.flush()

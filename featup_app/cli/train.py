@@ -16,7 +16,7 @@ from featup_app.base.progress import Progress, Stage, silent
 from featup_app.cli import train_options as options
 from featup_app.cli.options import Device, LayerName, ReportAsJSON, Seed
 from featup_app.cli.stopping import checked, stopped_by_signals
-from featup_app.cli.terminal import CANCELLED, complain, progress_bar, say, say_json
+from featup_app.cli.terminal import CANCELLED, print_json, print_line, print_message, progress_bar
 from featup_app.training.distributed import Processes, is_first, join_processes
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def train(
                 result = _run(images, validation, backbone or [], chosen, device, arguments, bar, check, processes)
         except Cancelled:
             if processes.first:
-                complain("Stopped before the training began; nothing was written but cached features.")
+                print_message("Stopped before the training began; nothing was written but cached features.")
             raise typer.Exit(CANCELLED) from None
         with processes.together():
             if processes.first:
@@ -158,22 +158,22 @@ def _report(result: TrainingResult, output: Path, data: str | None, as_json: boo
     from featup_app.training.report import save_training, training_report
 
     for note in result.notes:
-        complain(note)
+        print_message(note)
     if result.stopped:
-        complain(result.stopped)
+        print_message(result.stopped)
     written = save_training(result, output, data=data)
     if as_json:
-        say_json({**training_report(result, data=data), "files": [str(path) for path in written]})
+        print_json({**training_report(result, data=data), "files": [str(path) for path in written]})
         return
     figures = result.figures
-    say(
+    print_line(
         f"held-out reprojection error: trained {figures['stack']:.4f} (step {result.best_step} of {result.steps}), "
         f"bilinear {figures['bilinear']:.4f}, classical {figures['classical']:.4f}"
     )
     if result.restores_detail:
-        say(DETAIL_RESTORED)
+        print_line(DETAIL_RESTORED)
     for path in written:
-        say(str(path))
+        print_line(str(path))
 
 
 @contextmanager

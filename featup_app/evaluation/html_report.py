@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from featup_app.base.files import plain_facts
 from featup_app.evaluation.report import Report, Row
-from featup_app.evaluation.summary import MARKS, Summary
+from featup_app.evaluation.summary import MARKS, MARKS_NOTE, Summary
 from featup_app.evaluation.tasks import find_task
 from featup_app.export.staging import Staging
 
@@ -122,8 +122,8 @@ def _whole(summary: Summary) -> str:
         lines.append("</tr>")
     lines.append("</tbody></table>")
     return (
-        '<section><h2>All tasks</h2><p class="note">+ better, - worse than bilinear: the 95 % interval of the difference leaves '
-        f'out zero. The best figure of a column is green.</p><div class="wide whole">{"".join(lines)}</div>'
+        f'<section><h2>All tasks</h2><p class="note">{escape(MARKS_NOTE)} The best figure of a column is green.</p>'
+        f'<div class="wide whole">{"".join(lines)}</div>'
         f"{_list('Measured on', summary.notes)}{_list('No figure', summary.reasons())}</section>"
     )
 

@@ -199,7 +199,7 @@ def run_evaluation(request: EvaluationRequest, *, progress: Progress = silent) -
         complaint = helpers.complaint()
     samples = _measure_extras(request, measured, progress)
     notes = () if complaint is None else (
-        f"A helping process ended early, which cost time but no results; it said: {complaint}",
+        f"A helping process ended early, which cost time but no results; its last line: {complaint}",
     )  # fmt: skip
     return _write(work, measured.reports, samples, notes)
 

@@ -20,6 +20,7 @@ from featup_app.evaluation.report import Report, Row, write_table
 BETTER, WORSE = "better", "worse"
 MARKS = {BETTER: "+", WORSE: "-", None: " "}
 """The mark behind a figure, by its difference to bilinear."""
+MARKS_NOTE = "+ better, - worse than bilinear: the 95 % interval of the difference excludes zero."
 
 
 @dataclass(frozen=True)
