@@ -337,7 +337,7 @@ class _Looks:
         """The features and weights that a class is explained with.
 
         Evidence is read from the features that the backbone's own head sees. Where the chosen method is a fit of other
-        features, joint bilateral upsampling stands in for it, since nobody asked for a fit of these.
+        features, joint bilateral upsampling replaces it: another fit would take seconds, and was not asked for.
         """
         session, note = self._session, None
         settings = session.class_settings(self._settings, progress)

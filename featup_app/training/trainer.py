@@ -91,7 +91,7 @@ class Trainer:
         if steps is None and minutes is None:
             raise UpsamplerError("A training needs a number of steps or of minutes.")
         limit = math.inf if minutes is None else 60 * minutes
-        stopped, reported = "", 0.0
+        stopped, diverged, reported = "", False, 0.0
         try:
             if not self.curve:
                 self._start_restoration(progress)
@@ -112,11 +112,12 @@ class Trainer:
         except Cancelled:
             stopped = "Stopped by request; the best state so far is kept."
         except _NotFinite:
+            diverged = True
             stopped = (
                 f"The loss of step {self.step + 1} was not finite, so training ended; the best state so far, of step "
                 f"{self._best_step}, is kept. Lower learning rates would help."
             )
-        if checkpoint is not None and not stopped.startswith("The loss"):
+        if checkpoint is not None and not diverged:
             self._save_once(checkpoint)
         return self._result(stopped)
 

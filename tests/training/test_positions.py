@@ -1,4 +1,4 @@
-"""What features tell of the place in the frame: found where it is and nowhere else, and taken out."""
+"""The positional component of features: found where there is one and nowhere else, and removed."""
 
 from __future__ import annotations
 

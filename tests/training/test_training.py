@@ -160,13 +160,15 @@ def test_cancelling_during_the_preparation_passes(tmp_path):
         train(tmp_path, progress=stop)
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_with_the_last_good_state(cache):
-    subject = trainer(cache)
-    subject.run(steps=2, measure_every=1)
+def test_a_loss_that_is_not_finite_ends_the_training_with_the_last_good_state(cache, tmp_path):
+    subject, file = trainer(cache), tmp_path / "good.training.pt"
+    subject.run(steps=2, measure_every=1, checkpoint=file)
+    kept = file.read_bytes()
     good = {name: value.clone() for name, value in subject.objective.stack.state_dict().items()}
     with torch.no_grad():
         subject.objective.stack.up1.range_proj[0].weight.fill_(float("nan"))
-    result = subject.run(steps=5, measure_every=1)
+    result = subject.run(steps=5, measure_every=1, checkpoint=file)
+    assert file.read_bytes() == kept, "a training can be resumed from before it diverged"
     assert "The loss of step 3 was not finite" in result.stopped
     assert result.steps == 2
     assert all(torch.isfinite(value).all() for value in result.stack.state_dict().values())
@@ -174,7 +176,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_the_last_good_state(ca
         assert torch.equal(result.stack.up1.range_proj[0].weight, good["up1.range_proj.0.weight"])
 
 
-def test_who_watches_is_told_how_it_stands(cache):
+def test_the_state_of_a_training_is_reported(cache):
     states = []
     train(cache, on_state=states.append)
     assert (states[0].step, states[0].loss, states[0].fraction) == (0, None, 0)

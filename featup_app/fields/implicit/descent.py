@@ -1,7 +1,7 @@
 """Gradient steps on all parameters of a network, with all terms of the paper (FeatUp sections 3.1 and 3.3).
 
 The network is evaluated once at all fitted points of the image; the downsampler makes coarse maps of the views, carrying its
-weights over to that map instead of drawing the views, and the backbone's features of the views say how wrong that is.
+weights over to that map instead of computing the views; the loss compares them with the backbone's features of the views.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Learner:
             wanted = wanted - box_view_cells(self._base, views.jitters, self._features.geometry.grid_hw).flatten(0, 2)
         loss = None
         if not first:
-            # The views are new to the network: their error is an honest one, and says where errors are to be expected.
+            # The network has not seen these views yet: their error is unbiased, and shows where errors are to be expected.
             squared = (rows @ network.last.weight.T - wanted).square().mean(1)
             loss = float(squared.mean()) / self.components.scale**2
             if self.uncertainty is not None and math.isfinite(loss):

@@ -79,7 +79,7 @@ class ViewSource:
 
 
 def _tell(progress: Progress) -> None:
-    """Between the blocks of the backbone: nothing new to say, but a chance to cancel."""
+    """Called between the blocks of the backbone, where a computation can be cancelled."""
     progress("features of views", 0, 0, Stage.EXTRACTING)
 
 
@@ -102,7 +102,7 @@ class Components:
         return torch.einsum("ck,vchw->vkhw", self.basis, features - self.mean[:, None, None])
 
     def outside(self, features: Tensor) -> Tensor:
-        """(V, C, h, w) -> (V) float64: the squared length, over all cells, of what the basis cannot say."""
+        """(V, C, h, w) -> (V) float64: the squared length, over all cells, of the part outside the basis."""
         centred = (features - self.mean[:, None, None]).double()
         within = torch.einsum("ck,vchw->vkhw", self.basis.double(), centred)
         return (centred.square().sum((1, 2, 3)) - within.square().sum((1, 2, 3))).clamp_min(0)
