@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from featup_app.fields import METHODS
-from featup_app.lenses.requests import usage
+from featup_app.lenses.registry import usage
 
 Folder = Annotated[
     Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the files; made if there is none.")

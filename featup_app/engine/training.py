@@ -18,7 +18,7 @@ from featup_app.backbones.catalogue import CLASSIFIER, DEFAULT_BACKBONE
 from featup_app.base.errors import Cancelled, FeatUpError, ImageError, SizeError, UpsamplerError
 from featup_app.base.progress import Progress, Stage, silent
 from featup_app.features import Size
-from featup_app.multiview.yardstick import HELD_OUT_VIEWS
+from featup_app.multiview.held_out import HELD_OUT_VIEWS
 
 if TYPE_CHECKING:
     from featup_app.backbones import Backbone

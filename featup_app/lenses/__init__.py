@@ -15,7 +15,7 @@ from featup_app.lenses.lens import Lens, LensView, Request
 from featup_app.lenses.look import FieldFacts, Look
 from featup_app.lenses.pca import PCALens, PCARequest, PCAView, pca
 from featup_app.lenses.pictures import COLORMAPS, heat_picture, lookup_table, overlay
-from featup_app.lenses.requests import LENSES, find_lens, parse_views, request_from_json
+from featup_app.lenses.registry import LENSES, find_lens, parse_views, request_from_json
 from featup_app.lenses.score_names import SCORES, ScoreName
 from featup_app.lenses.similarity import SimilarityLens, SimilarityRequest, SimilarityView, similarity
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from featup_app.base.errors import EvaluationError
 from featup_app.base.progress import Progress, part_of, silent
 from featup_app.features import FeatureMap, Region, Size
+from featup_app.multiview.held_out import HELD_OUT_PADDING, HELD_OUT_SEED, HELD_OUT_VIEWS, HELD_OUT_ZOOM
 from featup_app.multiview.jitter import Jitter, random_jitter
 from featup_app.multiview.look_up import box_view_cells
-from featup_app.multiview.yardstick import HELD_OUT_PADDING, HELD_OUT_SEED, HELD_OUT_VIEWS, HELD_OUT_ZOOM
 
 _BLOCK_BYTES = 96 * 2**20
 

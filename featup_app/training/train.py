@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.progress import Progress, silent
 from featup_app.images import IMAGE_SUFFIXES, Image
-from featup_app.multiview.yardstick import HELD_OUT_PADDING, HELD_OUT_VIEWS, HELD_OUT_ZOOM
+from featup_app.multiview.held_out import HELD_OUT_PADDING, HELD_OUT_VIEWS, HELD_OUT_ZOOM
 from featup_app.training.cache import DEFAULT_BUDGET, PictureSet, Preparation, prepare_pictures
 from featup_app.training.distributed import ALONE, Processes
 from featup_app.training.examples import TrainingSet

@@ -26,8 +26,8 @@ from featup_app.evaluation.report import Report, Row
 from featup_app.evaluation.tasks.common import Configuration, measure_all, typical_seconds
 from featup_app.lenses import SCORES, QualityReference, quality_reference, quality_scores
 from featup_app.lenses.quality import COMPONENTS
+from featup_app.multiview.held_out import HELD_OUT_SEED, HELD_OUT_VIEWS
 from featup_app.multiview.reprojection import HeldOutViews, held_out_views, reprojection_error
-from featup_app.multiview.yardstick import HELD_OUT_SEED, HELD_OUT_VIEWS
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap

@@ -23,7 +23,7 @@ from featup_app.engine.scoring import HELD_OUT, MethodScores
 from featup_app.fields import Method
 from featup_app.gui import style
 from featup_app.lenses.score_names import SCORES, ScoreName
-from featup_app.multiview.yardstick import HELD_OUT_VIEWS
+from featup_app.multiview.held_out import HELD_OUT_VIEWS
 
 _HINT = "Scores need no labels. Hover a column for what it means; double-click a method to look at it."
 _EMPTY, _WAITING = "–", "…"

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QComboBox, QLabel
 from featup_app.gui.widgets import ScrolledPage
 from featup_app.images import Image
 from featup_app.lenses import COLORMAPS, LensView, Request
-from featup_app.lenses.requests import AnyLens
+from featup_app.lenses.registry import AnyLens
 
 
 class LensTab(ScrolledPage):
