@@ -36,12 +36,12 @@ from featup_app.gui.notices import NoticeBar
 from featup_app.gui.opening import ImageOpener
 from featup_app.gui.quality.quality_desk import QualityDesk
 from featup_app.gui.status import StatusBar
-from featup_app.gui.studio import FITTED, Studio
+from featup_app.gui.studio import FIRST, FITTED, Studio
 from featup_app.gui.train.training_desk import TrainingDesk
 from featup_app.gui.views.inspector import Inspector
 from featup_app.gui.views.view_grid import IMAGE, ViewGrid
 from featup_app.images import Image
-from featup_app.lenses import LENSES, LensView
+from featup_app.lenses import LensView
 from featup_app.lenses.look import UpsamplerFacts
 
 
@@ -220,7 +220,7 @@ class MainWindow(QMainWindow):
     def _show_view(self, name: str, view: LensView) -> None:
         self.grid.views[name].show_view(view)
         self.inspector.lenses[name].show_view(view)
-        if not LENSES[name].reads_other_features:
+        if name == FIRST:  # once for each choice of settings, and not at every click
             self.inspector.facts.show_facts(view.facts)
             self.controls.show_upsampler(view.facts.upsampler)
 

@@ -220,3 +220,15 @@ def test_the_original_is_shown_exactly(driver):
     image = load_image(sample_images()[0])
     assert driver.studio.image.sha256 == image.sha256
     assert "451 × 300" in driver.window.grid.image_footer.text()
+
+
+def test_a_click_leaves_the_facts_and_the_choice_of_weights_as_they_are(driver, monkeypatch):
+    shown = []
+    monkeypatch.setattr(driver.window.inspector.facts, "show_facts", lambda facts: shown.append("facts"))
+    monkeypatch.setattr(driver.window.controls, "show_upsampler", lambda facts: shown.append("weights"))
+    driver.click("pca", 60, 60)
+    driver.wait_until_idle()
+    assert shown == []
+    driver.window.studio.compute()
+    driver.wait_until_idle()
+    assert shown == ["facts", "weights"]

@@ -45,7 +45,6 @@ class QualityDesk(QObject):
         for method in methods:
             chosen = self._studio.settings.with_(fit=self._studio.fit)  # an existing fit is not made again
             settings = chosen if method.name == chosen.method else chosen.with_(method=method.name)
-
             self._measure(image, settings, held_out)
 
     def _measure(self, image: Image, settings: ViewSettings, held_out: bool) -> None:
