@@ -39,11 +39,6 @@ class PictureBox(QWidget):
         self.setMinimumSize(_LEAST, _LEAST + _TEXT_HEIGHT)
 
     @property
-    def has_picture(self) -> bool:
-        """Whether a picture is shown."""
-        return self._image is not None
-
-    @property
     def caption(self) -> str:
         """The line below the picture."""
         return self._caption

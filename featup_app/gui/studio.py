@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,7 @@ class Studio(QObject):
         self.request_changed.emit(request.lens, request)
         view = self.views.get(request.lens)
         if view is not None and view.request.computation() == request.computation():
-            self.views[request.lens] = view = replace(view, request=request)  # type: ignore[type-var]
+            self.views[request.lens] = view = view.with_request(request)
             self.view_ready.emit(request.lens, view)
         elif before is None or before.computation() != request.computation():
             self._request_view(request.lens)
@@ -264,8 +263,8 @@ class Studio(QObject):
         if name == FIRST:
             self._good = self.settings
         wanted = self.requests.get(name, view.request)
-        if wanted != view.request and wanted.computation() == view.request.computation():
-            view = replace(view, request=wanted)  # type: ignore[type-var]  # other colours were chosen meanwhile
+        if wanted.computation() == view.request.computation():
+            view = view.with_request(wanted)  # other colours may have been chosen meanwhile
         self.views[name] = view
         self.view_ready.emit(name, view)
 

@@ -163,7 +163,7 @@ class LensView(ABC):
     Subclasses are dataclasses (``frozen=True, eq=False``) with at least these attributes:
 
     Attributes:
-        request: what was asked; ``dataclasses.replace`` with one of equal ``computation()`` gives other colours.
+        request: what was asked.
         facts: about the features.
         values: (H, W) or (K, H, W) float32.
     """
@@ -195,6 +195,10 @@ class LensView(ABC):
     def reading(self, row: int, column: int) -> str:
         """The values at a pixel of the output, for a status bar."""
         return ""
+
+    def with_request(self, request: Request) -> LensView:
+        """The same numbers as the answer to a request of equal ``computation()``, such as one for other colours."""
+        return dataclasses.replace(self, request=request)  # type: ignore[type-var]  # subclasses are dataclasses
 
     def settled_request(self) -> Request:
         """The request with what the answer decided filled in, such as which class was the most probable."""
