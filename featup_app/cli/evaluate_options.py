@@ -85,7 +85,7 @@ Protocols = Annotated[
     typer.Option(
         "--protocol",
         metavar="LIST",
-        help=f"Ways of measuring, each a row for every method; the first if not given. {_PROTOCOLS}.",
+        help=f"Ways of measuring, each a row for every method; the first if not given (clicks: the first two). {_PROTOCOLS}.",
     ),
 ]
 Probe = Annotated[

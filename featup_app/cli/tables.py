@@ -8,7 +8,7 @@ from featup_app.evaluation.summary import MARKS, MARKS_NOTE, Cell, Column, Summa
 
 
 def print_report(report: Report) -> None:
-    """The table of one task."""
+    """The table of one task, with its notes."""
     from rich.table import Table
 
     better = "higher" if report.higher_is_better else "lower"
@@ -33,6 +33,8 @@ def print_report(report: Report) -> None:
             *("-" if value is None else f"{value:,.0f}" for value in (row.memory_mb, row.parameters)[: len(extra)]),
         )
     print_table(table)
+    for note in report.notes:
+        print_line(note)
 
 
 def print_summary(summary: Summary) -> None:

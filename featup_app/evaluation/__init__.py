@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from featup_app.base.lazily import lazy_names
 
 if TYPE_CHECKING:
+    from featup_app.evaluation.clicks import Click, Clicks, find_clicks, score_clicks
     from featup_app.evaluation.costs import Cost, measure_costs, with_costs
     from featup_app.evaluation.datasets import Dataset, Item, labelled_images, photos, rgbd_images
     from featup_app.evaluation.drop_ins import DROP_INS, GuidedUpsampling, drop_in
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from featup_app.evaluation.tasks import TASKS, Task, find_task
 
 __all__ = [
+    "Click",
+    "Clicks",
     "Cost",
     "DROP_INS",
     "Dataset",
@@ -55,6 +58,7 @@ __all__ = [
     "Task",
     "detect_layout",
     "drop_in",
+    "find_clicks",
     "find_layout",
     "find_task",
     "fit_logistic",
@@ -70,6 +74,7 @@ __all__ = [
     "photos",
     "rgbd_images",
     "sample_pictures",
+    "score_clicks",
     "score_segmentation",
     "summarise",
     "train_head",
@@ -80,6 +85,10 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "Click": "clicks",
+        "Clicks": "clicks",
+        "find_clicks": "clicks",
+        "score_clicks": "clicks",
         "Cost": "costs",
         "measure_costs": "costs",
         "with_costs": "costs",

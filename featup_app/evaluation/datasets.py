@@ -24,8 +24,8 @@ Depths = npt.NDArray[np.float32]
 UNLABELLED = -1
 """The label of pixels that do not count."""
 
-PHOTOS, LABELS, DEPTHS = "photos", "labels", "depths"
-"""Kinds of data sets: each pixel has no target, a class, or a distance."""
+PHOTOS, LABELS, REGIONS, DEPTHS = "photos", "labels", "regions", "depths"
+"""Kinds of data sets: each pixel has no target, a class, the number of a region of its picture, or a distance."""
 
 PER_METRE = 1000.0
 """Default readings of a depth file for one metre: millimetres, which most cameras write."""
@@ -35,6 +35,8 @@ CAMVID_CLASSES = (
 )  # fmt: skip
 CAMVID_VOID = 11
 CLASSES_FILE = "classes.txt"
+NO_REGION = 0
+"""The value of pixels of no region, where the values are numbers of regions."""
 
 PHOTOS_TREE = "FOLDER/\n  any name.jpg\n  ..."
 LABELLED_TREE = (
@@ -42,11 +44,16 @@ LABELLED_TREE = (
     "  classes.txt  (optional: one class a line, in the order of the values; a line `void` for what does not count; "
     "without it the 11 classes of CamVid and 11 for void)"
 )
+REGIONS_TREE = (
+    "FOLDER/\n  images/  name.jpg ...\n  labels/  name.png ... (one number per region, 0 where there is none)"
+)
 RGBD_TREE = (
     "FOLDER/\n  color/  name.png ... (or rgb/ or images/)\n  depth/  name.png or name.pgm ... (16 bit, 0 = no reading)\n"
     "or a folder of such folders, one for each scene"
 )
 _COLOUR_FOLDERS = ("color", "rgb", "images")
+_LARGEST_NUMBER = int(np.iinfo(np.int16).max)
+_LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Item:
         name: name of the picture, unique in its data set.
         image_path: file of the picture.
         target_path: file of its labels or depths; None where there is none.
-        class_count: number of classes of the data set.
+        class_count: number of classes of the data set; 0 if values are numbers of regions and not classes.
         void: the value in the label file that does not count; None if all count.
         table: the class of each value in the label file, or UNLABELLED; empty where values are classes.
         truth: class of the whole picture, such as an identifier of ImageNet; empty where it is unknown.
@@ -80,7 +87,7 @@ class Item:
         return load_image(self.image_path)
 
     def labels(self) -> Labels:
-        """Class of every pixel, (H, W) int16, 0 .. class_count - 1 or :data:`UNLABELLED`.
+        """Class or region of every pixel, (H, W) int16: 0 .. class_count - 1, any number of a region, or :data:`UNLABELLED`.
 
         Raises:
             EvaluationError: if the file cannot be read, or holds a class that the data set does not have.
@@ -97,7 +104,12 @@ class Item:
             values = np.append(np.array(self.table, dtype=np.int32), UNLABELLED)[
                 values
             ]  # UNLABELLED, -1, is the last index
-        elif largest >= self.class_count:
+        elif not self.class_count and largest > _LARGEST_NUMBER:
+            raise EvaluationError(
+                f'The labels "{self.target_path}" hold the value {largest}, but numbers of regions end at '
+                f"{_LARGEST_NUMBER}; number them again."
+            )
+        elif self.class_count and largest >= self.class_count:
             raise EvaluationError(
                 f'The labels "{self.target_path}" hold the value {largest}, but the data set has '
                 f"{self.class_count} classes (0 to {self.class_count - 1}); list all of them in {CLASSES_FILE}."
@@ -159,7 +171,7 @@ class Dataset:
         folder: folder of the data set.
         items: the pictures in the order of their names.
         class_names: names of the classes; empty where there are none.
-        kind: :data:`PHOTOS`, :data:`LABELS` or :data:`DEPTHS`.
+        kind: :data:`PHOTOS`, :data:`LABELS`, :data:`REGIONS` or :data:`DEPTHS`.
         layout: name of the layout.
         split: name of this part of the data set; empty where it has no parts.
     """
@@ -200,6 +212,35 @@ def labelled_images(folder: Path) -> Dataset:
     found = pairs(folder, folder / "images", folder / "labels", LABELLED_TREE)
     items = tuple(Item(image.stem, image, target, len(names), void) for image, target in found)
     return Dataset(folder, items, names, LABELS, "labelled")
+
+
+def numbered_regions(folder: Path) -> Dataset:
+    """Pictures in ``images/`` and the regions of each in ``labels/`` under the same names, as numbers without further meaning.
+
+    Raises:
+        EvaluationError: if the folders do not exist, or a picture lacks its labels; the message shows the expected tree.
+    """
+    found = pairs(folder, folder / "images", folder / "labels", REGIONS_TREE)
+    items = tuple(Item(image.stem, image, target, void=NO_REGION) for image, target in found)
+    return Dataset(folder, items, (), REGIONS, "regions")
+
+
+def numbers_regions(folder: Path) -> bool:
+    """Whether the values in ``labels/`` are numbers of regions: no file names their classes, and one is above those of CamVid.
+
+    At most a hundred of the files are read, evenly spread.
+    """
+    if (folder / CLASSES_FILE).is_file() or not (folder / "labels").is_dir():
+        return False
+    paths = visible_pictures(folder / "labels")
+    items = tuple(Item(path.stem, path, path) for path in paths)
+    for item in Dataset(folder, items).limited(_LOOKED_AT).items:
+        try:
+            if item._read_target().max() > CAMVID_VOID:
+                return True
+        except EvaluationError:
+            continue  # the sentence about this file follows where it is read in earnest
+    return False
 
 
 def rgbd_images(folder: Path, *, per_metre: Mapping[str, float] | float = PER_METRE) -> Dataset:

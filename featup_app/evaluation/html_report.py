@@ -133,7 +133,7 @@ def _section(report: Report) -> str:
     better = "higher" if report.higher_is_better else "lower"
     parts = [
         f'<section><h2>{escape(title[:1].upper() + title[1:])}</h2><p class="note">{escape(report.figure_name)}, {better} '
-        f"is better; ± over {escape(report.spread_name)}.</p>",
+        f"is better; ± over {escape(report.spread_name)}.{escape(''.join(f' {note}' for note in report.notes))}</p>",
         f'<div class="wide">{_table(report)}</div>',
         *(_bars(report, protocol) for protocol in dict.fromkeys(row.protocol for row in report.rows)),
         _list("Passed over", report.failures),

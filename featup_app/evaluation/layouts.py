@@ -15,10 +15,14 @@ from featup_app.evaluation.datasets import (
     LABELS,
     PHOTOS,
     PHOTOS_TREE,
+    REGIONS,
+    REGIONS_TREE,
     RGBD_TREE,
     Dataset,
     labelled_images,
     layout_error,
+    numbered_regions,
+    numbers_regions,
     photos,
     rgbd_images,
     visible_pictures,
@@ -26,6 +30,7 @@ from featup_app.evaluation.datasets import (
 
 AUTO = "auto"
 TRAIN, VAL = "train", "val"
+KINDS = (PHOTOS, LABELS, REGIONS, DEPTHS)
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,12 @@ class Layout:
     Attributes:
         name: for commands.
         title: a few words for people.
-        kind: kind of the data set: photos, labels or depths.
+        kind: kind of the data set: photos, labels, regions or depths.
         tree: the expected folders and files, for messages.
         marks: paths inside the folder, with wildcards; a folder with one of them seems to have this layout.
         read: function from the folder and the part (``train`` or ``val``) to the data set.
         parts: whether the folder holds a part to train on and a part to measure on.
+        confirms: a look into the files of a folder that has one of the marks; None if the marks are enough.
     """
 
     name: str
@@ -49,10 +55,12 @@ class Layout:
     marks: tuple[str, ...]
     read: Callable[[Path, str], Dataset]
     parts: bool = False
+    confirms: Callable[[Path], bool] | None = None
 
     def resembles(self, folder: Path) -> bool:
         """Whether the folder seems to have this layout."""
-        return any(next(folder.glob(mark), None) is not None for mark in self.marks)
+        marked = any(next(folder.glob(mark), None) is not None for mark in self.marks)
+        return marked and (self.confirms is None or self.confirms(folder))
 
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -95,6 +103,15 @@ LAYOUTS: tuple[Layout, ...] = (
         parts=True,
     ),
     Layout(
+        "regions",
+        "images and numbered regions",
+        REGIONS,
+        REGIONS_TREE,
+        ("labels",),
+        lambda folder, _: numbered_regions(folder),
+        confirms=numbers_regions,
+    ),
+    Layout(
         "labelled", "images and labels", LABELS, LABELLED_TREE, ("labels",), lambda folder, _: labelled_images(folder)
     ),
     Layout(
@@ -104,7 +121,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("imagenet", "pictures in folders by class", PHOTOS, known.IMAGENET_TREE, ("n[0-9]*", "*/"), known.imagenet),
 )
 
-_PLAIN = {LABELS: "labelled", DEPTHS: "rgbd", PHOTOS: "photos"}
+_PLAIN = {LABELS: "labelled", REGIONS: "regions", DEPTHS: "rgbd", PHOTOS: "photos"}
 """The layout in the message if no data set of a kind is recognised."""
 
 
@@ -121,7 +138,7 @@ def find_layout(name: str) -> Layout:
     raise EvaluationError(f'There is no layout "{name}"; choose one of: {AUTO}, {names}.')
 
 
-def detect_layout(folder: Path, kinds: tuple[str, ...] = (PHOTOS, LABELS, DEPTHS)) -> Layout:
+def detect_layout(folder: Path, kinds: tuple[str, ...] = KINDS) -> Layout:
     """The layout that a folder seems to have. Data sets of any kind may serve as pictures.
 
     Args:
@@ -137,7 +154,7 @@ def detect_layout(folder: Path, kinds: tuple[str, ...] = (PHOTOS, LABELS, DEPTHS
             if layout.resembles(folder) or (layout.name == "photos" and visible_pictures(folder)):
                 return layout
     plain = find_layout(_PLAIN[kinds[0]])
-    others = [layout.title for layout in LAYOUTS if layout.kind == kinds[0] and layout is not plain]
+    others = [layout.title for layout in LAYOUTS if layout.kind in kinds and layout is not plain]
     why = (
         "there is no such folder" if not folder.is_dir() else "it has none of the layouts that are known for this task"
     )
@@ -148,7 +165,7 @@ def open_dataset(
     folder: Path,
     *,
     layout: str = AUTO,
-    kinds: tuple[str, ...] = (PHOTOS, LABELS, DEPTHS),
+    kinds: tuple[str, ...] = KINDS,
     part: str = VAL,
     per_metre: Mapping[str, float] | float | None = None,
 ) -> Dataset:
@@ -166,7 +183,8 @@ def open_dataset(
     """
     found = detect_layout(folder, kinds) if layout == AUTO else find_layout(layout)
     if found.kind not in kinds and PHOTOS not in kinds:
-        wanted = " or ".join({LABELS: "classes", DEPTHS: "depths", PHOTOS: "pictures"}[kind] for kind in kinds)
+        words = {LABELS: "classes", REGIONS: "regions", DEPTHS: "depths", PHOTOS: "pictures"}
+        wanted = " or ".join(words[kind] for kind in kinds)
         raise EvaluationError(
             f'The layout {found.name} of "{folder}" tells nothing about the {wanted} that this task needs; '
             f"choose one of: {', '.join(entry.name for entry in LAYOUTS if entry.kind in kinds)}."

@@ -62,6 +62,7 @@ class Report:
         failures: (picture or method, reason) of those that could not be measured.
         settings: everything that the figures depend on, JSON-able.
         further: names of the further figures of the rows, and whether higher is better.
+        notes: sentences about what was measured.
     """
 
     task: str
@@ -72,6 +73,7 @@ class Report:
     failures: tuple[tuple[str, str], ...]
     settings: Mapping[str, Any]
     further: tuple[tuple[str, bool], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""

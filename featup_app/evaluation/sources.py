@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featup_app.base.errors import EvaluationError
-from featup_app.evaluation.datasets import DEPTHS, LABELS, PHOTOS, Dataset
+from featup_app.evaluation.datasets import DEPTHS, LABELS, PHOTOS, REGIONS, Dataset
 from featup_app.evaluation.layouts import AUTO, TRAIN, VAL, detect_layout, find_layout, open_dataset
 from featup_app.evaluation.tasks import TASKS, Task
 
@@ -114,7 +114,7 @@ class Sources:
         return self.limit.get(name, self.limit.get(task.name, self.limit.get("")))
 
 
-_KNOWN = {LABELS: "classes", DEPTHS: "depths", PHOTOS: "nothing"}
+_KNOWN = {LABELS: "classes", REGIONS: "regions", DEPTHS: "depths", PHOTOS: "nothing"}
 
 
 def _several(folders: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:

@@ -58,6 +58,7 @@ COLUMNS = (
     Column("depth > 1.25 (%)", "depth", "above 1.25 (%)", False, decimals=2),
     Column("preservation", "preserve"),
     Column("held-out error", "quality"),
+    Column("one-click IoU", "clicks"),
     Column("end-to-end mIoU", "end2end"),
 )
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from featup_app.lenses.calibration import Calibration, uncertainty_calibration
     from featup_app.lenses.principal_components import PCABasis, fit_pca
     from featup_app.lenses.quality import QualityReference, QualityScores, quality_reference, quality_scores
+    from featup_app.lenses.threshold import proposed_threshold
 
 __all__ = [
     "CAMLens",
@@ -57,6 +58,7 @@ __all__ = [
     "overlay",
     "parse_views",
     "pca",
+    "proposed_threshold",
     "quality_reference",
     "quality_scores",
     "request_from_json",
@@ -77,5 +79,6 @@ __getattr__ = lazy_names(
         "quality_scores": "quality",
         "Calibration": "calibration",
         "uncertainty_calibration": "calibration",
+        "proposed_threshold": "threshold",
     },
 )

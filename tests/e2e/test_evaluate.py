@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from evaluation_pictures import write_halves, write_photos
+from evaluation_pictures import write_halves, write_photos, write_regions
 
 from featup_app.backbones import load_backbone
 from featup_app.evaluation import labelled_images, load_frames
@@ -182,7 +182,7 @@ def test_all_tasks_that_the_data_allow_are_run(tmp_path, labelled, evaluate):
     code, text, errors = evaluate(*arguments)
     assert code == 0
     reports = {report["task"]: report for report in json.loads(text)["reports"]}
-    assert set(reports) == {"quality", "seg", "preserve", "cam", "end2end"}
+    assert set(reports) == {"quality", "seg", "preserve", "cam", "clicks", "end2end"}
     assert "The task depth was passed over" in errors
     assert reports["cam"]["settings"]["backbone"] == "tf_efficientnet_lite0", "the chosen backbone has no classes"
     assert reports["seg"]["settings"]["backbone"] == "dinov2-s14-imgfocus"
@@ -202,6 +202,26 @@ def test_probes_are_not_fitted_on_what_they_label(tmp_path, labelled, evaluate):
     code, _, errors = evaluate(*arguments, "--train", labelled / "val")
     assert code == 2
     assert "would be measured with what was fitted on them" in errors
+
+
+def test_one_click_on_numbered_regions(tmp_path, evaluate):
+    folder, out = write_regions(tmp_path / "regions"), tmp_path / "report"
+    arguments = ("--task", "clicks", "--methods", "bilinear,jbu=classical", "--data", folder, *SIZE, "-o", out)
+    code, text, errors = evaluate(*arguments)
+    assert (code, errors) == (0, "")
+    lines = text.splitlines()
+    assert [line.split()[:2] for line in lines[1:5]] == [
+        ["bilinear", "region"], ["jbu=classical", "region"], ["bilinear", "class"], ["jbu=classical", "class"],
+    ]  # fmt: skip
+    assert "8 clicks (region) and 8 clicks (class); 4 regions" in lines[5]
+    assert "4 regions with less than 1% of the labelled pixels" in (out / "report.html").read_text()
+    kept = (out / "results.jsonl").read_text()
+    code, text, _ = evaluate(*arguments, "--json", "--workers", "2", "--protocol", "region,class")
+    assert (out / "results.jsonl").read_text() == kept, "nothing was measured twice"
+    assert [row["pictures"] for row in json.loads(text)["rows"]] == [4] * 4
+    code, _, errors = evaluate("--task", "clicks", "--data", tmp_path, "-o", tmp_path / "none")
+    assert code == 2
+    assert "one number per region" in errors
 
 
 def test_a_wrong_folder_is_shown_the_right_tree(tmp_path, photos, evaluate):

@@ -8,7 +8,7 @@ from PIL import Image as pillow
 
 from featup_app.base.errors import EvaluationError
 from featup_app.evaluation import labelled_images, photos, rgbd_images
-from featup_app.evaluation.datasets import CAMVID_CLASSES, DEPTHS, LABELS, PHOTOS, UNLABELLED
+from featup_app.evaluation.datasets import CAMVID_CLASSES, DEPTHS, LABELS, PHOTOS, REGIONS, UNLABELLED
 from featup_app.evaluation.known_datasets import CITYSCAPES_CLASSES, COCO_STUFF_CLASSES, VOC_CLASSES, coco_stuff_table
 from featup_app.evaluation.layouts import LAYOUTS, detect_layout, find_layout, open_dataset
 from featup_app.evaluation.sources import Sources, parse_depth_unit
@@ -60,6 +60,38 @@ def test_a_list_of_classes_names_them_and_void(tmp_path):
     (tmp_path / "classes.txt").write_text("void\ncat\ndog\n")
     with pytest.raises(EvaluationError, match="in the last line"):
         labelled_images(tmp_path)
+
+
+def test_numbers_above_those_of_camvid_are_regions(tmp_path):
+    """Each label file alone could be one of CamVid."""
+    for name, values in (("one", (0, 3)), ("two", (11, 10)), ("three", (1, 300))):
+        save(tmp_path / "images" / f"{name}.png", picture())
+        save(tmp_path / "labels" / f"{name}.png", np.array([values], np.uint16).repeat(6, 0).repeat(4, 1))
+    data = open_dataset(tmp_path, kinds=(REGIONS, LABELS))
+    assert (data.kind, data.layout, data.class_names) == (REGIONS, "regions", ())
+    assert {item.name: item.labels()[0, ::4].tolist() for item in data.items} == {
+        "one": [UNLABELLED, 3],
+        "two": [11, 10],
+        "three": [1, 300],
+    }
+    assert open_dataset(tmp_path, kinds=(LABELS,)).layout == "labelled", "classes need a list of them"
+    assert open_dataset(tmp_path, layout="regions", kinds=(REGIONS,)).kind == REGIONS
+    assert open_dataset(tmp_path, kinds=(PHOTOS,)).items[0].image().size_hw == (6, 8)
+    (tmp_path / "classes.txt").write_text("\n".join(f"class {index}" for index in range(400)))
+    assert open_dataset(tmp_path, kinds=(REGIONS, LABELS)).kind == LABELS
+    save(tmp_path / "labels" / "one.png", np.full((6, 8), 40_000, np.uint16))
+    with pytest.raises(EvaluationError, match="numbers of regions end at 32767"):
+        open_dataset(tmp_path, layout="regions", kinds=(REGIONS,)).items[0].labels()
+
+
+def test_values_up_to_those_of_camvid_are_classes(tmp_path):
+    save(tmp_path / "images" / "one.png", picture())
+    save(tmp_path / "labels" / "one.png", np.full((6, 8), 11, np.uint8))
+    assert open_dataset(tmp_path, kinds=(REGIONS, LABELS)).layout == "labelled"
+    (tmp_path / "labels" / "one.png").write_bytes(b"broken")
+    assert open_dataset(tmp_path, kinds=(REGIONS, LABELS)).layout == "labelled"
+    with pytest.raises(EvaluationError, match=r"Pascal VOC 2012, .*as unpacked"):
+        open_dataset(tmp_path / "missing", kinds=(REGIONS, LABELS))
 
 
 def test_a_palette_holds_numbers_and_not_colours(tmp_path):

@@ -170,10 +170,11 @@ def test_each_task_takes_the_folder_that_has_what_it_needs(folders):
         "end2end": ("val", "train"),
         "preserve": ("val", "train"),
         "depth": ("kinect", None),
+        "clicks": ("val", None),
     }
     assert opened["depth"][0].items[0].per_metre == 500.0
     counts = {name: len(found.items) for name, (found, _) in opened.items()}
-    assert counts == {"quality": 2, "cam": 1, "seg": 2, "end2end": 2, "preserve": 2, "depth": 2}
+    assert counts == {"quality": 2, "cam": 1, "seg": 2, "end2end": 2, "preserve": 2, "depth": 2, "clicks": 2}
     assert opened["seg"][1] is not None
     assert len(opened["seg"][1].items) == 3
 

@@ -46,3 +46,21 @@ def write_halves(folder: Path, *, void: bool = False) -> Path:
             pillow.fromarray(pixels).save(folder / part / "images" / f"{index}.png")
             pillow.fromarray(labels).save(folder / part / "labels" / f"{index}.png")
     return folder
+
+
+def write_regions(folder: Path) -> Path:
+    """Write four pictures, the cat beside the cup, with numbered regions: the halves, and a single pixel in the first half.
+
+    Returns:
+        The folder, with ``images`` and ``labels``, and without names of classes.
+    """
+    cat, cup = (resized(load_image(path).pixels, (64, 48)) for path in sample_images()[:2])
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for index in range(4):
+        labels = np.full(SIZE, 20, np.uint8)
+        labels[:, 48:] = 40 + index
+        labels[10, 10] = 40 + index
+        pillow.fromarray(np.roll(np.concatenate([cat, cup], 1), 3 * index, 0)).save(folder / "images" / f"{index}.png")
+        pillow.fromarray(labels).save(folder / "labels" / f"{index}.png")
+    return folder

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from featup_app.base.errors import EvaluationError
 from featup_app.base.progress import Progress, silent
-from featup_app.evaluation.datasets import DEPTHS, LABELS, PHOTOS
+from featup_app.evaluation.datasets import DEPTHS, LABELS, PHOTOS, REGIONS
 
 if TYPE_CHECKING:
     from featup_app.evaluation.plan import Plan
@@ -132,6 +132,14 @@ TASKS: tuple[Task, ...] = (
             "soft-odds-mean",
         ),
         needs_head=True,
+    ),
+    Task(
+        "clicks",
+        "what one click is worth: the region that it finds",
+        "clicks",
+        (REGIONS, LABELS),
+        protocols=("region", "class", "region-raw", "class-raw"),
+        default=("region", "class"),
     ),
     Task("end2end", "segmentation with the upsampler trained inside the network", "end_to_end", (LABELS,), trains=True),
 )

@@ -31,11 +31,17 @@ from featup_app.evaluation.explanations import (
     picture_for_classifier,
     probability,
 )
-from featup_app.evaluation.methods import BASELINE
 from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report, Row
-from featup_app.evaluation.tasks.common import Configuration, by_method, measure_all, typical_seconds
+from featup_app.evaluation.tasks.common import (
+    Configuration,
+    baseline_of,
+    by_method,
+    measure_all,
+    paired,
+    typical_seconds,
+)
 from featup_app.images import Image
 from featup_app.lenses.cam import cam
 
@@ -179,18 +185,15 @@ def _row(
 ) -> Row:
     own = confidences[configuration]
     drops = 100 * own.drops
-    others = [
-        other for other in confidences if other.protocol == configuration.protocol and other.method.label == BASELINE
-    ]
-    difference = drops - 100 * confidences[others[0]].drops if others and others[0] is not configuration else None
-    counts = statistics.resample_counts(len(drops), seed=plan.seed)
+    other = baseline_of(configuration, confidences)
+    difference, interval = paired(drops, None if other is None else 100 * confidences[other].drops, seed=plan.seed)
     return Row(
         method=configuration.method.label,
         protocol=configuration.protocol,
         figure=float(drops.mean()),
         spread=statistics.spread(drops),
-        difference=None if difference is None else float(difference.mean()),
-        interval=None if difference is None else statistics.interval(counts @ difference / len(drops)),
+        difference=difference,
+        interval=interval,
         seconds=typical_seconds(found),
         pictures=len(drops),
         details={

@@ -1,10 +1,10 @@
-"""Shared by all tasks: configurations, and the loop over pictures that keeps each result at once."""
+"""Shared by all tasks: configurations, the loop over pictures that keeps each result at once, and the comparison to bilinear."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from featup_app.base.errors import EvaluationError, FeatUpError
 from featup_app.base.progress import Progress, part_of
+from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Dataset, Item
-from featup_app.evaluation.methods import PreparedMethod
+from featup_app.evaluation.methods import BASELINE, PreparedMethod
 from featup_app.evaluation.plan import Values
 from featup_app.evaluation.records import Records
 
@@ -148,6 +149,30 @@ def fingerprint(item: Item) -> str:
         except OSError as error:
             raise EvaluationError(f'Cannot read "{path}": {error.strerror or error}; check its permissions.') from error
     return f"{item.name} {digest.hexdigest()[:16]}"
+
+
+def baseline_of(configuration: Configuration, configurations: Iterable[Configuration]) -> Configuration | None:
+    """The configuration of bilinear upsampling under the same protocol; None if it is this one or there is none."""
+    for other in configurations:
+        if other.protocol == configuration.protocol and other.method.label == BASELINE:
+            return None if other is configuration else other
+    return None
+
+
+def paired(
+    values: statistics.Floats, baseline: statistics.Floats | None, *, seed: int
+) -> tuple[float | None, tuple[float, float] | None]:
+    """The mean difference to the baseline on the same pictures, and its 95 % bootstrap interval over pictures.
+
+    Args:
+        values, baseline: (N) values of the pictures; without a baseline there is neither.
+        seed: seed of the bootstrap.
+    """
+    if baseline is None:
+        return None, None
+    difference = values - baseline
+    counts = statistics.resample_counts(len(difference), seed=seed)
+    return float(difference.mean()), statistics.interval(counts @ difference / len(difference))
 
 
 def typical_seconds(found: Sequence[Values]) -> float:

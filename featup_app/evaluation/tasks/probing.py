@@ -19,14 +19,22 @@ from featup_app.base.errors import EvaluationError, FeatUpError
 from featup_app.base.progress import Progress
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Dataset, Item
-from featup_app.evaluation.methods import BASELINE, PreparedMethod
+from featup_app.evaluation.methods import PreparedMethod
 from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.probe_files import read_probes, write_probes
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.segmentation import (
     ProbeSet,
 )
-from featup_app.evaluation.tasks.common import Configuration, Failures, by_method, fingerprint, measure_all, until_done
+from featup_app.evaluation.tasks.common import (
+    Configuration,
+    Failures,
+    baseline_of,
+    by_method,
+    fingerprint,
+    measure_all,
+    until_done,
+)
 from featup_app.evaluation.tasks.probe_kits import AnyFrame, FieldMaker, Kit, ProbeChoice
 
 ENOUGH_SCENES = 5
@@ -111,10 +119,7 @@ class Probed:
 
     def baseline(self, configuration: Configuration) -> Configuration | None:
         """The configuration of bilinear upsampling under the same protocol; None if it is this one or there is none."""
-        others = [
-            other for other in self.found if other.protocol == configuration.protocol and other.method.label == BASELINE
-        ]
-        return others[0] if others and others[0] is not configuration else None
+        return baseline_of(configuration, self.found)
 
 
 class _FittedProbes(Generic[AnyFrame]):

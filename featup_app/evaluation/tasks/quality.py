@@ -19,11 +19,11 @@ import torch
 from featup_app.base.progress import Progress, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Item
-from featup_app.evaluation.methods import BASELINE, RAW, PreparedMethod
+from featup_app.evaluation.methods import RAW, PreparedMethod
 from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report, Row
-from featup_app.evaluation.tasks.common import Configuration, measure_all, typical_seconds
+from featup_app.evaluation.tasks.common import Configuration, baseline_of, measure_all, paired, typical_seconds
 from featup_app.lenses import SCORES, QualityReference, quality_reference, quality_scores
 from featup_app.lenses.quality import COMPONENTS
 from featup_app.multiview.held_out import HELD_OUT_SEED, HELD_OUT_VIEWS
@@ -68,22 +68,18 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
         configuration: np.array([np.mean(values["per_view"]) for values in found[configuration]])
         for configuration in configurations
     }
-    baseline = next(
-        (errors[configuration] for configuration in configurations if configuration.method.label == BASELINE), None
-    )
-    counts = statistics.resample_counts(len(next(iter(errors.values()))), seed=plan.seed)
     rows = []
     for configuration in configurations:
-        own = errors[configuration]
-        difference = None if baseline is None or configuration.method.label == BASELINE else own - baseline
+        own, other = errors[configuration], baseline_of(configuration, configurations)
+        difference, interval = paired(own, None if other is None else errors[other], seed=plan.seed)
         rows.append(
             Row(
                 method=configuration.method.label,
                 protocol=configuration.protocol,
                 figure=float(own.mean()),
                 spread=statistics.spread(own),
-                difference=None if difference is None else float(difference.mean()),
-                interval=None if difference is None else statistics.interval(counts @ difference / len(own)),
+                difference=difference,
+                interval=interval,
                 seconds=typical_seconds(found[configuration]),
                 pictures=len(own),
                 details={"identity": configuration.method.identity, "per_picture": own.tolist()},
