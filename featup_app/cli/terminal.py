@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from featup_app.base.progress import Progress, Stage, silent
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
-_PIPE_WIDTH = 200
+_PIPE_WIDTH = 260
 
 DEFECT = 1
 """Exit code after a defect of the program."""
@@ -38,9 +39,19 @@ def print_json(value: Any) -> None:
 
 def print_table(table: Table) -> None:
     """Print a table to stdout; in a file or a pipe its lines are not wrapped."""
+    _console().print(table)
+
+
+def fits(table: Table) -> bool:
+    """Whether :func:`print_table` wraps no line of a table."""
+    console = _console()
+    return console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width
+
+
+def _console() -> Console:
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def print_message(text: object) -> None:

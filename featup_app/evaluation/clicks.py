@@ -149,7 +149,7 @@ def find_clicks(labels: npt.NDArray[np.integer[Any]]) -> Clicks:
     large = np.flatnonzero((sizes >= SMALLEST_SHARE * total) & (sizes < total))
     if not len(large):
         raise EvaluationError(
-            f"no region of the labels has at least {SMALLEST_SHARE:.0%} of the labelled pixels and leaves some outside; a "
+            f"No region of the labels has at least {SMALLEST_SHARE:.0%} of the labelled pixels and leaves some outside; a "
             "click needs a region, and something beside it."
         )
     first = np.unique(regions[counted], return_index=True)[1]

@@ -22,6 +22,7 @@ from featup_app.base.progress import Progress, part_of, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.field import FeatureField, output_positions
 from featup_app.images import resized
+from featup_app.lenses.artefacts import ArtefactReference, Artefacts, artefact_reference
 from featup_app.lenses.principal_components import fit_pca
 from featup_app.multiview import box_average
 from featup_app.ops.resampling import bilinear, nearest
@@ -60,6 +61,20 @@ class QualityScores:
             by more than :data:`HALO_TOLERANCE` deviations. 0 .. 1, lower is better; convex combinations of neighbours have
             none. Zero is not the ideal for details smaller than a cell, whose features no cell has.
         halo_size: root of the mean squared overshoot, in standard deviations of the coarse map. 0 and up, lower is better.
+        haze: what leaks over edges of the photo. At the crest of each edge where the coarse features change, the field is read on
+            both sides a quarter of a cell off the edge and a cell off it. The difference of the two, along the difference between
+            the coarse cells one cell off on both sides, is what has leaked from the other side; negative parts count as zero. The
+            score is its sum as a share of the squared differences between the cells. Sides on which the colour changes between
+            the two pixels are left out. 0 and up, lower is better: 0 for a field that switches at the edge, 0.25 for a ramp from
+            centre to centre of two cells whose border is the edge.
+        mottling: in cells where the coarse features change less than in the median cell, and so does the photo: the root of the
+            field's variance within cells beyond that of the bilinear interpolation, in deviations of the coarse map. Cells with
+            less variance count as zero. 0 and up, lower is better; 0 for bilinear interpolation and for nearest cells.
+        lettering: in the other cells where the coarse features change less than in the median cell: the part of the field's
+            difference to the bilinear interpolation that the photo's luminance explains by linear regression in each cell, after
+            the planes through both have been removed, less what the same luminance turned by a right angle explains, which is
+            chance; in deviations of the coarse map. 0 and up, lower is better: the neighbouring cells agree, so letters and grain
+            of the photo should not stand in the features.
         explained: share of the variance that the scored components hold, 0 .. 1.
     """
 
@@ -68,6 +83,9 @@ class QualityScores:
     preservation_cosine: float
     halo_share: float
     halo_size: float
+    haze: float
+    mottling: float
+    lettering: float
     explained: float
 
 
@@ -81,6 +99,7 @@ class QualityReference:
         offset: (K), minus the mean feature's components.
         size: (H, W) at which fields are drawn, a whole multiple of the grid.
         edges, flats: (H, W) masks of the image's edges and of what is none, among the pixels where coarse features change.
+        artefacts: where haze, mottling and lettering are looked for.
         explained: share of the variance that the components hold.
     """
 
@@ -90,6 +109,7 @@ class QualityReference:
     size: Size
     edges: Tensor
     flats: Tensor
+    artefacts: ArtefactReference
     explained: float
 
 
@@ -118,8 +138,11 @@ def quality_reference(
     smooth = bilinear(values, *output_positions(size, Region.whole(size), features.geometry))
     change = F.avg_pool2d(_gradient(smooth)[None], factor)[0]
     changing = (change >= change.flatten().median()).repeat_interleave(factor, 0).repeat_interleave(factor, 1)
-    edges, flats = _edges(features, size, changing)
-    return QualityReference(features, matrix, offset, size, edges, flats, sum(basis.explained))
+    colours = _colours(features, size)
+    gradient = _gradient(colours)
+    edges, flats = _edges(gradient, changing)
+    artefacts = artefact_reference(colours, gradient, edges, change)
+    return QualityReference(features, matrix, offset, size, edges, flats, artefacts, sum(basis.explained))
 
 
 def quality_scores(field: FeatureField, reference: QualityReference, *, progress: Progress = silent) -> QualityScores:
@@ -141,7 +164,7 @@ def quality_scores(field: FeatureField, reference: QualityReference, *, progress
     rows, columns = output_positions(size, Region.whole(size), geometry)
     energy = data.new_zeros(size)
     averaged, expected = [], []
-    outside, overshoot = 0, 0.0
+    outside, overshoot, artefacts = 0, 0.0, Artefacts(reference.artefacts)
     for start in range(0, count, _BLOCK):
         progress("scoring the field", start, count)
         chosen = slice(start, start + _BLOCK)
@@ -152,7 +175,9 @@ def quality_scores(field: FeatureField, reference: QualityReference, *, progress
         coarse = (matrix @ data + offset[:, None]).view(-1, *geometry.grid_hw)
         energy += _squared_gradient(drawn)
         averaged.append(box_average(drawn, geometry.grid_hw))
-        expected.append(box_average(nearest(coarse, rows, columns), geometry.grid_hw))
+        cells = nearest(coarse, rows, columns)
+        expected.append(box_average(cells, geometry.grid_hw))
+        artefacts.add(drawn, cells, bilinear(coarse, rows, columns))
         highest = nearest(F.max_pool2d(coarse, 3, stride=1, padding=1), rows, columns)
         lowest = nearest(-F.max_pool2d(-coarse, 3, stride=1, padding=1), rows, columns)
         beyond = torch.maximum(drawn - highest, lowest - drawn).clamp_(min=0)
@@ -160,7 +185,7 @@ def quality_scores(field: FeatureField, reference: QualityReference, *, progress
         outside += int((beyond > HALO_TOLERANCE * deviation[:, None, None]).sum())
         overshoot += float(beyond.double().square().sum())
     progress("scoring the field", count, count)
-    return _scores(reference, energy, averaged, expected, outside, overshoot)
+    return _scores(reference, energy, averaged, expected, outside, overshoot, artefacts)
 
 
 def _scores(
@@ -170,9 +195,10 @@ def _scores(
     expected: list[Tensor],
     outside: int,
     overshoot: float,
+    artefacts: Artefacts,
 ) -> QualityScores:
     if not averaged:
-        return QualityScores(*(math.nan,) * 5, 0.0)
+        return QualityScores(*(math.nan,) * 8, 0.0)
     found, truth = torch.cat(averaged).double().flatten(1), torch.cat(expected).double().flatten(1)
     variance = float(truth.square().sum())  # the components' mean over positions is zero
     pixels = reference.size[0] * reference.size[1]
@@ -182,6 +208,9 @@ def _scores(
         preservation_cosine=float(F.cosine_similarity(found, truth, dim=0).mean()),
         halo_share=outside / (len(truth) * pixels),
         halo_size=math.sqrt(overshoot / pixels / (variance / truth.shape[1])),
+        haze=artefacts.haze(),
+        mottling=artefacts.mottling(variance / truth.shape[1]),
+        lettering=artefacts.lettering(variance / truth.shape[1]),
         explained=reference.explained,
     )
 
@@ -203,11 +232,14 @@ def detection_area(positives: Tensor, negatives: Tensor) -> float:
     return float((ranks[:count].sum() - count * (count + 1) / 2) / (count * len(negatives)))
 
 
-def _edges(features: FeatureMap, size: Size, changing: Tensor) -> tuple[Tensor, Tensor]:
-    """Two (H, W) masks, inside of ``changing``: the image's strongest gradients, and the weaker half of them."""
+def _colours(features: FeatureMap, size: Size) -> Tensor:
+    """(3, H, W) of the image, 0 .. 1, a little blurred."""
     pixels = np.array(resized(features.image.pixels, size))
-    colours = torch.from_numpy(pixels).to(features.data.device).permute(2, 0, 1).float() / 255
-    gradient = _gradient(_blurred(colours))
+    return _blurred(torch.from_numpy(pixels).to(features.data.device).permute(2, 0, 1).float() / 255)
+
+
+def _edges(gradient: Tensor, changing: Tensor) -> tuple[Tensor, Tensor]:
+    """Two (H, W) masks, inside of ``changing``: the image's strongest gradients, and the weaker half of them."""
     inside = gradient[changing].sort().values
     high = inside[int((1 - EDGE_SHARE) * (len(inside) - 1))]
     low = inside[int(FLAT_SHARE * (len(inside) - 1))]

@@ -46,11 +46,26 @@ SCORES: tuple[ScoreName, ...] = (
         False,
     ),
     ScoreName(
-        "preservation_cosine",
-        "Cosine",
-        "Preservation cosine: after averaging back to the coarse cells, do the features point the same way, seen from the mean "
-        "feature of the image? 1 is the same way, 0 is unrelated.",
-        True,
+        "haze",
+        "Haze",
+        "Haze: a little off an edge of the photo, how much of the other side's features has leaked over? 0 is nothing, 0.25 is "
+        "the soft ramp of bilinear interpolation, 0.5 is half of either side.",
+        False,
+        2,
+    ),
+    ScoreName(
+        "mottling",
+        "Mottle",
+        "Mottling: how much features vary where photo and coarse features are both smooth, beyond bilinear interpolation, in "
+        "standard deviations of the features. Blotches and ripples in skies and walls raise it.",
+        False,
+    ),
+    ScoreName(
+        "lettering",
+        "Letters",
+        "Lettering: how much of the photo's texture, such as letters, grain or fabric, stands in the features where neighbouring "
+        "cells agree that all is one thing, in standard deviations of the features.",
+        False,
     ),
     ScoreName(
         "halo_share",
@@ -65,6 +80,13 @@ SCORES: tuple[ScoreName, ...] = (
         "Halo size: by how much values lie outside what the nine coarse cells around them reach, in standard deviations of the "
         "features.",
         False,
+    ),
+    ScoreName(
+        "preservation_cosine",
+        "Cosine",
+        "Preservation cosine: after averaging back to the coarse cells, do the features point the same way, seen from the mean "
+        "feature of the image? 1 is the same way, 0 is unrelated.",
+        True,
     ),
     ScoreName(
         "held_out_error",

@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 from evaluation_pictures import write_halves, write_photos, write_regions
+from PIL import Image as pillow
 
 from featup_app.backbones import load_backbone
 from featup_app.evaluation import labelled_images, load_frames
@@ -222,6 +223,27 @@ def test_one_click_on_numbered_regions(tmp_path, evaluate):
     code, _, errors = evaluate("--task", "clicks", "--data", tmp_path, "-o", tmp_path / "none")
     assert code == 2
     assert "one number per region" in errors
+
+
+def test_the_table_of_quality_shows_clicks_where_there_are_labels(tmp_path, photos, evaluate):
+    folder, out = write_regions(tmp_path / "regions"), tmp_path / "report"
+    pillow.new("L", (20, 20), 30).save(folder / "labels" / "1.png")
+    arguments = ("--methods", "lowres,bilinear", "--data", folder, *SIZE, "-o", out)
+    code, text, errors = evaluate(*arguments)
+    assert (code, errors) == (0, "")
+    for title in ("edges", "drift", "haze", "mottle", "letters", "halo", "region IoU", "class IoU"):
+        assert title in text.splitlines()[0]
+        assert f"<th>{title} (" in (out / "report.html").read_text()
+    assert "Pictures without clicks: 1. The first reason:" in text
+    quality = json.loads((out / "report.json").read_text())
+    assert [row["pictures"] for row in quality["rows"]] == [4, 4], "a picture is measured without its labels too"
+    kept = (out / "results.jsonl").read_text()
+    clicks = json.loads(evaluate("--task", "clicks", *arguments, "--json")[1])
+    assert (out / "results.jsonl").read_text() == kept, "the task clicks measures the same"
+    assert [row["further"]["region IoU"] for row in quality["rows"]] == [row["figure"] for row in clicks["rows"][:2]]
+    assert [row["further"]["class IoU"] for row in quality["rows"]] == [row["figure"] for row in clicks["rows"][2:]]
+    text = evaluate("--methods", "bilinear", "--data", photos, *SIZE, "-o", tmp_path / "plain")[1]
+    assert "region IoU" not in text
 
 
 def test_a_wrong_folder_is_shown_the_right_tree(tmp_path, photos, evaluate):

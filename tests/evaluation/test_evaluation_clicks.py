@@ -205,6 +205,7 @@ def test_the_task_measures_numbered_regions_and_lists_what_it_cannot(tmp_path, b
         ("bilinear", "class"),
     ]
     reasons = dict(report.failures)
+    assert set(reasons) == {"0", "1"}
     assert "leaves some outside" in reasons["0"]
     assert "both must be of the same size" in reasons["1"]
     assert report.settings["clicks"] == {"region": 4, "class": 4}

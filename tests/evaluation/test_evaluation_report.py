@@ -13,6 +13,8 @@ from PIL import Image as pillow
 
 from featup_app.backbones import load_backbone
 from featup_app.base.peak_memory import extra_megabytes
+from featup_app.cli import terminal
+from featup_app.cli.tables import print_report
 from featup_app.evaluation import Plan, parse_methods, photos
 from featup_app.evaluation.costs import Cost, learned_numbers, measure_costs, with_costs
 from featup_app.evaluation.html_report import html_page, write_html
@@ -184,3 +186,19 @@ def test_samples_show_each_method_and_are_remembered(plan, tmp_path):
         assert all(jpeg[:2] == b"\xff\xd8" for _, jpeg in sample.pictures)
     with Records(tmp_path / "report", name="extras.jsonl") as records:
         assert sample_pictures(plan, records, count=3) == samples
+
+
+def test_a_table_that_is_too_wide_is_cut_in_two(monkeypatch, capsys):
+    whole = dataclasses.replace(report(), notes=("A note.",))
+    print_report(whole)
+    text = capsys.readouterr().out
+    assert text.count("method") == 1
+    assert text.splitlines()[-1] == "A note."
+    monkeypatch.setattr(terminal, "_PIPE_WIDTH", 100)
+    print_report(whole)
+    narrow = capsys.readouterr().out
+    first, second = narrow.index("method"), narrow.rindex("method")
+    assert "accuracy" not in narrow[first:second]
+    assert "accuracy" in narrow[second:]
+    assert "0.9000" in narrow[second:]
+    assert narrow.count("bilinear") == text.count("bilinear") + 2, "both rows stand in both tables"

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from known_field import KnownField
 
 from featup_app import lenses
 from featup_app.features import FeatureMap, Geometry
 from featup_app.fields import METHODS, upsample
-from featup_app.fields.field import LinearField
 from featup_app.images import image_from_array
 from featup_app.lenses.calibration import uncertainty_calibration
 from featup_app.lenses.quality import detection_area, quality_reference, quality_scores
@@ -36,29 +36,6 @@ def scene(offset: tuple[float, float] = (0.0, 0.0)) -> tuple[FeatureMap, torch.T
     fine = (colours[kinds] / 100 @ mix.T + 3).permute(2, 0, 1).contiguous()
     geometry = Geometry((height, width), (height, width), GRID, offset)
     return FeatureMap(box_average(fine, GRID), geometry, "layer", image_from_array(pixels)), fine
-
-
-class KnownField(LinearField):
-    """A field of given fine features."""
-
-    method = "known"
-
-    def __init__(self, features: FeatureMap, fine: torch.Tensor) -> None:
-        super().__init__(features)
-        self._fine = fine
-
-    def project(self, matrix, bias=None, *, size, region=None, progress=None):
-        assert size == tuple(self._fine.shape[1:])
-        return torch.einsum("kc,chw->khw", matrix, self._fine) + bias[:, None, None]
-
-    def _upsample(self, source, size, region, progress):
-        raise NotImplementedError
-
-    def bytes_per_pixel(self, channels):
-        return 4.0
-
-    def settings(self):
-        return {}
 
 
 def scored(field, features):
@@ -123,7 +100,7 @@ def test_scores_do_not_depend_on_rotation_or_scale_of_the_features():
         (7 * turn @ features.data.flatten(1)).view_as(features.data), features.geometry, "layer", features.image
     )
     second = scored(upsample(turned, method="bilinear"), turned)
-    for score in SCORES[:5]:
+    for score in SCORES[:8]:
         assert getattr(second, score.key) == pytest.approx(getattr(first, score.key), rel=1e-3, abs=1e-4), score.key
     assert first.explained == pytest.approx(1, abs=1e-6)
 
@@ -158,11 +135,17 @@ def test_what_is_not_defined_is_not_a_number():
     on_grey = FeatureMap(features.data, features.geometry, "layer", grey)
     values = scored(upsample(on_grey, method="bilinear"), on_grey)
     assert math.isnan(values.edge_alignment)
+    assert math.isnan(values.haze)
+    assert math.isnan(values.lettering)
+    assert values.mottling == pytest.approx(0, abs=1e-4), "a field can be mottled on a flat picture too"
     assert values.preservation_error > 0
     constant = FeatureMap(torch.ones_like(features.data), features.geometry, "layer", features.image)
     values = scored(upsample(constant, method="bilinear"), constant)
     assert math.isnan(values.preservation_error)
     assert math.isnan(values.halo_share)
+    assert math.isnan(values.haze)
+    assert math.isnan(values.mottling)
+    assert math.isnan(values.lettering)
 
 
 def test_other_channels_do_not_fit():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from featup_app.evaluation.clicks import (
     score_clicks,
 )
 from featup_app.evaluation.datasets import Item
+from featup_app.evaluation.methods import PreparedMethod
 from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report, Row
@@ -41,34 +43,45 @@ from featup_app.evaluation.tasks.common import (
 )
 from featup_app.images import Image
 
+if TYPE_CHECKING:
+    from featup_app.fields import FeatureField
+
 FURTHER = (("IoU at the proposed threshold", True), ("average precision", True))
+
+
+LEFT_OUT = "left_out"
+"""In the values of a picture that has no clicks: the reason."""
 
 
 def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress = silent) -> Report:
     """The table of the task; arguments and errors as in :meth:`~featup_app.evaluation.tasks.Task.evaluate`."""
-    common = {"task": "clicks", **plan.facts(), "smallest_share": SMALLEST_SHARE}
-    configurations = [
-        Configuration(method, protocol, configuration_key({**common, "protocol": protocol, **method.identity}))
-        for protocol in plan.protocols
-        for method in plan.prepared()
-    ]
+    configurations = click_configurations(plan, plan.prepared(), plan.protocols)
 
     def measure(
         item: Item, wanted: Sequence[Configuration], progress: Progress
     ) -> Iterator[tuple[Configuration, Values]]:
         image = item.image()
         clicks = clicks_on(item, image)
+        if isinstance(clicks, str):
+            yield from ((configuration, _without_clicks(clicks)) for configuration in wanted)
+            return
         features = plan.backbone.extract(image, size=plan.size, layer=plan.layer, progress=progress)
         for method, own in by_method(wanted):
             start = time.perf_counter()
             field = method.field(features, progress)
-            made = time.perf_counter() - start
-            by_protocol = {configuration.protocol: configuration for configuration in own}
-            for protocol, values in score_clicks(field, clicks, tuple(by_protocol), progress=progress):
-                yield by_protocol[protocol], {**values, "seconds": values["seconds"] + made, "small": clicks.small}
-                made = 0.0
+            yield from measure_clicks(field, clicks, own, made=time.perf_counter() - start, progress=progress)
 
-    found, failures = measure_all(plan.data, configurations, records, measure, progress)
+    measured, failures = measure_all(plan.data, configurations, records, measure, progress)
+    names = [item.name for item in plan.data.items if item.name not in failures]
+    for name, values in zip(names, measured[configurations[0]], strict=True):
+        if LEFT_OUT in values:
+            failures[name] = values[LEFT_OUT]
+    if len(failures) == len(plan.data.items):
+        raise EvaluationError(f"No picture could be measured; the first reason: {next(iter(failures.values()))}")
+    found = {
+        configuration: [values for values in measured[configuration] if LEFT_OUT not in values]
+        for configuration in configurations
+    }
     means = {configuration: _means(found[configuration]) for configuration in configurations}
     for configuration in configurations:
         if not len(means[configuration]):
@@ -79,7 +92,7 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
     rows = tuple(_row(plan, configuration, means, found[configuration]) for configuration in configurations)
     small = sum(values["small"] for values in found[configurations[0]])
     settings = {
-        **common,
+        **_facts(plan),
         "data": str(plan.data.folder),
         "protocols": plan.protocols,
         "clicks": {row.protocol: row.details["clicks"] for row in rows},
@@ -89,15 +102,71 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
     return Report("clicks", "IoU", "pictures", True, rows, failed, settings, FURTHER, _notes(rows, small))
 
 
-def clicks_on(item: Item, image: Image) -> Clicks:
-    """The clicks on a picture of a data set, whose decoded image is given.
+def click_configurations(
+    plan: Plan, methods: Sequence[PreparedMethod], protocols: Sequence[str]
+) -> list[Configuration]:
+    """The configurations of the task, whichever task measures them."""
+    facts = _facts(plan)
+    return [
+        Configuration(method, protocol, configuration_key({**facts, "protocol": protocol, **method.identity}))
+        for protocol in protocols
+        for method in methods
+    ]
 
-    Raises:
-        EvaluationError: if its labels cannot be read, have another size, or have no region for a click.
+
+def clicks_on(item: Item, image: Image) -> Clicks | str:
+    """The clicks on a picture of a data set, or the reason why there are none.
+
+    Args:
+        item: the picture with its labels.
+        image: the picture, decoded.
     """
-    labels = item.labels()
-    item.check_size("labels", labels.shape, image.size_hw)
-    return find_clicks(labels)
+    try:
+        labels = item.labels()
+        item.check_size("labels", labels.shape, image.size_hw)
+        return find_clicks(labels)
+    except EvaluationError as error:
+        return str(error)
+
+
+def measure_clicks(
+    field: FeatureField,
+    clicks: Clicks | str,
+    configurations: Sequence[Configuration],
+    *,
+    made: float = 0.0,
+    progress: Progress = silent,
+) -> Iterator[tuple[Configuration, Values]]:
+    """The values of one picture for configurations of one method.
+
+    Args:
+        field: the method's field.
+        clicks: from :func:`clicks_on`.
+        configurations: from :func:`click_configurations`.
+        made: seconds in which the field was made.
+        progress: called for each click; may cancel.
+    """
+    if isinstance(clicks, str):
+        yield from ((configuration, _without_clicks(clicks)) for configuration in configurations)
+        return
+    by_protocol = {configuration.protocol: configuration for configuration in configurations}
+    for protocol, values in score_clicks(field, clicks, tuple(by_protocol), progress=progress):
+        yield by_protocol[protocol], {**values, "seconds": values["seconds"] + made, "small": clicks.small}
+        made = 0.0
+
+
+def mean_figures(found: Sequence[Values]) -> dict[str, float | None]:
+    """Means over the clicks of a picture, then over pictures, by the names of ``evaluation.clicks.SCORES``; None without any."""
+    means = _means([values for values in found if LEFT_OUT not in values])
+    return {name: float(means[:, index].mean()) if len(means) else None for index, name in enumerate(SCORES)}
+
+
+def _facts(plan: Plan) -> Values:
+    return {"task": "clicks", **plan.facts(), "smallest_share": SMALLEST_SHARE}
+
+
+def _without_clicks(reason: str) -> Values:
+    return {LEFT_OUT: reason, "seconds": 0.0}
 
 
 def _means(found: Sequence[Values]) -> statistics.Floats:

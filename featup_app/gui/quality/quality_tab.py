@@ -67,7 +67,7 @@ class QualityTab(QWidget):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setShowGrid(False)
-        # All columns but the last are visible at the inspector's usual width.
+        # Not all columns are visible at the inspector's usual width; the order of the scores puts those first that differ most.
         self.table.setStyleSheet(
             "QTableWidget { font-size: 11px; } QTableWidget::item { padding: 0 1px; } "
             "QHeaderView::section { font-size: 10px; padding: 3px 1px; }"
