@@ -12,6 +12,7 @@ from featup_app.base.lazily import lazy_names
 from featup_app.ops.status import NativeStatus, native_status
 
 if TYPE_CHECKING:
+    from featup_app.ops.attention import cell_attention, cell_attention_weights
     from featup_app.ops.operators import (
         adaptive_conv,
         bilateral_weights,
@@ -25,6 +26,8 @@ __all__ = [
     "NativeStatus",
     "adaptive_conv",
     "bilateral_weights",
+    "cell_attention",
+    "cell_attention_weights",
     "jbu_weights",
     "native_status",
     "range_softmax",
@@ -33,4 +36,5 @@ __all__ = [
 ]
 
 _OPERATORS = ("adaptive_conv", "bilateral_weights", "jbu_weights", "range_softmax", "window_dot", "window_sum")
-__getattr__ = lazy_names(__name__, dict.fromkeys(_OPERATORS, "operators"))
+_ATTENTION = ("cell_attention", "cell_attention_weights")
+__getattr__ = lazy_names(__name__, {**dict.fromkeys(_OPERATORS, "operators"), **dict.fromkeys(_ATTENTION, "attention")})

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 """FEATUP_ABI_VERSION of native/include/featup_tensor.h."""
 
 

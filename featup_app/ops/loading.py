@@ -135,6 +135,7 @@ def _path() -> Path:
 
 def _prepare(native: ctypes.CDLL) -> None:
     tensor, whole, real = ctypes.POINTER(TensorDescriptor), ctypes.c_int32, ctypes.c_double
+    address = ctypes.c_void_p
     reals, wholes = ctypes.POINTER(ctypes.c_double), ctypes.POINTER(ctypes.c_int64)
     signatures: dict[str, list[Any]] = {
         "featup_instruction_set": [],
@@ -148,6 +149,8 @@ def _prepare(native: ctypes.CDLL) -> None:
         "featup_pixel_network": [*[tensor] * 7, real, real, whole],
         "featup_round_weights": [tensor, tensor, whole],
         "featup_bilinear": [tensor, tensor, wholes, reals, wholes, reals, whole],
+        "featup_cell_attention": [*[tensor] * 5, address, address, tensor, whole],
+        "featup_cell_attention_weights": [*[tensor] * 4, address, address, tensor, whole],
         "featup_multiply_add": [ctypes.c_int64, whole, reals],
     }
     declare(native, signatures)

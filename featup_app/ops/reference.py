@@ -7,6 +7,8 @@ operations: FeatUp (Fu, Hamilton et al., ICLR 2024), joint bilateral upsampling.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -74,3 +76,51 @@ def bilateral_weights(guidance: Tensor, sigma_spatial: float, sigma_range: float
         planes.append(torch.exp(distance * scale + spatial[tap]))
         total = total + planes[-1]
     return torch.stack(planes, dim=1).div_(total[:, None])
+
+
+def _cells_of_taps(cells: Tensor, kernel_size: int, length: int) -> list[tuple[Tensor, Tensor]]:
+    """For each tap along one side: the cell that every line reads, and whether it exists; one that does not is replaced."""
+    taps = [cells + (tap - kernel_size // 2) for tap in range(kernel_size)]
+    return [(tap.clamp(0, length - 1), (tap >= 0) & (tap < length)) for tap in taps]
+
+
+def cell_attention_weights(
+    queries: Tensor, keys: Tensor, row_logits: Tensor, column_logits: Tensor, row_cells: Tensor, column_cells: Tensor
+) -> Tensor:
+    """See ``ops.cell_attention_weights``; sums are computed plane by plane for the reason that ``bilateral_weights`` gives."""
+    kernel_size = row_logits.shape[1]
+    across = _cells_of_taps(column_cells, kernel_size, keys.shape[3])
+    logits = []
+    for i, (rows, row_there) in enumerate(_cells_of_taps(row_cells, kernel_size, keys.shape[2])):
+        lines = keys.index_select(2, rows)
+        for j, (columns, column_there) in enumerate(across):
+            logit = (row_logits[:, i, None] + column_logits[:, j]).expand(queries.shape[0], -1, -1)
+            for query, key in zip(queries.unbind(1), lines.index_select(3, columns).unbind(1), strict=True):
+                logit = logit + query * key
+            logits.append(logit.masked_fill(~(row_there[:, None] & column_there), -math.inf))
+    most = functools.reduce(torch.maximum, (logit.detach() for logit in logits))
+    shares = [torch.exp(logit - most) for logit in logits]
+    total = functools.reduce(torch.add, shares)
+    return torch.stack(shares, dim=1) / total[:, None]
+
+
+def cell_attention(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    row_logits: Tensor,
+    column_logits: Tensor,
+    row_cells: Tensor,
+    column_cells: Tensor,
+) -> Tensor:
+    """See ``ops.cell_attention``."""
+    weights = cell_attention_weights(queries, keys, row_logits, column_logits, row_cells, column_cells)
+    kernel_size = row_logits.shape[1]
+    across = _cells_of_taps(column_cells, kernel_size, keys.shape[3])
+    result = values.new_zeros((*values.shape[:2], *queries.shape[2:]))
+    for i, (rows, _) in enumerate(_cells_of_taps(row_cells, kernel_size, keys.shape[2])):
+        lines = values.index_select(2, rows)
+        for j, (columns, _) in enumerate(across):
+            tap = i * kernel_size + j
+            result.addcmul_(lines.index_select(3, columns), weights[:, tap : tap + 1])
+    return result

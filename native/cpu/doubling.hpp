@@ -177,10 +177,7 @@ bool double_many(const DoublingJob& job) {
   const int64_t share_pitch = stripes * kStripeColumns, tasks = batch * bands * stripes;
   constexpr int64_t block = kQuadVectors * kLanes<T>;
   constexpr int quarter = kQuadVectors > 2 ? kQuadVectors / 4 : 1;
-  const bool aligned = reinterpret_cast<uintptr_t>(job.result.data) % kVectorBytes == 0 && channels % kLanes<T> == 0 &&
-                       job.result.stride[0] % kLanes<T> == 0 && job.result.stride[2] % kLanes<T> == 0 &&
-                       job.result.stride[3] % kLanes<T> == 0;
-  const bool around_caches = aligned && batch * channels * height * width * int64_t(sizeof(T)) > (4 << 20);
+  const bool around_caches = is_worth_streaming<T>(job.result);
   Scratch<T> row_table((rows_end - first_row) * 2 * kTaps), column_table(kTaps * share_pitch);
   if (!row_table.get() || !column_table.get()) return false;
   for (int64_t y = 2 * first_row; y < 2 * rows_end; ++y)

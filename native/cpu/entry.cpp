@@ -124,6 +124,18 @@ const char* check_indices(const char* name, const int64_t* indices, const double
   return nullptr;
 }
 
+// What the weights of an attention to cells are made of.
+const char* check_attention(const Named& queries, const Named& keys, const Named& row_logits,
+                            const Named& column_logits, const int64_t* row_cells, const int64_t* column_cells) {
+  if (const char* wrong = check_attention_weights(queries, keys, row_logits, column_logits, kLargestKernel))
+    return wrong;
+  if (const char* wrong = check_plain(queries)) return wrong;
+  const int64_t *const fine = queries.tensor->size, *const coarse = keys.tensor->size;
+  if (const char* wrong = check_cells_of_lines("row_cells", row_cells, fine[2], coarse[2])) return wrong;
+  if (const char* wrong = check_cells_of_lines("column_cells", column_cells, fine[3], coarse[3])) return wrong;
+  return is_empty(*queries.tensor) ? nullptr : check_adjacent_columns(queries);
+}
+
 }  // namespace
 }  // namespace featup
 
@@ -249,6 +261,49 @@ const char* featup_pixel_network(const featup_tensor* first, const featup_tensor
   const PixelNetworkJob job{*first,      *second, *output, weights1->data, bias1->data, weights2->data,
                             bias2->data, hidden,  skip,    scale,          threads};
   return out_of_memory(chosen().load()->pixel_network(job));
+}
+
+const char* featup_cell_attention(const featup_tensor* queries, const featup_tensor* keys, const featup_tensor* values,
+                                  const featup_tensor* row_logits, const featup_tensor* column_logits,
+                                  const int64_t* row_cells, const int64_t* column_cells, const featup_tensor* output,
+                                  int32_t threads) {
+  const Named fine{"queries", queries}, coarse{"keys", keys}, mixed{"values", values}, result{"output", output};
+  if (const char* wrong = check_threads(threads)) return wrong;
+  if (const char* wrong = check_attention(fine, coarse, {"row_logits", row_logits}, {"column_logits", column_logits},
+                                          row_cells, column_cells))
+    return wrong;
+  if (const char* wrong = check_tensors({mixed, result})) return wrong;
+  const int64_t *const to = queries->size, *const from = keys->size;
+  if (const char* wrong = check_shape(mixed, from[0], values->size[1], from[2], from[3])) return wrong;
+  if (const char* wrong = check_shape(result, to[0], values->size[1], to[2], to[3])) return wrong;
+  if (const char* wrong = check_same_dtype(mixed, fine)) return wrong;
+  if (const char* wrong = check_same_dtype(result, fine)) return wrong;
+  if (const char* wrong = check_layouts(*values, *output)) return wrong;
+  if (is_empty(*output)) return nullptr;
+  expect_writing(*output);
+  const AttentionJob job{*queries,  *keys,        *values, *row_logits, *column_logits,
+                         row_cells, column_cells, *output, threads};
+  return out_of_memory(chosen().load()->cell_attention(job));
+}
+
+const char* featup_cell_attention_weights(const featup_tensor* queries, const featup_tensor* keys,
+                                          const featup_tensor* row_logits, const featup_tensor* column_logits,
+                                          const int64_t* row_cells, const int64_t* column_cells,
+                                          const featup_tensor* output, int32_t threads) {
+  const Named fine{"queries", queries}, result{"output", output};
+  if (const char* wrong = check_threads(threads)) return wrong;
+  if (const char* wrong = check_attention(fine, {"keys", keys}, {"row_logits", row_logits},
+                                          {"column_logits", column_logits}, row_cells, column_cells))
+    return wrong;
+  if (const char* wrong = check_tensor(result)) return wrong;
+  const int64_t taps = row_logits->size[3] * row_logits->size[3];
+  if (const char* wrong = check_shape(result, queries->size[0], taps, queries->size[2], queries->size[3])) return wrong;
+  if (const char* wrong = check_same_dtype(result, fine)) return wrong;
+  if (is_empty(*output)) return nullptr;
+  if (const char* wrong = check_adjacent_columns(result)) return wrong;
+  expect_writing(*output);
+  const AttentionJob job{*queries, *keys, {}, *row_logits, *column_logits, row_cells, column_cells, *output, threads};
+  return out_of_memory(chosen().load()->cell_attention_weights(job));
 }
 
 const char* featup_round_weights(const featup_tensor* weights, const featup_tensor* output, int32_t threads) {

@@ -94,6 +94,20 @@ struct MultiplyAddJob {
   int threads;
 };
 
+// Attention of output pixels to the window of coarse cells around their own. Of the weights alone, the values are empty
+// and the result has a plane for each tap. Cells are in the grid and do not decrease.
+struct AttentionJob {
+  featup_tensor queries;
+  featup_tensor keys;
+  featup_tensor values;
+  featup_tensor row_logits;     // (1, 1, H, k)
+  featup_tensor column_logits;  // (1, 1, W, k)
+  const int64_t* row_cells;
+  const int64_t* column_cells;
+  featup_tensor result;
+  int threads;
+};
+
 // Each returns false if it ran out of memory.
 struct Kernels {
   const char* name;
@@ -104,6 +118,8 @@ struct Kernels {
   bool (*bilinear)(const BilinearJob&);
   bool (*pixel_network)(const PixelNetworkJob&);
   bool (*round_weights)(const RoundingJob&);
+  bool (*cell_attention)(const AttentionJob&);
+  bool (*cell_attention_weights)(const AttentionJob&);
   bool (*multiply_add)(const MultiplyAddJob&);
 };
 

@@ -111,6 +111,16 @@ inline const S* address(const featup_tensor& tensor, int64_t b, int64_t c, int64
          x * tensor.stride[3];
 }
 
+// Whether a map with its channels next to each other is larger than the caches, and its vectors are aligned for
+// stream().
+template <class T>
+inline bool is_worth_streaming(const featup_tensor& map) {
+  const int64_t* const size = map.size;
+  return reinterpret_cast<uintptr_t>(map.data) % kVectorBytes == 0 && size[1] % kLanes<T> == 0 &&
+         map.stride[0] % kLanes<T> == 0 && map.stride[2] % kLanes<T> == 0 && map.stride[3] % kLanes<T> == 0 &&
+         size[0] * size[1] * size[2] * size[3] * int64_t(sizeof(T)) > (4 << 20);
+}
+
 // Memory of one thread, aligned to cache lines.
 template <class T>
 class Scratch {

@@ -23,6 +23,7 @@ namespace {
 #include "bilinear.hpp"
 #include "pixel_network.hpp"
 #include "rounding.hpp"
+#include "cell_attention.hpp"
 #include "peak.hpp"
 
 // The gradient to the input reads the weights of all the pixels around its own. Up to so many channels it is faster in
@@ -96,6 +97,15 @@ bool pixel_network(const PixelNetworkJob& job) {
   return job.result.dtype == FEATUP_FLOAT64 ? pixel_network_of<double>(job) : pixel_network_of<float>(job);
 }
 
+bool cell_attention(const AttentionJob& job) {
+  const bool many = job.result.size[1] > kFewChannels;
+  if (job.result.dtype == FEATUP_FLOAT64) return many ? attention_many<double>(job) : attention_few<double>(job);
+  return many ? attention_many<float>(job) : attention_few<float>(job);
+}
+bool cell_attention_weights(const AttentionJob& job) {
+  return job.result.dtype == FEATUP_FLOAT64 ? attention_weights_of<double>(job) : attention_weights_of<float>(job);
+}
+
 }  // namespace
 }  // namespace FEATUP_VARIANT
 
@@ -109,6 +119,8 @@ const Kernels FEATUP_JOIN(kernels_, FEATUP_VARIANT) = {FEATUP_NAME,
                                                        FEATUP_VARIANT::bilinear,
                                                        FEATUP_VARIANT::pixel_network,
                                                        FEATUP_VARIANT::round_weights,
+                                                       FEATUP_VARIANT::cell_attention,
+                                                       FEATUP_VARIANT::cell_attention_weights,
                                                        FEATUP_VARIANT::multiply_add};
 
 }  // namespace featup

@@ -74,6 +74,24 @@ FEATUP_API const char* featup_pixel_network(const featup_tensor* first, const fe
                                             const featup_tensor* weights2, const featup_tensor* bias2,
                                             const featup_tensor* output, double skip, double scale, int32_t threads);
 
+/* Attention of output pixels to a window of k x k coarse cells around the one that each lies in, row_cells[y] and
+ * column_cells[x]: output[b,c,y,x] = sum over taps (i,j) of w * values[b,c,row_cells[y]+i-k/2,column_cells[x]+j-k/2],
+ * where w is the softmax of (query of the pixel . key of that cell) + row_logits[y,i] + column_logits[x,j] over the
+ * taps whose cell exists. queries (B,E,H,W), keys (B,E,h,w), values (B,C,h,w), row_logits (1,1,H,k), column_logits
+ * (1,1,W,k), output (B,C,H,W); all float32 or all float64. Columns of the queries lie next to each other; values and
+ * output as above. Cells do not decrease. Logits of -inf give no weight; that of the own cell is finite. */
+FEATUP_API const char* featup_cell_attention(const featup_tensor* queries, const featup_tensor* keys,
+                                             const featup_tensor* values, const featup_tensor* row_logits,
+                                             const featup_tensor* column_logits, const int64_t* row_cells,
+                                             const int64_t* column_cells, const featup_tensor* output, int32_t threads);
+
+/* The weights w themselves: output (B,k*k,H,W), columns next to each other; 0 where there is no cell. */
+FEATUP_API const char* featup_cell_attention_weights(const featup_tensor* queries, const featup_tensor* keys,
+                                                     const featup_tensor* row_logits,
+                                                     const featup_tensor* column_logits, const int64_t* row_cells,
+                                                     const int64_t* column_cells, const featup_tensor* output,
+                                                     int32_t threads);
+
 /* weights (B,T,H,W) in float32 to output in float16, columns of both next to each other: the rounding error of each
  * tap is carried to the next, so that the sum over the taps is kept. */
 FEATUP_API const char* featup_round_weights(const featup_tensor* weights, const featup_tensor* output, int32_t threads);

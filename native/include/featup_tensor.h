@@ -11,7 +11,7 @@
 #endif
 
 /* Raised whenever a function or a structure changes, so that a caller never passes arguments to an older library. */
-#define FEATUP_ABI_VERSION 3
+#define FEATUP_ABI_VERSION 4
 
 /* How numbers are stored. Sums are taken in float32, for float64 in float64. */
 enum featup_dtype { FEATUP_FLOAT32 = 0, FEATUP_FLOAT64 = 1, FEATUP_FLOAT16 = 2, FEATUP_BFLOAT16 = 3 };

@@ -153,4 +153,36 @@ inline const char* check_guided_double(const Named& source, const Named& weights
   return check_cells(place->left, fine[3], place->coarse_columns, place->source_left, coarse[3]);
 }
 
+// The tensors that the weights of an attention to cells are made of: queries (B, E, H, W), keys (B, E, h, w),
+// row_logits (1, 1, H, k) and column_logits (1, 1, W, k).
+inline const char* check_attention_weights(const Named& queries, const Named& keys, const Named& row_logits,
+                                           const Named& column_logits, int largest) {
+  if (const char* wrong = check_tensors({queries, keys, row_logits, column_logits})) return wrong;
+  const int64_t *const fine = queries.tensor->size, *const coarse = keys.tensor->size;
+  const int64_t kernel_size = row_logits.tensor->size[3];
+  if (kernel_size < 1 || kernel_size % 2 == 0 || kernel_size > largest)
+    return message("%s has %lld taps; expected an odd number up to %d", row_logits.name,
+                   static_cast<long long>(kernel_size), largest);
+  if (const char* wrong = check_shape(keys, fine[0], fine[1], coarse[2], coarse[3])) return wrong;
+  if (const char* wrong = check_shape(row_logits, 1, 1, fine[2], kernel_size)) return wrong;
+  if (const char* wrong = check_shape(column_logits, 1, 1, fine[3], kernel_size)) return wrong;
+  for (const Named& named : {keys, row_logits, column_logits})
+    if (const char* wrong = check_same_dtype(named, queries)) return wrong;
+  return nullptr;
+}
+
+// Whether the coarse lines that the output's lines lie in, in memory of the host, are in the grid and in order.
+inline const char* check_cells_of_lines(const char* name, const int64_t* cells, int64_t count, int64_t length) {
+  if (count > 0 && cells == nullptr) return message("%s is missing", name);
+  for (int64_t i = 0; i < count; ++i) {
+    if (cells[i] < 0 || cells[i] >= length)
+      return message("%s has %lld at %lld; expected 0 to %lld", name, static_cast<long long>(cells[i]),
+                     static_cast<long long>(i), static_cast<long long>(length - 1));
+    if (i > 0 && cells[i] < cells[i - 1])
+      return message("%s has %lld after %lld at %lld; expected numbers that do not decrease", name,
+                     static_cast<long long>(cells[i]), static_cast<long long>(cells[i - 1]), static_cast<long long>(i));
+  }
+  return nullptr;
+}
+
 }  // namespace featup
