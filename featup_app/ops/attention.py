@@ -6,6 +6,8 @@ the operation: neighbourhood attention (Hassani et al., CVPR 2023) with queries 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -52,8 +54,7 @@ def cell_attention(
         expected = f"({keys.shape[0]}, C, {keys.shape[2]}, {keys.shape[3]})"
         raise RuntimeError(f"values has shape {tuple(values.shape)}; expected {expected}")
     operands = _in_one_dtype(queries, keys, values, row_logits, column_logits)
-    wants_gradient = torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)
-    if not wants_gradient and handles(*operands):
+    if handles(*operands):
         result: Tensor = cell_attention_compiled(*operands, row_cells, column_cells)
         return result.to(values.dtype)
     _check_cells(row_cells, column_cells, keys)
@@ -227,3 +228,74 @@ def _(
 
 def _empty_weights(queries: Tensor, row_logits: Tensor) -> Tensor:
     return queries.new_empty((queries.shape[0], row_logits.shape[1] ** 2, *queries.shape[2:]))
+
+
+@torch.library.custom_op("featup::cell_attention_backward", mutates_args=(), device_types="cpu")
+def cell_attention_backward(
+    gradient: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    row_logits: Tensor,
+    column_logits: Tensor,
+    row_cells: Tensor,
+    column_cells: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of :func:`cell_attention` to its five floating point tensors, from that to its result (B, C, H, W)."""
+    results = _empty_gradients(queries, keys, values, row_logits, column_logits)
+    rows, columns = row_cells.contiguous(), column_cells.contiguous()
+    call(
+        "featup_cell_attention_backward",
+        with_adjacent_columns(queries),
+        keys,
+        in_layout(values),
+        row_logits[None, None],
+        column_logits[None, None],
+        rows.data_ptr(),
+        columns.data_ptr(),
+        in_layout(gradient),
+        *results[:3],
+        results[3][None, None],
+        results[4][None, None],
+        threads_for(_multiplications(queries, row_logits, values.shape[1])),
+    )
+    return results
+
+
+@cell_attention_backward.register_fake
+def _(
+    gradient: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    row_logits: Tensor,
+    column_logits: Tensor,
+    row_cells: Tensor,
+    column_cells: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _empty_gradients(queries, keys, values, row_logits, column_logits)
+
+
+def _empty_gradients(
+    queries: Tensor, keys: Tensor, values: Tensor, row_logits: Tensor, column_logits: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    to_queries, to_keys, to_rows, to_columns = (
+        operand.new_empty(operand.shape) for operand in (queries, keys, row_logits, column_logits)
+    )
+    return to_queries, to_keys, _empty_result(values, keys), to_rows, to_columns
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    return (*cell_attention_backward(gradient, *ctx.saved_tensors), None, None)
+
+
+def _no_second_derivative(ctx: Any, *gradients: Tensor) -> None:
+    raise RuntimeError("cell_attention can be differentiated only once; FEATUP_NATIVE=off allows more, in plain torch")
+
+
+cell_attention_compiled.register_autograd(_backward, setup_context=_keep)
+cell_attention_backward.register_autograd(_no_second_derivative)

@@ -151,6 +151,7 @@ def _prepare(native: ctypes.CDLL) -> None:
         "featup_bilinear": [tensor, tensor, wholes, reals, wholes, reals, whole],
         "featup_cell_attention": [*[tensor] * 5, address, address, tensor, whole],
         "featup_cell_attention_weights": [*[tensor] * 4, address, address, tensor, whole],
+        "featup_cell_attention_backward": [*[tensor] * 5, address, address, *[tensor] * 6, whole],
         "featup_multiply_add": [ctypes.c_int64, whole, reals],
     }
     declare(native, signatures)

@@ -125,15 +125,32 @@ const char* check_indices(const char* name, const int64_t* indices, const double
 }
 
 // What the weights of an attention to cells are made of.
-const char* check_attention(const Named& queries, const Named& keys, const Named& row_logits,
-                            const Named& column_logits, const int64_t* row_cells, const int64_t* column_cells) {
-  if (const char* wrong = check_attention_weights(queries, keys, row_logits, column_logits, kLargestKernel))
+struct AttentionInputs {
+  Named queries, keys, row_logits, column_logits;
+  const int64_t *row_cells, *column_cells;
+};
+
+const char* check_weights_of_attention(const AttentionInputs& in) {
+  if (const char* wrong = check_attention_weights(in.queries, in.keys, in.row_logits, in.column_logits, kLargestKernel))
     return wrong;
-  if (const char* wrong = check_plain(queries)) return wrong;
-  const int64_t *const fine = queries.tensor->size, *const coarse = keys.tensor->size;
-  if (const char* wrong = check_cells_of_lines("row_cells", row_cells, fine[2], coarse[2])) return wrong;
-  if (const char* wrong = check_cells_of_lines("column_cells", column_cells, fine[3], coarse[3])) return wrong;
-  return is_empty(*queries.tensor) ? nullptr : check_adjacent_columns(queries);
+  if (const char* wrong = check_plain(in.queries)) return wrong;
+  const int64_t *const fine = in.queries.tensor->size, *const coarse = in.keys.tensor->size;
+  if (const char* wrong = check_cells_of_lines("row_cells", in.row_cells, fine[2], coarse[2])) return wrong;
+  if (const char* wrong = check_cells_of_lines("column_cells", in.column_cells, fine[3], coarse[3])) return wrong;
+  return is_empty(*in.queries.tensor) ? nullptr : check_adjacent_columns(in.queries);
+}
+
+// The output, or the gradient of it, leads with the values.
+const char* check_attention(const AttentionInputs& in, const Named& values, const Named& output) {
+  if (const char* wrong = check_weights_of_attention(in)) return wrong;
+  if (const char* wrong = check_tensors({values, output})) return wrong;
+  const int64_t *const to = in.queries.tensor->size, *const from = in.keys.tensor->size;
+  const int64_t channels = values.tensor->size[1];
+  if (const char* wrong = check_shape(values, from[0], channels, from[2], from[3])) return wrong;
+  if (const char* wrong = check_shape(output, to[0], channels, to[2], to[3])) return wrong;
+  if (const char* wrong = check_same_dtype(values, in.queries)) return wrong;
+  if (const char* wrong = check_same_dtype(output, in.queries)) return wrong;
+  return is_empty(*values.tensor) ? nullptr : check_layouts(*values.tensor, *output.tensor);
 }
 
 }  // namespace
@@ -267,18 +284,11 @@ const char* featup_cell_attention(const featup_tensor* queries, const featup_ten
                                   const featup_tensor* row_logits, const featup_tensor* column_logits,
                                   const int64_t* row_cells, const int64_t* column_cells, const featup_tensor* output,
                                   int32_t threads) {
-  const Named fine{"queries", queries}, coarse{"keys", keys}, mixed{"values", values}, result{"output", output};
+  const AttentionInputs inputs{
+      {"queries", queries}, {"keys", keys}, {"row_logits", row_logits}, {"column_logits", column_logits}, row_cells,
+      column_cells};
   if (const char* wrong = check_threads(threads)) return wrong;
-  if (const char* wrong = check_attention(fine, coarse, {"row_logits", row_logits}, {"column_logits", column_logits},
-                                          row_cells, column_cells))
-    return wrong;
-  if (const char* wrong = check_tensors({mixed, result})) return wrong;
-  const int64_t *const to = queries->size, *const from = keys->size;
-  if (const char* wrong = check_shape(mixed, from[0], values->size[1], from[2], from[3])) return wrong;
-  if (const char* wrong = check_shape(result, to[0], values->size[1], to[2], to[3])) return wrong;
-  if (const char* wrong = check_same_dtype(mixed, fine)) return wrong;
-  if (const char* wrong = check_same_dtype(result, fine)) return wrong;
-  if (const char* wrong = check_layouts(*values, *output)) return wrong;
+  if (const char* wrong = check_attention(inputs, {"values", values}, {"output", output})) return wrong;
   if (is_empty(*output)) return nullptr;
   expect_writing(*output);
   const AttentionJob job{*queries,  *keys,        *values, *row_logits, *column_logits,
@@ -290,20 +300,59 @@ const char* featup_cell_attention_weights(const featup_tensor* queries, const fe
                                           const featup_tensor* row_logits, const featup_tensor* column_logits,
                                           const int64_t* row_cells, const int64_t* column_cells,
                                           const featup_tensor* output, int32_t threads) {
-  const Named fine{"queries", queries}, result{"output", output};
+  const AttentionInputs inputs{
+      {"queries", queries}, {"keys", keys}, {"row_logits", row_logits}, {"column_logits", column_logits}, row_cells,
+      column_cells};
+  const Named result{"output", output};
   if (const char* wrong = check_threads(threads)) return wrong;
-  if (const char* wrong = check_attention(fine, {"keys", keys}, {"row_logits", row_logits},
-                                          {"column_logits", column_logits}, row_cells, column_cells))
-    return wrong;
+  if (const char* wrong = check_weights_of_attention(inputs)) return wrong;
   if (const char* wrong = check_tensor(result)) return wrong;
   const int64_t taps = row_logits->size[3] * row_logits->size[3];
   if (const char* wrong = check_shape(result, queries->size[0], taps, queries->size[2], queries->size[3])) return wrong;
-  if (const char* wrong = check_same_dtype(result, fine)) return wrong;
+  if (const char* wrong = check_same_dtype(result, inputs.queries)) return wrong;
   if (is_empty(*output)) return nullptr;
   if (const char* wrong = check_adjacent_columns(result)) return wrong;
   expect_writing(*output);
   const AttentionJob job{*queries, *keys, {}, *row_logits, *column_logits, row_cells, column_cells, *output, threads};
   return out_of_memory(chosen().load()->cell_attention_weights(job));
+}
+
+const char* featup_cell_attention_backward(const featup_tensor* queries, const featup_tensor* keys,
+                                           const featup_tensor* values, const featup_tensor* row_logits,
+                                           const featup_tensor* column_logits, const int64_t* row_cells,
+                                           const int64_t* column_cells, const featup_tensor* grad,
+                                           const featup_tensor* grad_queries, const featup_tensor* grad_keys,
+                                           const featup_tensor* grad_values, const featup_tensor* grad_row_logits,
+                                           const featup_tensor* grad_column_logits, int32_t threads) {
+  const AttentionInputs inputs{
+      {"queries", queries}, {"keys", keys}, {"row_logits", row_logits}, {"column_logits", column_logits}, row_cells,
+      column_cells};
+  if (const char* wrong = check_threads(threads)) return wrong;
+  if (const char* wrong = check_attention(inputs, {"values", values}, {"grad", grad})) return wrong;
+  const struct {
+    Named named;
+    const featup_tensor* of;
+  } gradients[] = {{{"grad_queries", grad_queries}, queries},
+                   {{"grad_keys", grad_keys}, keys},
+                   {{"grad_values", grad_values}, values},
+                   {{"grad_row_logits", grad_row_logits}, row_logits},
+                   {{"grad_column_logits", grad_column_logits}, column_logits}};
+  for (const auto& [named, of] : gradients) {
+    if (const char* wrong = check_tensor(named)) return wrong;
+    if (const char* wrong = check_shape(named, of->size[0], of->size[1], of->size[2], of->size[3])) return wrong;
+    if (const char* wrong = check_same_dtype(named, inputs.queries)) return wrong;
+  }
+  if (!is_empty(*queries))
+    if (const char* wrong = check_adjacent_columns({"grad_queries", grad_queries})) return wrong;
+  if (const char* wrong = check_layouts(*values, *grad_values)) return wrong;
+  clear(*grad_keys);
+  clear(*grad_values);
+  if (is_empty(*grad)) return clear(*grad_queries), clear(*grad_row_logits), clear(*grad_column_logits), nullptr;
+  const AttentionJob forward{*queries,  *keys,        *values, *row_logits, *column_logits,
+                             row_cells, column_cells, *grad,   threads};
+  const AttentionGradientJob job{forward,      *grad_queries,    *grad_keys,
+                                 *grad_values, *grad_row_logits, *grad_column_logits};
+  return out_of_memory(chosen().load()->cell_attention_gradient(job));
 }
 
 const char* featup_round_weights(const featup_tensor* weights, const featup_tensor* output, int32_t threads) {

@@ -108,6 +108,17 @@ struct AttentionJob {
   int threads;
 };
 
+// The gradients of an attention to cells; the result of `forward` is the gradient of its output. Those of keys and
+// values are 0 before.
+struct AttentionGradientJob {
+  AttentionJob forward;
+  featup_tensor grad_queries;
+  featup_tensor grad_keys;
+  featup_tensor grad_values;
+  featup_tensor grad_row_logits;
+  featup_tensor grad_column_logits;
+};
+
 // Each returns false if it ran out of memory.
 struct Kernels {
   const char* name;
@@ -120,6 +131,7 @@ struct Kernels {
   bool (*round_weights)(const RoundingJob&);
   bool (*cell_attention)(const AttentionJob&);
   bool (*cell_attention_weights)(const AttentionJob&);
+  bool (*cell_attention_gradient)(const AttentionGradientJob&);
   bool (*multiply_add)(const MultiplyAddJob&);
 };
 

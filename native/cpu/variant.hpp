@@ -24,6 +24,7 @@ namespace {
 #include "pixel_network.hpp"
 #include "rounding.hpp"
 #include "cell_attention.hpp"
+#include "cell_attention_gradient.hpp"
 #include "peak.hpp"
 
 // The gradient to the input reads the weights of all the pixels around its own. Up to so many channels it is faster in
@@ -105,6 +106,10 @@ bool cell_attention(const AttentionJob& job) {
 bool cell_attention_weights(const AttentionJob& job) {
   return job.result.dtype == FEATUP_FLOAT64 ? attention_weights_of<double>(job) : attention_weights_of<float>(job);
 }
+bool cell_attention_gradient(const AttentionGradientJob& job) {
+  const bool exact = job.forward.result.dtype == FEATUP_FLOAT64;
+  return exact ? attention_gradient_of<double>(job) : attention_gradient_of<float>(job);
+}
 
 }  // namespace
 }  // namespace FEATUP_VARIANT
@@ -121,6 +126,7 @@ const Kernels FEATUP_JOIN(kernels_, FEATUP_VARIANT) = {FEATUP_NAME,
                                                        FEATUP_VARIANT::round_weights,
                                                        FEATUP_VARIANT::cell_attention,
                                                        FEATUP_VARIANT::cell_attention_weights,
+                                                       FEATUP_VARIANT::cell_attention_gradient,
                                                        FEATUP_VARIANT::multiply_add};
 
 }  // namespace featup

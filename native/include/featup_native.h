@@ -92,6 +92,17 @@ FEATUP_API const char* featup_cell_attention_weights(const featup_tensor* querie
                                                      const int64_t* column_cells, const featup_tensor* output,
                                                      int32_t threads);
 
+/* The gradients of featup_cell_attention to its five tensors, from that to its output, grad (B,C,H,W); in their shapes
+ * and number format. grad_queries has its columns next to each other, grad_values its channels or columns as values. */
+FEATUP_API const char* featup_cell_attention_backward(const featup_tensor* queries, const featup_tensor* keys,
+                                                      const featup_tensor* values, const featup_tensor* row_logits,
+                                                      const featup_tensor* column_logits, const int64_t* row_cells,
+                                                      const int64_t* column_cells, const featup_tensor* grad,
+                                                      const featup_tensor* grad_queries, const featup_tensor* grad_keys,
+                                                      const featup_tensor* grad_values,
+                                                      const featup_tensor* grad_row_logits,
+                                                      const featup_tensor* grad_column_logits, int32_t threads);
+
 /* weights (B,T,H,W) in float32 to output in float16, columns of both next to each other: the rounding error of each
  * tap is carried to the next, so that the sum over the taps is kept. */
 FEATUP_API const char* featup_round_weights(const featup_tensor* weights, const featup_tensor* output, int32_t threads);
