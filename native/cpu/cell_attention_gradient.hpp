@@ -1,8 +1,9 @@
 // The gradients of the attention to cells. The weights of a block are computed again.
 //
-// Windows of neighbouring cells overlap, so that a cell's gradient has parts from many blocks. Cells at least a window
-// apart share none: they form a phase, in which threads compute different cells, and phases follow one another. So each
-// sum is taken in one order, whatever the number of threads.
+// Windows of neighbouring cells overlap, so that a cell's gradient has parts from many blocks. The grid is cut into
+// squares, and the windows of two squares with another one between them share no cell. A square whose row and column
+// numbers are even or odd belongs to one of four phases, which follow one another; in a phase, each thread computes
+// other squares. So each sum is taken in one order, whatever the number of threads.
 
 constexpr int kDotPixels = 4;
 
@@ -220,6 +221,8 @@ bool attention_gradient_of(const AttentionGradientJob& job) {
   const AttentionTables<T> tables(forward);
   const LogitSums sums(forward);
   if (!tables.ready() || !sums.ready()) return false;
+  const int64_t side = larger_of(k - 1, 1);
+  const int64_t down = (sums.cell_rows + side - 1) / side, across = (sums.cell_columns + side - 1) / side;
   int failures = 0;
 #pragma omp parallel num_threads(forward.threads) reduction(+ : failures)
   {
@@ -227,15 +230,14 @@ bool attention_gradient_of(const AttentionGradientJob& job) {
     const GradientScratch<T> more(forward, channels <= kFewChannels ? channels : 0);
     const bool ready = scratch.ready() && more.ready();
     if (!ready) ++failures;
-    for (int64_t phase = 0; phase < k * k; ++phase) {
-      const int64_t down = sums.cell_rows - phase / k, across = sums.cell_columns - phase % k;
-      const int64_t high = down > 0 ? (down + k - 1) / k : 0, wide = across > 0 ? (across + k - 1) / k : 0;
+    for (int64_t phase = 0; phase < 4; ++phase) {
+      const int64_t high = (down + 1 - phase / 2) / 2, wide = (across + 1 - phase % 2) / 2;
 #pragma omp for schedule(dynamic, 1)
       for (int64_t task = 0; task < sums.batch * high * wide; ++task) {
         if (!ready) continue;
-        const int64_t row = phase / k + task / wide % high * k, column = phase % k + task % wide * k;
-        const int64_t rows_end = first_run(tables.row_runs.get(), tables.rows, row + 1);
-        const int64_t columns_end = first_run(tables.column_runs.get(), tables.columns, column + 1);
+        const int64_t row = (task / wide % high * 2 + phase / 2) * side, column = (task % wide * 2 + phase % 2) * side;
+        const int64_t rows_end = first_run(tables.row_runs.get(), tables.rows, row + side);
+        const int64_t columns_end = first_run(tables.column_runs.get(), tables.columns, column + side);
         for (int64_t i = first_run(tables.row_runs.get(), tables.rows, row); i < rows_end; ++i)
           for (int64_t j = first_run(tables.column_runs.get(), tables.columns, column); j < columns_end; ++j)
             gradient_of_block<T>(job, tables, tables.block(forward, task / (high * wide), i, j), scratch, more, sums);
