@@ -3,63 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <random>
 #include <vector>
 
 #include "featup_native.h"
+#include "operands.hpp"
 
 namespace {
-
-std::mt19937 generator(1);
-int failures = 0;
-
-template <class T>
-struct Operand {
-  std::vector<T> memory;
-  featup_tensor view{};
-
-  // Layouts: 0 planes, 1 channels last, 2 every second column.
-  Operand(int64_t b, int64_t c, int64_t y, int64_t x, int layout) {
-    const int64_t size[4] = {b, c, y, x};
-    const int64_t gap = layout == 2 ? 2 : 1;
-    const int64_t planes[4] = {c * y * x * gap, y * x * gap, x * gap, gap};
-    const int64_t last[4] = {y * x * c, 1, x * c, c};
-    int64_t extent = 1;
-    for (int i = 0; i < 4; ++i) {
-      view.size[i] = size[i];
-      view.stride[i] = layout == 1 ? last[i] : planes[i];
-      extent += (size[i] - 1) * view.stride[i];
-    }
-    memory.resize(b * c * y * x == 0 ? 0 : extent);  // no slack, so that the sanitizer sees an access beyond the end
-    std::uniform_real_distribution<double> numbers(-1, 1);
-    for (T& value : memory) value = T(numbers(generator));
-    view.data = memory.data();
-    view.dtype = sizeof(T) == 8 ? FEATUP_FLOAT64 : FEATUP_FLOAT32;
-  }
-  T& at(int64_t b, int64_t c, int64_t y, int64_t x) {
-    return memory[b * view.stride[0] + c * view.stride[1] + y * view.stride[2] + x * view.stride[3]];
-  }
-};
-
-void expect(bool condition, const char* what, int64_t channels, int64_t height, int64_t width, int kernel_size) {
-  if (condition) return;
-  ++failures;
-  std::printf("%s is wrong: %lld channels, %lld x %lld, window %d\n", what, static_cast<long long>(channels),
-              static_cast<long long>(height), static_cast<long long>(width), kernel_size);
-}
-
-void run(const char* message) {
-  if (message == nullptr) return;
-  std::printf("refused: %s\n", message);
-  std::exit(1);
-}
-
-template <class T>
-bool near(T found, double expected) {
-  return std::abs(double(found) - expected) <= (sizeof(T) == 8 ? 1e-11 : 1e-4) * (1 + std::abs(expected));
-}
 
 template <class T>
 void check(int64_t channels, int64_t height, int64_t width, int k, int layout, int threads) {
@@ -360,7 +310,7 @@ int main() {
             check<double>(channels, 2, width, k, layout, 1 + cases % 2);
           }
     check<float>(20, 60, 5, 3, 1, 2);  // more than one band of rows
-    cases += check_others();
+    cases += check_others() + check_cell_attention();
     std::printf("%s: done\n", featup_instruction_set());
   }
   std::printf("%d cases, %d failures\n", cases, failures);

@@ -18,6 +18,6 @@ x86_64 | amd64)
     variants="$folder/avx2.o $folder/avx512.o"
     ;;
 esac
-$compiler $flags "$native/cpu/entry.cpp" "$native/cpu/kernels_baseline.cpp" "$here/check_cpu_kernels.cpp" $variants \
-    -o "$folder/check_cpu_kernels"
+$compiler $flags "$native/cpu/entry.cpp" "$native/cpu/kernels_baseline.cpp" "$here/check_cpu_kernels.cpp" \
+    "$here/check_cell_attention.cpp" $variants -o "$folder/check_cpu_kernels"
 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 "$folder/check_cpu_kernels"
