@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featup_app.ops import reference
+from featup_app.ops import cuda_attention, reference
 from featup_app.ops.calls import call, handles, threads_for
 from featup_app.ops.layout import at_least_float32, empty_map, in_layout, with_adjacent_columns
 
@@ -185,6 +185,20 @@ def cell_attention_compiled(
     return result
 
 
+@cell_attention_compiled.register_kernel("cuda")
+def _cell_attention_cuda(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    row_logits: Tensor,
+    column_logits: Tensor,
+    row_cells: Tensor,
+    column_cells: Tensor,
+) -> Tensor:
+    _check_cells(row_cells, column_cells, keys)
+    return cuda_attention.cell_attention(queries, keys, values, row_logits, column_logits, row_cells, column_cells)
+
+
 @cell_attention_compiled.register_fake
 def _(
     queries: Tensor,
@@ -217,6 +231,14 @@ def cell_attention_weights_compiled(
         threads_for(_multiplications(queries, row_logits, 1)),
     )
     return result
+
+
+@cell_attention_weights_compiled.register_kernel("cuda")
+def _cell_attention_weights_cuda(
+    queries: Tensor, keys: Tensor, row_logits: Tensor, column_logits: Tensor, row_cells: Tensor, column_cells: Tensor
+) -> Tensor:
+    _check_cells(row_cells, column_cells, keys)
+    return cuda_attention.cell_attention_weights(queries, keys, row_logits, column_logits, row_cells, column_cells)
 
 
 @cell_attention_weights_compiled.register_fake
@@ -260,6 +282,22 @@ def cell_attention_backward(
         threads_for(_multiplications(queries, row_logits, values.shape[1])),
     )
     return results
+
+
+@cell_attention_backward.register_kernel("cuda")
+def _cell_attention_backward_cuda(
+    gradient: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    row_logits: Tensor,
+    column_logits: Tensor,
+    row_cells: Tensor,
+    column_cells: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return cuda_attention.cell_attention_backward(
+        gradient, queries, keys, values, row_logits, column_logits, row_cells, column_cells
+    )
 
 
 @cell_attention_backward.register_fake

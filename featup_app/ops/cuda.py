@@ -101,7 +101,7 @@ def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
     kernel_size = _kernel_size(weights)
     values, factors = _alike(("padded", padded), ("weights", weights))
     output = values.new_empty((*padded.shape[:2], *weights.shape[2:]))
-    _call("window_sum", values, factors, output, kernel_size)
+    call("window_sum", values, factors, output, kernel_size)
     return output.to(padded.dtype)
 
 
@@ -122,7 +122,7 @@ def window_sum_grad_input(grad: Tensor, weights: Tensor) -> Tensor:
     values, factors = _alike(("grad", grad), ("weights", weights))
     batch, channels, height, width = grad.shape
     output = values.new_empty((batch, channels, height + kernel_size - 1, width + kernel_size - 1))
-    _call("window_sum_grad_input", values, factors, output, kernel_size)
+    call("window_sum_grad_input", values, factors, output, kernel_size)
     return output.to(grad.dtype)
 
 
@@ -142,7 +142,7 @@ def window_sum_grad_weights(padded: Tensor, grad: Tensor, kernel_size: int) -> T
     """
     values, centre = _alike(("padded", padded), ("grad", grad))
     output = values.new_empty((grad.shape[0], kernel_size**2, *grad.shape[2:]))
-    _call("window_sum_grad_weights", values, centre, output, kernel_size)
+    call("window_sum_grad_weights", values, centre, output, kernel_size)
     return output.to(padded.dtype)
 
 
@@ -183,7 +183,7 @@ def range_softmax(keys: Tensor, temperature: Tensor | float, kernel_size: int, b
             raise RuntimeError(f"bias is on {bias.device}; keys is on {keys.device}")
         bias_at = bias.detach().to(_sum_dtype(keys)).reshape(-1).contiguous()
     addresses = [None if tensor is None else tensor.data_ptr() for tensor in (factor_at, bias_at)]
-    _call("range_softmax", keys, addresses[0], factor, addresses[1], output, kernel_size)
+    call("range_softmax", keys, addresses[0], factor, addresses[1], output, kernel_size)
     return output
 
 
@@ -205,7 +205,7 @@ def bilateral_weights(
         RuntimeError: as :func:`window_sum`.
     """
     output = _window_weights("padded_guidance", padded_guidance, kernel_size)
-    _call("bilateral_weights", padded_guidance, float(sigma_spatial), float(sigma_range), output, kernel_size)
+    call("bilateral_weights", padded_guidance, float(sigma_spatial), float(sigma_range), output, kernel_size)
     return output
 
 
@@ -245,7 +245,7 @@ def guided_double(
         )
     output = values.new_empty((*source.shape[:2], *weights.shape[2:]))
     place = Place(rows, columns, *source_origin, *(origin or (0, 0)))
-    _call("guided_double", values, factors, output, place)
+    call("guided_double", values, factors, output, place)
     return output.to(source.dtype)
 
 
@@ -266,6 +266,9 @@ def _prepare(native: ctypes.CDLL) -> None:
         "range_softmax": [tensor, pointer, real, pointer, tensor, whole, pointer],
         "bilateral_weights": [tensor, real, real, tensor, whole, pointer],
         "guided_double": [tensor, tensor, tensor, ctypes.POINTER(Place), pointer],
+        "cell_attention": [*[tensor] * 5, pointer, pointer, tensor, pointer],
+        "cell_attention_weights": [*[tensor] * 4, pointer, pointer, tensor, pointer],
+        "cell_attention_backward": [*[tensor] * 5, pointer, pointer, *[tensor] * 6, pointer],
     }
     c_interface.declare(native, {f"featup_cuda_{name}": arguments for name, arguments in signatures.items()})
 
@@ -301,8 +304,12 @@ def _problem_of(number: int) -> str | None:
     return None if message is None else str(message.decode())
 
 
-def _call(name: str, leader: Tensor, *arguments: Any) -> None:
-    """Enqueue an operator, whose first argument is the leader, on the current stream of the leader's device."""
+def call(name: str, leader: Tensor, *arguments: Any) -> None:
+    """Enqueue an operator, whose first argument is the leader, on the current stream of the leader's device.
+
+    Raises:
+        RuntimeError: if the library cannot be used, or with its message, which names the argument that does not fit.
+    """
     import torch
 
     native = _library.get() if _switched_off() is None else None

@@ -143,13 +143,7 @@ const char* check_weights_of_attention(const AttentionInputs& in) {
 // The output, or the gradient of it, leads with the values.
 const char* check_attention(const AttentionInputs& in, const Named& values, const Named& output) {
   if (const char* wrong = check_weights_of_attention(in)) return wrong;
-  if (const char* wrong = check_tensors({values, output})) return wrong;
-  const int64_t *const to = in.queries.tensor->size, *const from = in.keys.tensor->size;
-  const int64_t channels = values.tensor->size[1];
-  if (const char* wrong = check_shape(values, from[0], channels, from[2], from[3])) return wrong;
-  if (const char* wrong = check_shape(output, to[0], channels, to[2], to[3])) return wrong;
-  if (const char* wrong = check_same_dtype(values, in.queries)) return wrong;
-  if (const char* wrong = check_same_dtype(output, in.queries)) return wrong;
+  if (const char* wrong = check_attention_values(in.queries, in.keys, values, output)) return wrong;
   return is_empty(*values.tensor) ? nullptr : check_layouts(*values.tensor, *output.tensor);
 }
 

@@ -62,6 +62,32 @@ FEATUP_API const char* featup_cuda_bilateral_weights(const featup_tensor* guidan
 FEATUP_API const char* featup_cuda_guided_double(const featup_tensor* source, const featup_tensor* weights,
                                                  const featup_tensor* output, const featup_place* place, void* stream);
 
+/* output (B, C, H, W): attention to the window of k x k coarse cells around the one that each pixel lies in, as
+ * featup_cell_attention in featup_native.h. Cells are int64 in device memory, in the grid and not decreasing; they are
+ * not checked. */
+FEATUP_API const char* featup_cuda_cell_attention(const featup_tensor* queries, const featup_tensor* keys,
+                                                  const featup_tensor* values, const featup_tensor* row_logits,
+                                                  const featup_tensor* column_logits, const int64_t* row_cells,
+                                                  const int64_t* column_cells, const featup_tensor* output,
+                                                  void* stream);
+
+/* The weights themselves: output (B, k * k, H, W), 0 where there is no cell. */
+FEATUP_API const char* featup_cuda_cell_attention_weights(const featup_tensor* queries, const featup_tensor* keys,
+                                                          const featup_tensor* row_logits,
+                                                          const featup_tensor* column_logits, const int64_t* row_cells,
+                                                          const int64_t* column_cells, const featup_tensor* output,
+                                                          void* stream);
+
+/* The gradients to queries, keys and values, in their shapes, from grad (B, C, H, W). weights and grad_logits (B, k *
+ * k, H, W), in the number format of sums, become the weights and the gradient of their logits, whose sums are the
+ * gradients of row_logits and column_logits. Nothing is written where grad is empty. Every run gives the same bits. */
+FEATUP_API const char* featup_cuda_cell_attention_backward(
+    const featup_tensor* queries, const featup_tensor* keys, const featup_tensor* values,
+    const featup_tensor* row_logits, const featup_tensor* column_logits, const int64_t* row_cells,
+    const int64_t* column_cells, const featup_tensor* grad, const featup_tensor* weights,
+    const featup_tensor* grad_logits, const featup_tensor* grad_queries, const featup_tensor* grad_keys,
+    const featup_tensor* grad_values, void* stream);
+
 #ifdef __cplusplus
 }
 #endif

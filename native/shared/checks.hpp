@@ -171,6 +171,18 @@ inline const char* check_attention_weights(const Named& queries, const Named& ke
   return nullptr;
 }
 
+// The values of an attention to cells, (B, C, h, w), and its output or the gradient of that, (B, C, H, W).
+inline const char* check_attention_values(const Named& queries, const Named& keys, const Named& values,
+                                          const Named& output) {
+  if (const char* wrong = check_tensors({values, output})) return wrong;
+  const int64_t *const fine = queries.tensor->size, *const coarse = keys.tensor->size;
+  const int64_t channels = values.tensor->size[1];
+  if (const char* wrong = check_shape(values, coarse[0], channels, coarse[2], coarse[3])) return wrong;
+  if (const char* wrong = check_shape(output, fine[0], channels, fine[2], fine[3])) return wrong;
+  if (const char* wrong = check_same_dtype(values, queries)) return wrong;
+  return check_same_dtype(output, queries);
+}
+
 // Whether the coarse lines that the output's lines lie in, in memory of the host, are in the grid and in order.
 inline const char* check_cells_of_lines(const char* name, const int64_t* cells, int64_t count, int64_t length) {
   if (count > 0 && cells == nullptr) return message("%s is missing", name);

@@ -19,18 +19,22 @@ case $mode in
 esac
 mkdir -p "$build"
 program=$build/check
-main=$here/check.cpp
+mains="check check_cell_attention"
 link=
 if [ "$mode" = library ]; then
   program=$build/libfeatup_cuda.so
-  main=$here/status.cpp
+  mains=status
   link=-shared
 fi
 newer=$(find "$native/cuda" "$native/include" "$native/shared" "$here" -type f \( -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.hpp' \
   -o -name '*.cpp' -o -name run.sh \) -newer "$program" 2>/dev/null || true)
 if [ ! -x "$program" ] || [ -n "$newer" ]; then
   waiting=
-  for source in "$native/cuda/guided_double.cu" "$native/cuda/window_sum.cu" "$native/cuda/window_taps.cu" "$main"; do
+  for name in cuda/cell_attention.cu cuda/cell_attention_gradient.cu cuda/guided_double.cu cuda/window_sum.cu cuda/window_taps.cu $mains; do
+    case $name in
+      cuda/*) source=$native/$name ;;
+      *) source=$here/$name.cpp ;;
+    esac
     # -O1 compiles quickly and keeps everything that a sanitizer should see. Few blocks compute all tiles, so that the loop
     # over tiles beyond the size of a grid runs too.
     # shellcheck disable=SC2086
