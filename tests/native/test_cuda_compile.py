@@ -20,8 +20,8 @@ SOURCES = ROOT / "native" / "cuda"
 ARCHITECTURES = {"sm_80", "sm_90", "sm_100", "sm_120"}
 MOST_REGISTERS, MOST_REGISTERS_FLOAT64 = 168, 255
 """Three blocks of 128 threads have room on a multiprocessor, in float64 two."""
-KERNELS = 84
-"""Four storage types; five operators, three kernel sizes and the kernel for any size; one more operator with one size."""
+KERNELS = 124
+"""Four storage types; seven operators, three kernel sizes and the kernel for any size; three more operators with one kernel."""
 
 
 def nvcc() -> str | None:
@@ -79,7 +79,7 @@ def build(folder: Path, architectures: str | None) -> Build:
 
 
 def is_float64(kernel: Kernel) -> bool:
-    return re.search(r"(window_\w+?|double_cells)Id", kernel.name) is not None
+    return re.search(r"(window_\w+?|double_cells|attention_\w+?)Id", kernel.name) is not None
 
 
 def check_registers(kernels: list[Kernel], architectures: set[str]) -> None:
@@ -120,7 +120,10 @@ def test_what_is_launched_are_the_kernels_that_there_are(built):
     objects = [str(path) for path in built.library.parent.rglob("*.o")]
     done = subprocess.run(["nm", *objects], capture_output=True, text=True, timeout=60, check=True)
     # On the host's side they are static, which their names tell.
-    found = re.findall(r" (_ZN6featup)L?(\d+(?:window_pass|window_taps|double_cells)\w+)", done.stdout)
+    found = re.findall(
+        r" (_ZN6featup)L?(\d+(?:window_pass|window_taps|double_cells|attention_(?:pass|weights|through|cells))\w+)",
+        done.stdout,
+    )
     kernels = {kernel.name for kernel in built.kernels}
     assert {"".join(parts) for parts in found} == kernels
 

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from featup_app import ops
-from featup_app.ops import cuda, loading, native_operators, operators, reference
+from featup_app.ops import attention, cuda, loading, native_operators, operators, reference
 from featup_app.ops.status import native_status
 
 KERNELS = {
@@ -24,6 +24,11 @@ KERNELS = {
     "window_sum_grad_weights": native_operators._window_sum_grad_weights_cuda,
     "range_weights": native_operators._range_weights_cuda,
     "bilateral_weights": native_operators._bilateral_weights_cuda,
+}
+ATTENTION = {
+    "cell_attention": (attention.cell_attention_compiled, attention._cell_attention_cuda),
+    "cell_attention_weights": (attention.cell_attention_weights_compiled, attention._cell_attention_weights_cuda),
+    "cell_attention_backward": (attention.cell_attention_backward, attention._cell_attention_backward_cuda),
 }
 NO_LIBRARY = "this installation was made without a CUDA compiler, so it has no CUDA library"
 
@@ -36,7 +41,10 @@ def absent(unloaded, monkeypatch, tmp_path) -> None:
 @pytest.fixture
 def exchanged(emulated, monkeypatch) -> None:
     """The operators of CPU tensors run the kernels that are registered for CUDA."""
-    monkeypatch.setattr(operators, "handles", lambda *tensors: True)
+    for module in (operators, attention):
+        monkeypatch.setattr(module, "handles", lambda *tensors: True)
+    for operator, kernel in ATTENTION.values():
+        monkeypatch.setitem(operator._backend_fns, "cpu", kernel)
     for name, kernel in KERNELS.items():
         monkeypatch.setitem(getattr(native_operators, name)._backend_fns, "cpu", kernel)
 
@@ -58,7 +66,7 @@ def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> to
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", [*KERNELS, *ATTENTION])
 def test_every_operator_has_a_kernel_for_cuda(name):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"featup::{name}", "CUDA")
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"featup::{name}", "CPU")
@@ -81,6 +89,61 @@ def test_cuda_tensors_take_the_library_where_it_can_be_used(emulated):
     assert called_for_cuda_tensors() == ["window_sum", "range_weights"]
     with FakeTensorMode():
         assert ops.bilateral_weights(torch.empty(2, 3, 8, 9, device="cuda"), 1.0, 0.5, 3).shape == (2, 9, 6, 7)
+
+
+def attention_operands(channels: int, device: str = "cpu", dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    shapes = (1, 2, 4, 7), (1, 2, 2, 3), (1, channels, 2, 3), (4, 3), (7, 3)
+    operands = [random(*shape, seed=seed, dtype=dtype) for seed, shape in enumerate(shapes)]
+    cells = [torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 1, 1, 2, 2])]
+    return [operand.to(device) for operand in (*operands, *cells)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_attention_to_cells_takes_the_library_on_cuda(emulated, dtype):
+    with FakeTensorMode(), Recorder() as recorder:
+        operands = attention_operands(12, "cuda", dtype)
+        result = ops.cell_attention(*operands)
+        assert result.shape == (1, 12, 4, 7)
+        assert result.is_contiguous()
+        assert result.dtype == dtype
+        gradients = attention.cell_attention_backward(result, *operands)
+        assert [gradient.shape for gradient in gradients] == [operand.shape for operand in operands[:5]]
+        assert all(gradient.is_contiguous() for gradient in gradients)
+        assert ops.cell_attention_weights(*operands[:2], *operands[3:]).shape == (1, 9, 4, 7)
+    assert recorder.names == ["cell_attention", "cell_attention_backward", "cell_attention_weights"]
+
+
+def test_attention_to_cells_and_its_gradients_through_torch(exchanged):
+    for channels in (2, 9):
+        operands = attention_operands(channels)
+        leaves = [operand.requires_grad_() for operand in operands[:5]]
+        found, expected = ops.cell_attention(*operands), reference.cell_attention(*operands)
+        torch.testing.assert_close(found, expected)
+        seed = random(*expected.shape, seed=9)
+        for one, two in zip(
+            torch.autograd.grad(found, leaves, seed), torch.autograd.grad(expected, leaves, seed), strict=True
+        ):
+            torch.testing.assert_close(one, two)
+        weights = [operand.detach() for operand in (*operands[:2], *operands[3:])]
+        torch.testing.assert_close(ops.cell_attention_weights(*weights), reference.cell_attention_weights(*weights))
+
+
+def test_cells_outside_of_the_grid_are_refused_on_cuda(exchanged):
+    operands = attention_operands(2)
+    operands[6] = operands[6] + 1
+    with pytest.raises(RuntimeError, match=r"^column_cells has numbers from 1 to 3; expected 0 to 2$"):
+        ops.cell_attention(*operands)
+    operands = attention_operands(2)
+    operands[5] = operands[5].flip(0)
+    with pytest.raises(RuntimeError, match=r"^row_cells has decreasing numbers"):
+        ops.cell_attention_weights(*operands[:2], *operands[3:])
+
+
+def test_an_attention_without_channels_has_gradients_of_zero(exchanged):
+    operands = attention_operands(0)
+    leaves = [operand.requires_grad_() for operand in operands[:5]]
+    for gradient in torch.autograd.grad(ops.cell_attention(*operands).sum(), leaves):
+        assert not gradient.any()
 
 
 def test_results_on_cuda_are_expected_contiguous_whatever_the_layout_of_the_input():
@@ -215,6 +278,12 @@ def test_torch_accepts_the_operators(exchanged):
     temperature, bias = torch.tensor(0.5).double().requires_grad_(), random(9, seed=4).requires_grad_()
     torch.library.opcheck(native_operators.range_weights, (leaves[0], temperature, bias, 3), test_utils=checks)
     torch.library.opcheck(native_operators.bilateral_weights, (padded.detach(), 0.7, 0.2, 3), test_utils=checks)
+    operands = attention_operands(2)
+    pixels = random(1, 2, 4, 7, seed=5)
+    torch.library.opcheck(attention.cell_attention_weights_compiled, (*operands[:2], *operands[3:]), test_utils=checks)
+    torch.library.opcheck(attention.cell_attention_backward, (pixels, *operands), test_utils=checks)
+    operands[:5] = (operand.requires_grad_() for operand in operands[:5])
+    torch.library.opcheck(attention.cell_attention_compiled, operands, test_utils=checks)
 
 
 def test_info_tells_of_cuda(absent, capsys):

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from featup_app.ops import cuda
+from featup_app.ops import cuda, cuda_attention, reference
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11, torch.float16: 4e-3, torch.bfloat16: 3e-2}
@@ -120,6 +120,39 @@ def test_parts_of_a_guided_doubling_are_those_of_the_whole(device, top, left, he
     close(found, cuda.guided_double(source, weights)[part].cpu(), torch.float64)
     with pytest.raises(RuntimeError, match=r"^source holds the coarse lines"):
         cuda.guided_double(held[:, :, :-1], weights[part], **place)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["plain", "channels last"])
+@pytest.mark.parametrize(("window", "channels"), [(3, 70), (5, 3), (7, 9), (9, 2), (1, 4)])
+def test_attention_to_cells_and_its_gradients(device, window, channels, layout, dtype):
+    (rows, columns), (height, width) = (2, 3), (9, 35)
+    operands = [
+        random(*shape, seed=seed, dtype=dtype)
+        for seed, shape in enumerate(
+            [
+                (2, 4, height, width),
+                (2, 4, rows, columns),
+                (2, channels, rows, columns),
+                (height, window),
+                (width, window),
+            ]
+        )
+    ]
+    cells = torch.arange(height) * rows // height, torch.arange(width) * columns // width
+    grad = random(2, channels, height, width, seed=7, dtype=dtype)
+    exact = [operand.double().requires_grad_() for operand in operands]
+    expected = reference.cell_attention(*exact, *cells)
+    gradients = torch.autograd.grad(expected, exact, grad.double())
+    weights = reference.cell_attention_weights(*exact[:2], *exact[3:], *cells)
+    if layout == "channels last":
+        operands[:3] = (operand.to(memory_format=torch.channels_last) for operand in operands[:3])
+    here = [operand.to(device) for operand in (*operands, *cells)]
+    close(cuda_attention.cell_attention(*here), expected.detach(), dtype)
+    close(cuda_attention.cell_attention_weights(*here[:2], *here[3:]), weights.detach(), dtype)
+    for found, wanted in zip(cuda_attention.cell_attention_backward(grad.to(device), *here), gradients, strict=True):
+        scale = max(1.0, float(wanted.abs().max()))
+        close(found / scale, wanted / scale, dtype)
 
 
 @pytest.mark.parametrize("compact", [torch.float16, torch.bfloat16])
