@@ -59,6 +59,7 @@ class Row:
             report it.
         to_forward: for a gradient, its native time divided by that of the forward operator.
         to_bandwidth: for few channels, the native time divided by the time to read the weights at ``Machine.read_gb_s``.
+        to_doublings: for an attention, its native time divided by that of guided doublings to the same size.
         steps_per_second: for training, with the compiled operators.
         naive_ms, naive_mb: the published form, run once in a process of its own, and its peak memory as ``extra_mb``.
     """
@@ -74,6 +75,7 @@ class Row:
     extra_mb: float | None
     to_forward: float | None = None
     to_bandwidth: float | None = None
+    to_doublings: float | None = None
     steps_per_second: float | None = None
     naive_ms: float | None = None
     naive_mb: float | None = None

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featup_app.base.progress import Progress, silent
+from featup_app.bench.attention import bench_attention
 from featup_app.bench.measures import Case, Machine, Row, compare, measure_machine
 from featup_app.bench.training import bench_train
 from featup_app.features import FeatureMap, Geometry, Size
@@ -217,6 +218,7 @@ def bench_similarity(
 
 SUBJECTS: Mapping[str, Callable[[Machine, int, Progress], Iterator[Row]]] = {
     "adaptive-conv": bench_adaptive_conv,
+    "attention": bench_attention,
     "jbu": bench_jbu,
     "similarity": bench_similarity,
     "train": bench_train,

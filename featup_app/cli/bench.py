@@ -129,6 +129,8 @@ def _print_table(backend: str, machine: Machine, load: float | None, rows: list[
             print_line(f"    {row.to_forward:.2f} times the forward operator")
         if row.to_bandwidth is not None:
             print_line(f"    {row.to_bandwidth:.2f} times the time that reading the weights takes")
+        if row.to_doublings is not None:
+            print_line(f"    {row.to_doublings:.2f} times the guided doublings to the same size")
         if row.steps_per_second is not None:
             print_line(f"    {row.steps_per_second:.1f} steps a second")
         if row.naive_ms is not None:

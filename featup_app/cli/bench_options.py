@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-Subject = Annotated[str, typer.Argument(help="What to measure: adaptive-conv, jbu, similarity, train or implicit.")]
+Subject = Annotated[
+    str, typer.Argument(help="What to measure: adaptive-conv, attention, jbu, similarity, train or implicit.")
+]
 Repeats = Annotated[int, typer.Option("--repeats", min=1, help="Runs of each, in turn; the median counts.")]
 Naive = Annotated[
     bool,

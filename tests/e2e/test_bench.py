@@ -14,6 +14,7 @@ from featup_app.base.errors import Cancelled, FeatUpError
 from featup_app.bench import measures as bench_measures
 from featup_app.bench import naive as bench_naive
 from featup_app.bench import operators as bench
+from featup_app.bench.attention import bench_attention
 from featup_app.bench.measures import Case, compare, interleaved
 from featup_app.bench.operators import (
     SUBJECTS,
@@ -70,7 +71,7 @@ def test_a_slow_row_ends_after_its_time_but_not_before_three_turns():
 def test_an_unknown_subject_is_one_sentence(capsys):
     code, _, complaint = call(capsys, "everything")
     assert code == 2
-    assert "adaptive-conv, jbu, similarity" in complaint
+    assert "adaptive-conv, attention, jbu, similarity" in complaint
 
 
 def test_the_unfolded_form_belongs_to_one_subject(capsys):
@@ -106,6 +107,7 @@ def test_rows_on_a_cuda_device(capsys):
     for row in [
         *bench_jbu(device, 1, sides=(2,), channels=12),
         *bench_adaptive_conv(device, 1, side=8, channels=4),
+        *bench_attention(device, 1, grid=(2, 3), size=(16, 32), many=12),
         *bench_similarity(device, 1, first_size=(64, 96), next_sizes=((64, 96),), opening_size=(64, 64)),
         *bench_train(device, 1, grid=4),
     ]:
@@ -168,6 +170,20 @@ def test_rows_of_adaptive_conv():
         assert (row.to_bandwidth is not None) == (row.name == "few channels")
     weights = 49 * 24 * 32 * 2
     assert rows[-1].to_bandwidth == pytest.approx(1e-3 * rows[-1].native_ms / (weights / 10e9))
+
+
+@needs_library
+def test_rows_of_attention():
+    rows = list(bench_attention(MACHINE, 1, grid=(2, 3), size=(16, 32), many=12))
+    for row in rows:
+        check(row)
+    names = [row.name for row in rows]
+    assert names[:5] == ["4 guided doublings", *["cell_attention", "its gradients"] * 2]
+    assert names[5:] == ["4 guided doublings", *["cell_attention"] * 2, *["its weights"] * 2]
+    for gradients, forward in ((rows[2], rows[1]), (rows[4], rows[3])):
+        assert gradients.to_forward == pytest.approx(gradients.native_ms / forward.native_ms)
+    for chain, row in ((rows[0], rows[1]), (rows[0], rows[3]), (rows[5], rows[6]), (rows[5], rows[7])):
+        assert row.to_doublings == pytest.approx(row.native_ms / chain.native_ms)
 
 
 @needs_library
