@@ -13,6 +13,7 @@ from torch import Tensor
 
 from featup_app.ops import cuda_attention, reference
 from featup_app.ops.calls import call, handles, threads_for
+from featup_app.ops.checks import check_alike, check_real
 from featup_app.ops.layout import at_least_float32, empty_map, in_layout, with_adjacent_columns
 
 
@@ -49,7 +50,8 @@ def cell_attention(
         RuntimeError: if shape, dtype, device or cells do not fit, naming the argument.
     """
     _check(queries, keys, row_logits, column_logits, row_cells, column_cells)
-    _check_alike("values", values, queries)
+    check_real("values", values)
+    check_alike("values", values, "queries", queries)
     if values.dim() != 4 or (values.shape[0], *values.shape[2:]) != (keys.shape[0], *keys.shape[2:]):
         expected = f"({keys.shape[0]}, C, {keys.shape[2]}, {keys.shape[3]})"
         raise RuntimeError(f"values has shape {tuple(values.shape)}; expected {expected}")
@@ -94,7 +96,8 @@ def _check(
         ("row_logits", row_logits),
         ("column_logits", column_logits),
     ):
-        _check_alike(name, tensor, queries)
+        check_real(name, tensor)
+        check_alike(name, tensor, "queries", queries)
     if queries.dim() != 4:
         raise RuntimeError(f"queries has shape {tuple(queries.shape)}; expected (B, E, H, W)")
     batch, embeddings, height, width = queries.shape
@@ -112,15 +115,6 @@ def _check(
             raise RuntimeError(f"{name} has shape {tuple(cells.shape)}; expected {(lines,)}")
         if cells.device != queries.device:
             raise RuntimeError(f"{name} is on {cells.device}; queries is on {queries.device}")
-
-
-def _check_alike(name: str, tensor: Tensor, queries: Tensor) -> None:
-    if not tensor.is_floating_point():
-        raise RuntimeError(f"{name} has dtype {tensor.dtype}; expected a floating point type")
-    if tensor.device != queries.device:
-        raise RuntimeError(f"{name} is on {tensor.device}; queries is on {queries.device}")
-    if tensor.dtype != queries.dtype and torch.float64 in (tensor.dtype, queries.dtype):
-        raise RuntimeError(f"{name} has dtype {tensor.dtype}; queries has {queries.dtype}")
 
 
 def _check_cells(row_cells: Tensor, column_cells: Tensor, keys: Tensor) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from featup_app.ops import c_interface, cuda
 from featup_app.ops.calls import call, handles, threads_for
+from featup_app.ops.checks import check_alike, check_real
 from featup_app.ops.layout import at_least_float32, empty_map, has_layout, in_layout
 from featup_app.ops.operators import window_sum
 from featup_app.ops.resampling import bicubic_double, reflect_indices
@@ -83,18 +84,14 @@ def _result_shape(source: Tensor, weights: Tensor) -> tuple[int, int, int, int]:
 
 def _check(source: Tensor, weights: Tensor, place: Place) -> None:
     for name, tensor in (("source", source), ("weights", weights)):
-        if not tensor.is_floating_point():
-            raise RuntimeError(f"{name} has dtype {tensor.dtype}; expected a floating point type")
+        check_real(name, tensor)
         if tensor.dim() != 4:
             raise RuntimeError(f"{name} has shape {tuple(tensor.shape)}; expected four dimensions")
     if weights.shape[0] != source.shape[0] or weights.shape[1] != KERNEL_SIZE**2:
         raise RuntimeError(
             f"weights has shape {tuple(weights.shape)}; expected ({source.shape[0]}, {KERNEL_SIZE**2}, H, W)"
         )
-    if weights.device != source.device:
-        raise RuntimeError(f"weights is on {weights.device}; source is on {source.device}")
-    if weights.dtype != source.dtype and torch.float64 in (weights.dtype, source.dtype):
-        raise RuntimeError(f"weights has dtype {weights.dtype}; source has {source.dtype}")
+    check_alike("weights", weights, "source", source)
     for dim, word in ((0, "rows"), (1, "columns")):
         coarse, source_begin, begin = place.coarse_hw[dim], place.source_origin[dim], place.origin[dim]
         source_end, end = source_begin + source.shape[2 + dim], begin + weights.shape[2 + dim]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from featup_app.ops import native_operators, reference
 from featup_app.ops.calls import handles
+from featup_app.ops.checks import check_alike, check_real
 from featup_app.ops.layout import at_least_float32
 
 
@@ -32,8 +33,8 @@ def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
     Raises:
         RuntimeError: if shape, dtype or device do not fit, naming the argument.
     """
-    _check_real("padded", padded)
-    _check_real("weights", weights)
+    check_real("padded", padded)
+    check_real("weights", weights)
     if weights.dim() != 4:
         raise RuntimeError(f"weights has shape {tuple(weights.shape)}; expected (B, k * k, H, W)")
     if padded.dim() != 4:
@@ -47,7 +48,7 @@ def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
         raise RuntimeError(
             f"padded has shape {tuple(padded.shape)}; the weights {tuple(weights.shape)} need {expected}"
         )
-    _check_alike("weights", weights, "padded", padded)
+    check_alike("weights", weights, "padded", padded)
     return _window_sum(padded, weights, kernel_size)
 
 
@@ -75,7 +76,7 @@ def window_dot(padded: Tensor, centre: Tensor, kernel_size: int) -> Tensor:
         )
     if centre.dtype != padded.dtype:
         raise RuntimeError(f"centre has dtype {centre.dtype}; padded has {padded.dtype}")
-    _check_alike("centre", centre, "padded", padded)
+    check_alike("centre", centre, "padded", padded)
     if handles(padded, centre):
         result: Tensor = native_operators.window_sum_grad_weights(
             at_least_float32(padded), at_least_float32(centre), kernel_size
@@ -97,8 +98,8 @@ def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
     Raises:
         RuntimeError: if shape, dtype or device do not fit, naming the argument.
     """
-    _check_real("input", input)
-    _check_real("filters", filters)
+    check_real("input", input)
+    check_real("filters", filters)
     if filters.dim() != 5 or filters.shape[3] != filters.shape[4] or filters.shape[3] % 2 == 0:
         raise RuntimeError(f"filters has shape {tuple(filters.shape)}; expected (B, H, W, k, k) with an odd k")
     if input.dim() != 4:
@@ -107,7 +108,7 @@ def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
     expected = (batch, input.shape[1], height + kernel_size - 1, width + kernel_size - 1)
     if tuple(input.shape) != expected:
         raise RuntimeError(f"input has shape {tuple(input.shape)}; the filters {tuple(filters.shape)} need {expected}")
-    _check_alike("filters", filters, "input", input)
+    check_alike("filters", filters, "input", input)
     return _window_sum(input, filters.flatten(3).permute(0, 3, 1, 2), kernel_size)
 
 
@@ -192,22 +193,10 @@ def _range_weights(keys: Tensor, temperature: Tensor, bias: Tensor, kernel_size:
     return reference.range_weights(keys, temperature, bias, kernel_size)
 
 
-def _check_real(name: str, tensor: Tensor) -> None:
-    if not tensor.is_floating_point():
-        raise RuntimeError(f"{name} has dtype {tensor.dtype}; expected a floating point type")
-
-
-def _check_alike(name: str, tensor: Tensor, leader_name: str, leader: Tensor) -> None:
-    if tensor.device != leader.device:
-        raise RuntimeError(f"{name} is on {tensor.device}; {leader_name} is on {leader.device}")
-    if tensor.dtype != leader.dtype and torch.float64 in (tensor.dtype, leader.dtype):
-        raise RuntimeError(f"{name} has dtype {tensor.dtype}; {leader_name} has {leader.dtype}")
-
-
 def _check_window(name: str, padded: Tensor, kernel_size: int) -> None:
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise RuntimeError(f"kernel_size is {kernel_size}; expected an odd number")
-    _check_real(name, padded)
+    check_real(name, padded)
     if padded.dim() != 4 or min(padded.shape[2:]) < kernel_size:
         raise RuntimeError(
             f"{name} has shape {tuple(padded.shape)}; expected (B, D, H + {kernel_size - 1}, W + {kernel_size - 1})"
