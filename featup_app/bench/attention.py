@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from featup_app.base.progress import Progress, silent
-from featup_app.bench.measures import Case, Machine, Row, compare
+from featup_app.bench.measures import Case, Machine, Row, compare, interleaved, operators
 from featup_app.features import Size
 from featup_app.ops import cell_attention, cell_attention_weights, loading
+from featup_app.ops.cuda import wait_for
 from featup_app.ops.doubling import KERNEL_SIZE, guided_double
 
 EMBEDDINGS = 4
@@ -29,7 +30,7 @@ def bench_attention(
     size: Size = (448, 672),
     many: int = 384,
 ) -> Iterator[Row]:
-    """Measure few and many channels and two windows, the weights alone, the gradients, and the chain of guided doublings.
+    """Measure few and many channels and two windows, the gradients, and the weights alone.
 
     Args:
         grid: rows and columns of coarse cells that the attention reads.
@@ -50,23 +51,24 @@ def bench_attention(
         return compare(case, machine, repeats, progress, forward_ms=forward_ms)
 
     for channels in (3, many):
-        operations = 2.0 * KERNEL_SIZE**2 * channels * sum(pixels / 4**level for level in range(DOUBLINGS))
-        chain = Case(
-            f"{DOUBLINGS} guided doublings",
-            f"{channels} to {to}, {KERNEL_SIZE}x{KERNEL_SIZE}",
-            operations,
-            partial(_doublings, channels, size, machine.device),
-        )
-        doublings = compare(chain, machine, repeats, progress)
-        yield doublings
         for window in (5, 7):
             operands = _operands(grid, size, channels, window, machine.device)
             forward = row("cell_attention", window, channels, partial(_forward, operands))
-            yield replace(forward, to_doublings=forward.native_ms / doublings.native_ms)
+            doublings = partial(_doublings, channels, size, machine.device)
+            yield replace(forward, to_doublings=_ratio(partial(_forward, operands), doublings, repeats))
             if channels != many:  # for each tap, plain torch keeps a copy of the values of every pixel
                 yield row("its gradients", window, channels, partial(_gradients, operands), forward.native_ms)
     for window in (5, 7):
         yield row("its weights", window, 0, partial(_weights, _operands(grid, size, 1, window, machine.device)))
+
+
+def _ratio(one: Callable[[], Callable[[], Tensor]], other: Callable[[], Callable[[], Tensor]], repeats: int) -> float:
+    """Time of a prepared function divided by that of another, both with the compiled operators and in turn."""
+    with operators("require"), torch.no_grad():
+        first, second = one(), other()
+        functions = {"first": lambda: wait_for(first()), "second": lambda: wait_for(second())}
+        seconds = interleaved(functions, repeats)
+    return seconds["first"] / seconds["second"]
 
 
 def _operands(grid: Size, size: Size, channels: int, window: int, device: str) -> tuple[Tensor, ...]:

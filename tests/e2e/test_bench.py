@@ -178,12 +178,11 @@ def test_rows_of_attention():
     for row in rows:
         check(row)
     names = [row.name for row in rows]
-    assert names[:5] == ["4 guided doublings", *["cell_attention", "its gradients"] * 2]
-    assert names[5:] == ["4 guided doublings", *["cell_attention"] * 2, *["its weights"] * 2]
-    for gradients, forward in ((rows[2], rows[1]), (rows[4], rows[3])):
+    assert names == [*["cell_attention", "its gradients"] * 2, *["cell_attention"] * 2, *["its weights"] * 2]
+    for gradients, forward in ((rows[1], rows[0]), (rows[3], rows[2])):
         assert gradients.to_forward == pytest.approx(gradients.native_ms / forward.native_ms)
-    for chain, row in ((rows[0], rows[1]), (rows[0], rows[3]), (rows[5], rows[6]), (rows[5], rows[7])):
-        assert row.to_doublings == pytest.approx(row.native_ms / chain.native_ms)
+    for row in rows:
+        assert (row.to_doublings is not None) == (row.name == "cell_attention")
 
 
 @needs_library
