@@ -1,4 +1,7 @@
-"""The image as guidance: averaged over the cells of a level of doublings, in the frame of the feature grid."""
+"""The image as guidance: averaged over the cells of a level of doublings, in the frame of the feature grid.
+
+Colours are sRGB (:class:`Guidance`) or CIE L*a*b* (:class:`LabGuidance`).
+"""
 
 from __future__ import annotations
 
@@ -62,3 +65,61 @@ class Guidance:
             else:
                 plane = F.interpolate(plane[None], shape, mode="bilinear", align_corners=False)[0]
         return plane[0]
+
+
+_FINEST_LEVEL = 5
+"""Colours are turned into L*a*b* at no more than this level, 32 times the grid, and averaged from there."""
+
+_LAB_BLOCK = 2**20
+
+
+class LabGuidance:
+    """The mean colours of an image in CIE L*a*b* (D65) divided by 100, at the sizes of a chain of doublings and of outputs.
+
+    Args:
+        image: the picture that guides.
+        geometry: as in :class:`Guidance`.
+        device: of the results.
+    """
+
+    def __init__(self, image: Image, geometry: Geometry, device: torch.device) -> None:
+        self._rgb = Guidance(image, geometry, device, normalise=False)
+        finest = geometry.grid_hw[0] << _FINEST_LEVEL, geometry.grid_hw[1] << _FINEST_LEVEL
+        self._base = min(image.size_hw[0], finest[0]), min(image.size_hw[1], finest[1])
+        self._known: dict[Size, Tensor] = {}
+
+    def at(self, size: Size) -> Tensor:
+        """(3, rows, columns) float32: the mean of L*a*b* / 100 over cells (interpolated where they are finer than pixels)."""
+        known = self._known.get(size)
+        if known is None:
+            if size != self._base and size[0] <= self._base[0] and size[1] <= self._base[1]:
+                known = F.adaptive_avg_pool2d(self.at(self._base)[None], size)[0]
+            else:
+                known = lab(self._rgb.at(size))
+            self._known[size] = known
+        return known
+
+
+def lab(colours: Tensor) -> Tensor:
+    """sRGB to CIE L*a*b* (IEC 61966-2-1; CIE 15, D65), divided by 100.
+
+    Args:
+        colours: (3, H, W) in 0 .. 1.
+
+    Returns:
+        (3, H, W): L*, a* and b* divided by 100, in the same dtype.
+    """
+    pixels = colours.flatten(1)
+    result = torch.empty_like(pixels)
+    for start in range(0, pixels.shape[1], _LAB_BLOCK):
+        part = pixels[:, start : start + _LAB_BLOCK].clamp(min=0)
+        linear = torch.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+        ratios = part.new_tensor(_TO_XYZ) @ linear / part.new_tensor(_WHITE)[:, None]
+        x, y, z = torch.where(ratios > 0.008856, ratios.clamp(min=1e-9) ** (1 / 3), 7.787 * ratios + 16 / 116)
+        result[:, start : start + _LAB_BLOCK] = torch.stack([1.16 * y - 0.16, 5 * (x - y), 2 * (y - z)])
+    return result.view_as(colours)
+
+
+_TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
+_WHITE = (0.9505, 1.0, 1.089)
+"""Tristimulus values of white, D65."""

@@ -132,6 +132,13 @@ METHODS: list[Method] = [
         options=("upsampler", "kernel", "stack", "sigma_spatial", "sigma_range"),
     ),
     Method(
+        "attention",
+        "Attention",
+        "Each pixel averages the coarse cells around it that have its colour, in repeated doublings and a last step to any size. "
+        "Nothing is trained: it serves every backbone, and is the quickest that follows edges.",
+        options=("colour", "width", "window"),
+    ),
+    Method(
         "implicit",
         "FeatUp implicit",
         "A small network from position and colour to features, fitted to this image so that it explains what the backbone sees "

@@ -1,0 +1,233 @@
+"""Attention to coarse cells as a feature field: each output pixel averages the cells around it that have its colour.
+
+A pixel's weights over the window of coarse cells around its own cell are the softmax of
+``-|colour of the pixel - mean colour of the cell|^2 / (2 colour^2) - distance^2 / (2 width^2)``, colours in CIE L*a*b* divided by
+100 and distances in cells. The map is doubled until the next doubling would pass the output, and a last step goes to the output
+itself, at any factor. Each step reads the cells of the level before: one mean colour describes a small cell better than a large
+one. Nothing is trained, so it serves every backbone. The bilateral weights are those of joint bilateral upsampling (Kopf et al.,
+"Joint Bilateral Upsampling", 2007) in CIE L*a*b*; that all pixels of a cell share one window makes them an attention with
+queries finer than its keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from featup_app.base.errors import UpsamplerError
+from featup_app.base.progress import Progress, silent
+from featup_app.features import FeatureMap, Region, Size
+from featup_app.fields.doublings import Landing, Span, level_size
+from featup_app.fields.field import LinearField, output_positions
+from featup_app.fields.guidance import LabGuidance
+from featup_app.images import Image
+from featup_app.ops import cell_attention
+
+COLOUR = 0.08
+"""Deviation of the Gaussian of differences of colour, in L*a*b* divided by 100."""
+
+WIDTH = 0.8
+"""Deviation of the Gaussian of distances, in cells of the level that a step reads."""
+
+WINDOW = 5
+"""Cells along a side of the window."""
+
+LARGEST_WINDOW = 15
+
+
+class _Axis(NamedTuple):
+    """One side of a step: the cell that each output line lies in, (N) int64, and its logits of distance, (N, window)."""
+
+    cells: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step that makes a part of one level or of the output.
+
+    Attributes:
+        level: that it reads.
+        source: the span of that level.
+        size: of the whole level or output that it makes.
+        span: the part of it.
+    """
+
+    level: int
+    source: Span
+    size: Size
+    span: Span
+
+
+class AttentionField(LinearField):
+    """Features of which each pixel averages the cells around it that are near to it in place and colour.
+
+    The weights are positive and sum to one, so that values stay between those of the cells. They are computed anew for each
+    part of the output and not kept. A region equals that part of the whole.
+
+    Args:
+        features: the map to upsample.
+        image: the picture that guides.
+        colour: deviation of the Gaussian of differences of colour, in L*a*b* divided by 100.
+        width: deviation of the Gaussian of distances, in cells of the level that a step reads.
+        window: cells along a side of the window, odd.
+    """
+
+    method = "attention"
+
+    def __init__(
+        self,
+        features: FeatureMap,
+        image: Image,
+        *,
+        colour: float = COLOUR,
+        width: float = WIDTH,
+        window: int = WINDOW,
+    ) -> None:
+        super().__init__(features)
+        self._colour, self._width, self._window = colour, width, window
+        self._guidance = LabGuidance(image, features.geometry, features.data.device)
+        # Output pixels are in the frame of the image; only levels are read in that of the receptive fields.
+        on_image = dataclasses.replace(features.geometry, offset_xy=(0.0, 0.0))
+        moved = on_image != features.geometry
+        self._output_guidance = LabGuidance(image, on_image, features.data.device) if moved else self._guidance
+
+    def settings(self) -> dict[str, object]:
+        return {"colour": self._colour, "width": self._width, "window": self._window}
+
+    def bytes_per_pixel(self, channels: int) -> float:
+        # The output, and the levels below it: the finest has at least a quarter of its pixels and at most as many.
+        return 4.0 * channels * 2.4 + 16.0
+
+    def fixed_bytes(self, size: Size) -> int:
+        levels = [level_size(self.geometry.grid_hw, level) for level in range(self._doublings(size) + 1)]
+        return sum(height * width for height, width in [*levels, size]) * 6 * 4
+
+    def _doublings(self, size: Size) -> int:
+        """Doublings before the last step, whose factor is then above one and at most two."""
+        rows, columns = self.geometry.grid_hw
+        factor = max(size[0] / rows, size[1] / columns)
+        return max(0, math.ceil(math.log2(factor)) - 1) if factor > 1 else 0
+
+    def _upsample(self, source: Tensor, size: Size, region: Region, progress: Progress) -> Tensor:
+        rows, columns = self.geometry.grid_hw
+        if size[0] <= rows and size[1] <= columns:  # nothing to guide: the output is no finer than the grid
+            landing = Landing(size, region, self.geometry, 0)
+            return landing.read(landing.span.of(source, Span.whole((rows, columns)))).clone()
+        steps = self._plan(size, Span(region.top, region.bottom, region.left, region.right))
+        values = steps[0].source.of(source, Span.whole((rows, columns)))[None]
+        for number, step in enumerate(steps):
+            progress("upsampling", number, len(steps))
+            values = self._attend(values, step, last=number == len(steps) - 1)
+        progress("upsampling", len(steps), len(steps))
+        return values[0]
+
+    def _plan(self, size: Size, span: Span) -> list[_Step]:
+        """The steps that give a part of an output, coarsest first."""
+        steps: list[_Step] = []
+        for level in range(self._doublings(size), -1, -1):
+            grid = level_size(self.geometry.grid_hw, level)
+            rows, columns = self._positions(level, size, span, last=not steps)
+            cells = Span(*_extent(rows, grid[0]), *_extent(columns, grid[1]))
+            steps.insert(0, _Step(level, cells.widened(self._window // 2, grid), size, span))
+            size, span = grid, steps[0].source
+        return steps
+
+    def _positions(self, level: int, size: Size, span: Span, *, last: bool) -> tuple[Tensor, Tensor]:
+        """Where the rows and columns of a part lie in continuous cells of a level."""
+        region = Region(span.top, span.left, *span.shape)
+        if last:
+            scale = float(1 << level)
+            rows, columns = output_positions(size, region, self.geometry)
+            return rows * scale, columns * scale
+        rows = (torch.arange(span.top, span.bottom, dtype=torch.float64) + 0.5) / 2
+        return rows, (torch.arange(span.left, span.right, dtype=torch.float64) + 0.5) / 2
+
+    def _attend(self, values: Tensor, step: _Step, *, last: bool) -> Tensor:
+        """(1, C, ...) of the step's source -> (1, C, ...) of its span."""
+        grid, span, source = level_size(self.geometry.grid_hw, step.level), step.span, step.source
+        positions = self._positions(step.level, step.size, span, last=last)
+        rows, columns = (
+            self._axis(place, length, first)
+            for place, length, first in zip(positions, grid, (source.top, source.left), strict=True)
+        )
+        pixels = (self._output_guidance if last else self._guidance).at(step.size)
+        pixels = span.of(pixels, Span.whole(step.size))
+        keys = self._keys(source.of(self._guidance.at(grid), Span.whole(grid)))[None]
+        queries = torch.cat([pixels, torch.ones_like(pixels[:1])])[None]
+        return cell_attention(queries, keys, values, rows.logits, columns.logits, rows.cells, columns.cells)
+
+    def _keys(self, colours: Tensor) -> Tensor:
+        """(3, rows, columns) mean colours of cells -> (4, ...), whose products with (colour, 1) of a pixel are the logits.
+
+        ``-|q - k|^2 / 2`` is ``<q, k> - |k|^2 / 2`` but for a term that all cells of a pixel share.
+        """
+        return torch.cat([colours, -colours.square().sum(0, keepdim=True) / 2]) / self._colour**2
+
+    def _axis(self, positions: Tensor, length: int, first: int) -> _Axis:
+        """One side of a step: positions in cells of a level with ``length`` cells, of which the source begins at ``first``.
+
+        The Gaussian is multiplied by a parabola that is zero at the far side of the cell beyond the window, so that nothing
+        jumps where the window moves on by a cell.
+        """
+        device = self.coarse.data.device
+        cells = _cells(positions, length)
+        inside = positions.clamp(0, length)
+        reach = self._window // 2
+        distance = cells[:, None] + torch.arange(-reach, reach + 1) + 0.5 - inside[:, None]
+        share = (1 - (distance / (reach + 0.5)).square()).clamp(min=0)
+        logits = -distance.square() / (2 * self._width**2) + share.log()
+        return _Axis((cells - first).to(device), logits.to(device=device, dtype=self.coarse.data.dtype))
+
+
+def _cells(positions: Tensor, length: int) -> Tensor:
+    """The cell that holds each position, int64."""
+    return positions.floor().long().clamp(0, length - 1)
+
+
+def _extent(positions: Tensor, length: int) -> tuple[int, int]:
+    """The first cell that holds one of the ascending positions, and one past the last."""
+    cells = _cells(positions, length)
+    return int(cells[0]), int(cells[-1]) + 1
+
+
+def make_field(
+    features: FeatureMap, image: Image, options: Mapping[str, Any], progress: Progress = silent
+) -> AttentionField:
+    """The field, for :func:`~featup_app.fields.upsample`.
+
+    Args:
+        features: the map to upsample.
+        image: the picture that guides.
+        options: ``colour``, ``width`` and ``window``, see :class:`AttentionField`.
+        progress: not called; the weights are made when a size is requested.
+
+    Raises:
+        UpsamplerError: if an option is not a number in its range.
+    """
+    numbers = {name: _above_zero(name, options.get(name, default)) for name, default in _DEFAULTS.items()}
+    window = options.get("window", WINDOW)
+    if isinstance(window, bool) or window not in range(3, LARGEST_WINDOW + 1, 2):
+        raise UpsamplerError(
+            f'The option "window" of attention is {window}; it must be an odd number of cells from 3 to {LARGEST_WINDOW}.'
+        )
+    return AttentionField(features, image, window=int(window), **numbers)
+
+
+_DEFAULTS = {"colour": COLOUR, "width": WIDTH}
+
+
+def _above_zero(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise UpsamplerError(f'The option "{name}" of attention is {value}; it must be a number greater than zero.')
+    return number
