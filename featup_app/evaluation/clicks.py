@@ -29,7 +29,7 @@ from featup_app.base.errors import EvaluationError
 from featup_app.base.progress import Progress, part_of, silent
 from featup_app.evaluation.datasets import UNLABELLED
 from featup_app.features import Point
-from featup_app.lenses import proposed_threshold, similarity
+from featup_app.lenses import cosine, proposed_threshold, similarity
 
 if TYPE_CHECKING:
     from featup_app.fields import FeatureField
@@ -46,9 +46,6 @@ SCORES = (BEST, PROPOSED, PRECISION)
 
 Numbers = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
-
-plain_cosine = similarity
-"""The cosine of the features themselves, without what the window does at a click."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +236,7 @@ def score_clicks(
     """
     size = clicks.labels.shape[0], clicks.labels.shape[1]
     counted = torch.from_numpy(clicks.labels >= 0)
-    for ending, answer in (("", similarity), (RAW_ENDING, plain_cosine)):
+    for ending, answer in (("", similarity), (RAW_ENDING, cosine)):
         own = [kind for kind in (REGION, CLASS) if kind + ending in protocols]
         found: dict[str, dict[str, Any]] = {kind: {**{name: [] for name in SCORES}, "seconds": 0.0} for kind in own}
         asked: dict[Click, list[str]] = {}

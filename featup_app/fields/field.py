@@ -169,6 +169,20 @@ class LinearField(FeatureField):
     def _upsample(self, source: Tensor, size: Size, region: Region, progress: Progress) -> Tensor:
         """(K, h, w) map -> new (K, region.height, region.width), the same linear map for every channel."""
 
+    def carry(self, values: Tensor, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
+        """Any map on the cells brought to the output with the weights of this field, without its corrections of features.
+
+        Args:
+            values: (K, h, w) float32, on the grid of :attr:`coarse`.
+            size, region: of the output, as in :meth:`project`.
+            progress: may cancel.
+
+        Returns:
+            (K, region.height, region.width).
+        """
+        with torch.no_grad():
+            return self._upsample(values, size, Region.within(size, region), progress)
+
     def _corrected(self) -> tuple[Tensor, Tensor | None]:
         """The coarse map after all corrections by the method, and the bias (C) to add at the end.
 

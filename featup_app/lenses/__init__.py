@@ -17,7 +17,7 @@ from featup_app.lenses.pca import PCALens, PCARequest, PCAView, pca
 from featup_app.lenses.pictures import COLORMAPS, heat_picture, lookup_table, overlay
 from featup_app.lenses.registry import LENSES, find_lens, parse_views, request_from_json
 from featup_app.lenses.score_names import SCORES, ScoreName
-from featup_app.lenses.similarity import SimilarityLens, SimilarityRequest, SimilarityView, similarity
+from featup_app.lenses.similarity import SimilarityLens, SimilarityRequest, SimilarityView, cosine, similarity
 
 if TYPE_CHECKING:
     from featup_app.lenses.calibration import Calibration, uncertainty_calibration
@@ -50,6 +50,7 @@ __all__ = [
     "SimilarityRequest",
     "SimilarityView",
     "cam",
+    "cosine",
     "find_class",
     "find_lens",
     "fit_pca",

@@ -1,4 +1,8 @@
-"""Similarity: how alike each pixel's feature is to that of one chosen pixel. Imports no torch by itself."""
+"""Similarity: how alike each pixel's feature is to that of one chosen pixel. Imports no torch by itself.
+
+A click is answered from features that are centred, whitened and grouped for the question (:mod:`featup_app.lenses.grouping`);
+the plain cosine of the features can be asked for.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,44 @@ _SMALLEST_NORM = 1e-12
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
 
 
-def similarity(field: FeatureField, point: Point, *, size: Size, progress: Progress = silent) -> Tensor:
+GROUPING = 1.0
+"""Default of grouping, chosen by clicks on training pictures (decision 0085)."""
+
+GROUPED = "grouped"
+COSINE = "cosine"
+MEASURES = (GROUPED, COSINE)
+"""What similarity is: whitened, grouped and less what is common in the picture; or the plain cosine of the features."""
+
+
+def similarity(
+    field: FeatureField, point: Point, *, size: Size, grouping: float = GROUPING, progress: Progress = silent
+) -> Tensor:
+    """How alike every output pixel is to the one under an image point, as the window answers a click.
+
+    Args:
+        field: of the features.
+        point: (x, y) in original image pixels; outside counts as the nearest pixel inside.
+        size: (H, W) of the output.
+        grouping: from 0, the cells as they are, to 1, each moved to the mean of the cells near it that are like it.
+        progress: may cancel.
+
+    Returns:
+        (H, W) in -1 .. 1; the pixel that holds the point is 1, and others can only reach it by being as alike and rarer.
+
+    Raises:
+        LensError: if the grouping is not between 0 and 1.
+    """
+    from featup_app.lenses.grouping import prepare
+
+    if not 0 <= grouping <= 1:
+        raise LensError(f"The grouping is {grouping:g}; it must be a number from 0 to 1.")
+    prepared = prepare(field, size=size, grouping=float(grouping), progress=progress)
+    if prepared is None:  # features that do not vary have no mean to be seen from
+        return cosine(field, point, size=size, progress=progress)
+    return prepared.similarity(point, progress)
+
+
+def cosine(field: FeatureField, point: Point, *, size: Size, progress: Progress = silent) -> Tensor:
     """Cosine between the feature under an image point and the feature of every output pixel.
 
     Exact: the dot product is one projected channel, divided by the true lengths of the upsampled features.
@@ -45,19 +86,35 @@ def similarity(field: FeatureField, point: Point, *, size: Size, progress: Progr
     return (dots / norms.clamp(min=_SMALLEST_NORM)).clamp(-1, 1)
 
 
+_GROUPED_WORDS = (
+    "Similarity to the query pixel: cosine of centred, whitened and grouped features, "
+    "less what is common in the picture"
+)
+
+
 @dataclass(frozen=True)
 class SimilarityRequest(Request):
-    """The cosine to the feature under ``point``, (x, y) in image pixels; limits as they suit the image if None."""
+    """Similarity to the feature under ``point``, (x, y) in image pixels.
+
+    Attributes:
+        colormap, limits: of the picture; limits as they suit the image if None.
+        measure: one of :data:`MEASURES`.
+        grouping: 0 to 1, see :func:`similarity`; without effect on the plain cosine.
+    """
 
     lens: ClassVar[str] = "similarity"
     point: Point
     colormap: str = "viridis"
     limits: Limits | None = None
+    measure: str = GROUPED
+    grouping: float = GROUPING
 
     def computation(self) -> Hashable:
-        return self.point
+        return self.point, self.measure, self.grouping if self.measure == GROUPED else None
 
     def check_image(self, image: Image) -> None:
+        if self.measure not in MEASURES:
+            raise LensError(f'There is no similarity "{self.measure}"; choose one of: {", ".join(MEASURES)}.')
         (x, y), (height, width) = self.point, image.size_hw
         if not (0 <= x <= width and 0 <= y <= height):
             raise LensError(
@@ -67,7 +124,7 @@ class SimilarityRequest(Request):
 
 @dataclass(frozen=True, eq=False)
 class SimilarityView(LensView):
-    """Cosine to the feature under the point of the request, (H, W) in -1 .. 1."""
+    """Similarity to the feature under the point of the request, (H, W) in -1 .. 1."""
 
     request: SimilarityRequest
     facts: FieldFacts
@@ -81,38 +138,51 @@ class SimilarityView(LensView):
         return heat_picture(self.values, colormap=self.request.colormap, limits=self.limits())
 
     def legend(self) -> ColorRange:
-        return ColorRange(self.request.colormap, self.limits(), "cosine", "Cosine similarity to the query pixel")
+        plain = self.request.measure == COSINE
+        words = "cosine" if plain else "similarity"
+        tooltip = "Cosine similarity to the query pixel" if plain else _GROUPED_WORDS
+        return ColorRange(self.request.colormap, self.limits(), words, tooltip)
 
     def subtitle(self) -> str:
         return f"to x {self.request.point[0]:.1f}, y {self.request.point[1]:.1f}"
 
     def reading(self, row: int, column: int) -> str:
-        return f"cos {signed(self.values[row, column], 2)}"
+        name = "cos" if self.request.measure == COSINE else "sim"
+        return f"{name} {signed(self.values[row, column], 2)}"
 
     def stem(self) -> str:
         return "similarity-{:g}-{:g}".format(*self.request.point)
 
     def provenance(self) -> dict[str, Any]:
         request = self.request
+        grouped = request.measure == GROUPED
         return {
-            "lens": request.lens, "point_xy": request.point, "colormap": request.colormap, "limits": self.limits(),
-        }  # fmt: skip
+            "lens": request.lens,
+            "point_xy": request.point,
+            "measure": request.measure,
+            **({"grouping": request.grouping} if grouped else {}),
+            "colormap": request.colormap,
+            "limits": self.limits(),
+        }
 
 
 class SimilarityLens(Lens[SimilarityRequest, SimilarityView]):
     name = "similarity"
     title = "Similarity"
-    tooltip = "How alike each pixel's feature is to that of the query pixel (cosine)"
+    tooltip = "How alike each pixel's feature is to that of the query pixel"
     request_type = SimilarityRequest
-    usage = "similarity@X,Y (a point in pixels of the image)"
-    argument = rf"@\s*(?P<x>{_NUMBER})\s*,\s*(?P<y>{_NUMBER})"
+    usage = "similarity@X,Y (a point in pixels of the image), or similarity:cosine@X,Y for the plain cosine"
+    argument = rf"(:\s*(?P<measure>{COSINE}|{GROUPED})\s*)?@\s*(?P<x>{_NUMBER})\s*,\s*(?P<y>{_NUMBER})"
     reads_all_channels = True
 
     def view(
         self, request: SimilarityRequest, looks: Looks, progress: Progress = silent
     ) -> tuple[SimilarityView, Look]:
         look = looks.look(progress)
-        values = similarity(look.field, request.point, size=look.size, progress=progress)
+        if request.measure == COSINE:
+            values = cosine(look.field, request.point, size=look.size, progress=progress)
+        else:
+            values = similarity(look.field, request.point, size=look.size, grouping=request.grouping, progress=progress)
         return SimilarityView(request, look.facts, numbers_of(values)), look
 
     def initial(self, image: Image, before: SimilarityRequest | None = None) -> SimilarityRequest:
@@ -127,4 +197,4 @@ class SimilarityLens(Lens[SimilarityRequest, SimilarityView]):
         return f"Similarity to x {request.point[0]:.1f}, y {request.point[1]:.1f}"
 
     def parse(self, found: re.Match[str]) -> SimilarityRequest:
-        return SimilarityRequest((float(found["x"]), float(found["y"])))
+        return SimilarityRequest((float(found["x"]), float(found["y"])), measure=found["measure"] or GROUPED)

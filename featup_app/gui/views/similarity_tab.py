@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from PySide6.QtCore import QSignalBlocker
-from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel
+from PySide6.QtCore import QSignalBlocker, Qt
+from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QSlider
 
 from featup_app.gui.views.lens_tab import LensTab, colormap_box, heading
 from featup_app.gui.widgets import form_label, indent
 from featup_app.images import Image
 from featup_app.lenses import Request, SimilarityRequest
+from featup_app.lenses.similarity import COSINE, GROUPED
 
 _RANGES: dict[str, tuple[str, tuple[float, float] | None]] = {
     "image": ("Range of this image", None),
@@ -19,6 +20,17 @@ _RANGES: dict[str, tuple[str, tuple[float, float] | None]] = {
     "positive": ("Fixed, 0 to 1", (0.0, 1.0)),
 }
 """Choices of the colour range: title and limits."""
+
+
+_MEASURES = {
+    GROUPED: (
+        "Grouped",
+        "1 is the query pixel. Features are seen from the mean of the picture and grouped with what is like them nearby; what is "
+        "common in the picture counts less.",
+    ),
+    COSINE: ("Plain cosine", "1 is the same direction in feature space, 0 unrelated, −1 opposite."),
+}
+"""Choices of the measure: title and what its values mean."""
 
 
 class SimilarityTab(LensTab):
@@ -40,6 +52,29 @@ class SimilarityTab(LensTab):
             box.valueChanged.connect(lambda: self.query_chosen.emit((self.x_box.value(), self.y_box.value())))
             form.addRow(form_label(axis), box)
         self.column.addLayout(form)
+        self.column.addWidget(heading("Measure"))
+        self.measure = QComboBox()
+        self.measure.setAccessibleName("Measure")
+        for name, (title, _) in _MEASURES.items():
+            self.measure.addItem(title, name)
+        self.measure.setToolTip(
+            "Grouped finds the region or thing under the pixel; the plain cosine is that of the features"
+        )
+        self.measure.currentIndexChanged.connect(lambda: self._ask(measure=self.measure.currentData()))
+        self.column.addWidget(self.measure)
+        strength = QFormLayout()
+        self.grouping = QSlider(Qt.Orientation.Horizontal)
+        self.grouping.setRange(0, 100)
+        self.grouping.setTracking(False)
+        self.grouping.setAccessibleName("Grouping")
+        self.grouping.setToolTip("Left: every cell as the backbone sees it, for thin things. "
+                                 "Right: each as the mean of its group, for whole regions.")  # fmt: skip
+        self.grouping.valueChanged.connect(lambda percent: self._ask(grouping=percent / 100))
+        strength.addRow(form_label("Grouping"), self.grouping)
+        self.column.addLayout(strength)
+        self.meaning = QLabel(objectName="muted")
+        self.meaning.setWordWrap(True)
+        self.column.addWidget(self.meaning)
         self.column.addWidget(heading("Colours"))
         self.colormap = colormap_box()
         self.colormap.currentTextChanged.connect(lambda name: self._ask(colormap=name))
@@ -51,9 +86,6 @@ class SimilarityTab(LensTab):
         self.range.setToolTip("Fixed ranges make pictures of different images or queries comparable")
         self.range.currentIndexChanged.connect(lambda: self._ask(limits=_RANGES[self.range.currentData()][1]))
         self.column.addWidget(self.range)
-        hint = QLabel("1 is the same direction in feature space, 0 unrelated, −1 opposite.", objectName="muted")
-        hint.setWordWrap(True)
-        self.column.addWidget(hint)
 
     def show_image(self, image: Image) -> None:
         height, width = image.size_hw
@@ -67,6 +99,11 @@ class SimilarityTab(LensTab):
         for box, value in ((self.x_box, request.point[0]), (self.y_box, request.point[1])):
             with QSignalBlocker(box):
                 box.setValue(value)
+        with QSignalBlocker(self.measure), QSignalBlocker(self.grouping):
+            self.measure.setCurrentIndex(self.measure.findData(request.measure))
+            self.grouping.setValue(round(100 * request.grouping))
+        self.grouping.setEnabled(request.measure == GROUPED)
+        self.meaning.setText(_MEASURES[request.measure][1])
         with QSignalBlocker(self.colormap):
             self.colormap.setCurrentText(request.colormap)
         with QSignalBlocker(self.range):
