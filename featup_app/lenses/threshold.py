@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 LEVELS = 31
-"""Thresholds that are tried, between the mean of the map and its largest value."""
+"""Thresholds that are tried, in the upper half of the range of the map."""
 
-LOWEST, HIGHEST = 0.2, 0.95
-"""The first and the last of them, as parts of the way from the mean to the largest value."""
+HIGHEST = 0.95
+"""The last of them, as a part of the way from the middle of the range to the largest value."""
 
 MARGIN = 4
 """A threshold is stable if the region changes little from so many levels below it to so many above."""
@@ -34,10 +34,11 @@ def proposed_threshold(values: Tensor) -> float:
     if not values.numel():
         raise ValueError("a map without values has no threshold")
     numbers = values.detach().flatten().double().cpu()
-    low, high = float(numbers.mean()), float(numbers.max())
-    if not high > low:
+    least, high = float(numbers.min()), float(numbers.max())
+    if not high > least:
         return high
-    levels = low + (high - low) * torch.linspace(LOWEST, HIGHEST, LEVELS, dtype=torch.float64)
+    middle = (least + high) / 2
+    levels = middle + (high - middle) * torch.linspace(0, HIGHEST, LEVELS, dtype=torch.float64)
     ordered = numbers.sort().values
     areas = (len(ordered) - torch.searchsorted(ordered, levels)).double().clamp(min=1)
     change = (areas[: -2 * MARGIN] - areas[2 * MARGIN :]) / areas[MARGIN:-MARGIN]
