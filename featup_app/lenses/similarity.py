@@ -151,7 +151,8 @@ class SimilarityView(LensView):
         return f"{name} {signed(self.values[row, column], 2)}"
 
     def stem(self) -> str:
-        return "similarity-{:g}-{:g}".format(*self.request.point)
+        name = "cosine" if self.request.measure == COSINE else self.request.lens
+        return "{}-{:g}-{:g}".format(name, *self.request.point)
 
     def provenance(self) -> dict[str, Any]:
         request = self.request
@@ -194,7 +195,8 @@ class SimilarityLens(Lens[SimilarityRequest, SimilarityView]):
         return replace(request, point=point)
 
     def label(self, request: SimilarityRequest, view: SimilarityView | None = None) -> str:
-        return f"Similarity to x {request.point[0]:.1f}, y {request.point[1]:.1f}"
+        name = "Cosine" if request.measure == COSINE else "Similarity"
+        return f"{name} to x {request.point[0]:.1f}, y {request.point[1]:.1f}"
 
     def parse(self, found: re.Match[str]) -> SimilarityRequest:
         return SimilarityRequest((float(found["x"]), float(found["y"])), measure=found["measure"] or GROUPED)

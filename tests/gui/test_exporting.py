@@ -78,6 +78,10 @@ def test_what_is_exported_is_what_is_seen(driver, monkeypatch, tmp_path):
         dialog.dtype.setCurrentIndex(dialog.dtype.findData("float16"))
         assert "MB" in dialog.estimate.text()
 
+    measure = driver.window.inspector.lenses["similarity"].measure
+    measure.setCurrentIndex(measure.findData("cosine"))
+    driver.wait_for(lambda: driver.studio.views["similarity"].request.measure == "cosine")
+    driver.wait_until_idle()
     export(driver, monkeypatch, tmp_path, only_half_precision)
     loaded = load_export(next(tmp_path.glob("*.safetensors")))
     view = driver.studio.views["similarity"]

@@ -89,7 +89,7 @@ def test_hover_shows_place_and_values_and_one_crosshair_everywhere(driver):
     x, y = (float(part) for part in text.replace("x", "").split("│")[0].split("y"))
     assert (x, y) == pytest.approx((200, 100), abs=1.5)
     row, column = view.facts.geometry.pixel_of((x, y), view.facts.size)
-    assert f"cos {view.values[row, column]:+.2f}".replace("-", "−") in text
+    assert f"sim {view.values[row, column]:+.2f}".replace("-", "−") in text
     for image_view in driver.views.values():
         vertical, horizontal = image_view._crosshair
         assert vertical.isVisible()
@@ -232,3 +232,19 @@ def test_a_click_leaves_the_facts_and_the_choice_of_weights_as_they_are(driver, 
     driver.window.studio.compute()
     driver.wait_until_idle()
     assert shown == ["facts", "weights"]
+
+
+def test_the_slider_of_grouping_asks_anew_and_the_plain_cosine_has_none(driver):
+    tab = driver.window.inspector.lenses["similarity"]
+    before = driver.studio.views["similarity"].values
+    assert tab.grouping.value() == 100
+    tab.grouping.setValue(20)
+    driver.wait_for(lambda: driver.studio.views["similarity"].request.grouping == 0.2)
+    assert abs(driver.studio.views["similarity"].values - before).max() > 0.01
+    tab.measure.setCurrentIndex(tab.measure.findData("cosine"))
+    driver.wait_for(lambda: driver.studio.views["similarity"].request.measure == "cosine")
+    assert not tab.grouping.isEnabled()
+    assert "same direction" in tab.meaning.text()
+    driver.click("pca", 120, 80)
+    driver.wait_for(lambda: driver.studio.views["similarity"].request.point == pytest.approx((120, 80), abs=2))
+    assert driver.studio.views["similarity"].request.measure == "cosine"

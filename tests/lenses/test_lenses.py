@@ -193,9 +193,9 @@ def test_components_without_variance_are_grey_beside_those_that_have_some():
     point=st.tuples(st.floats(-5, 100), st.floats(-5, 70)),
     seed=st.integers(0, 99),
 )
-def test_similarity_is_the_cosine_of_the_full_features(method, size, point, seed):
+def test_the_plain_cosine_is_that_of_the_full_features(method, size, point, seed):
     field = upsample(random_map(24, seed=seed), method=method)
-    values = lenses.similarity(field, point, size=size)
+    values = lenses.cosine(field, point, size=size)
     assert values.shape == size
     assert values.abs().max() <= 1
     row, column = field.geometry.pixel_of(point, size)
@@ -211,10 +211,10 @@ def test_zero_features_are_similar_to_nothing(method):
     data = random_map(6).data.clone()
     data[:, :, :6] = 0
     field = upsample(feature_map(data), method=method)
-    to_something = lenses.similarity(field, (89.0, 30.0), size=IMAGE_HW)
+    to_something = lenses.cosine(field, (89.0, 30.0), size=IMAGE_HW)
     assert to_something.isfinite().all()
     assert to_something[30, 2].abs() < 1e-6
-    to_nothing = lenses.similarity(field, (2.0, 30.0), size=IMAGE_HW)
+    to_nothing = lenses.cosine(field, (2.0, 30.0), size=IMAGE_HW)
     assert to_nothing.isfinite().all()
     assert to_nothing[:, 70:].abs().max() < 1e-6
 

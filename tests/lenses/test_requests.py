@@ -96,3 +96,10 @@ def test_colours_are_no_other_computation():
 
 def test_a_lens_is_found_by_its_name():
     assert find_lens("cam").title == "CAM"
+
+
+def test_the_plain_cosine_is_written_out_on_the_command_line():
+    plain, grouped = parse_views("similarity:cosine@10.5,20, similarity@10.5,20")
+    assert plain.measure == "cosine"
+    assert grouped.measure == "grouped"
+    assert request_from_json(plain.as_json()) == plain

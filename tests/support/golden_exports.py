@@ -22,12 +22,12 @@ GOLDEN = ROOT / "tests" / "data" / "golden" / "exports.json"
 ENVIRONMENT = ("software", "native", "device")
 """Parts of a provenance that say where an export was made and not how."""
 
-FEATURE_VIEWS = "pca,pca:4-6,pca:1,4,9,similarity@40,30,similarity@10.5,80"
+FEATURE_VIEWS = "pca,pca:4-6,pca:1,4,9,similarity@40,30,similarity:cosine@10.5,80"
 CLASS_VIEWS = "cam,cam:espresso"
 VIEWS = f"{FEATURE_VIEWS},{CLASS_VIEWS}"
 METHODS = (
     "lowres", "bilinear", "resize_conv", "dip", "strided", "large_image", "carafe", "sapa", "jbu", "implicit",
-    "guided_filter",
+    "guided_filter", "attention",
 )  # fmt: skip
 OPTIMISED = ("dip", "implicit")
 """Methods that fit the image. With DINOv2, classes come from the classifier's features, to which they are fitted as well."""
