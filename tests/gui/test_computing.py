@@ -130,6 +130,9 @@ def test_cancel_keeps_the_picture_and_answers_within_half_a_second(driver, monke
 
 def test_a_real_long_computation_can_be_cancelled(driver):
     studio = driver.studio
+    measure = driver.window.inspector.lenses["similarity"].measure
+    measure.setCurrentIndex(measure.findData("cosine"))  # reads all channels, which takes seconds
+    driver.wait_until_idle()
     studio.choose(studio.settings.with_(output_size="700x1000"))
     driver.wait_for(lambda: (driver.window.engine.busy and "measuring" in driver.window.status.stage.text())
                     or "all channels" in driver.window.status.stage.text())  # fmt: skip
