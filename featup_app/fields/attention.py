@@ -25,6 +25,7 @@ from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.doublings import Landing, Span, level_size
 from featup_app.fields.field import LinearField, output_positions
+from featup_app.fields.finer import number_above_zero
 from featup_app.fields.guidance import LabGuidance
 from featup_app.images import Image
 from featup_app.ops import cell_attention
@@ -57,12 +58,17 @@ class _Step:
         source: the span of that level.
         size: of the whole level or output that it makes.
         span: the part of it.
+        rows, columns: where the lines of that part lie, in continuous cells of the level that is read.
+        pixels: the colours at that size.
     """
 
     level: int
     source: Span
     size: Size
     span: Span
+    rows: Tensor
+    columns: Tensor
+    pixels: LabGuidance
 
 
 class AttentionField(LinearField):
@@ -124,41 +130,36 @@ class AttentionField(LinearField):
         values = steps[0].source.of(source, Span.whole((rows, columns)))[None]
         for number, step in enumerate(steps):
             progress("upsampling", number, len(steps))
-            values = self._attend(values, step, last=number == len(steps) - 1)
+            values = self._attend(values, step)
         progress("upsampling", len(steps), len(steps))
         return values[0]
 
     def _plan(self, size: Size, span: Span) -> list[_Step]:
         """The steps that give a part of an output, coarsest first."""
         steps: list[_Step] = []
-        for level in range(self._doublings(size), -1, -1):
+        level, pixels = self._doublings(size), self._output_guidance
+        scale = float(1 << level)
+        positions = output_positions(size, Region(span.top, span.left, *span.shape), self.geometry)
+        rows, columns = (lines * scale for lines in positions)
+        while True:
             grid = level_size(self.geometry.grid_hw, level)
-            rows, columns = self._positions(level, size, span, last=not steps)
             cells = Span(*_extent(rows, grid[0]), *_extent(columns, grid[1]))
-            steps.insert(0, _Step(level, cells.widened(self._window // 2, grid), size, span))
-            size, span = grid, steps[0].source
-        return steps
+            source = cells.widened(self._window // 2, grid)
+            steps.insert(0, _Step(level, source, size, span, rows, columns, pixels))
+            if level == 0:
+                return steps
+            level, size, span, pixels = level - 1, grid, source, self._guidance
+            rows = (torch.arange(span.top, span.bottom, dtype=torch.float64) + 0.5) / 2
+            columns = (torch.arange(span.left, span.right, dtype=torch.float64) + 0.5) / 2
 
-    def _positions(self, level: int, size: Size, span: Span, *, last: bool) -> tuple[Tensor, Tensor]:
-        """Where the rows and columns of a part lie in continuous cells of a level."""
-        region = Region(span.top, span.left, *span.shape)
-        if last:
-            scale = float(1 << level)
-            rows, columns = output_positions(size, region, self.geometry)
-            return rows * scale, columns * scale
-        rows = (torch.arange(span.top, span.bottom, dtype=torch.float64) + 0.5) / 2
-        return rows, (torch.arange(span.left, span.right, dtype=torch.float64) + 0.5) / 2
-
-    def _attend(self, values: Tensor, step: _Step, *, last: bool) -> Tensor:
+    def _attend(self, values: Tensor, step: _Step) -> Tensor:
         """(1, C, ...) of the step's source -> (1, C, ...) of its span."""
-        grid, span, source = level_size(self.geometry.grid_hw, step.level), step.span, step.source
-        positions = self._positions(step.level, step.size, span, last=last)
+        grid, source = level_size(self.geometry.grid_hw, step.level), step.source
         rows, columns = (
-            self._axis(place, length, first)
-            for place, length, first in zip(positions, grid, (source.top, source.left), strict=True)
+            self._axis(lines, length, first)
+            for lines, length, first in zip((step.rows, step.columns), grid, (source.top, source.left), strict=True)
         )
-        pixels = (self._output_guidance if last else self._guidance).at(step.size)
-        pixels = span.of(pixels, Span.whole(step.size))
+        pixels = step.span.of(step.pixels.at(step.size), Span.whole(step.size))
         keys = self._keys(source.of(self._guidance.at(grid), Span.whole(grid)))[None]
         queries = torch.cat([pixels, torch.ones_like(pixels[:1])])[None]
         return cell_attention(queries, keys, values, rows.logits, columns.logits, rows.cells, columns.cells)
@@ -211,23 +212,13 @@ def make_field(
     Raises:
         UpsamplerError: if an option is not a number in its range.
     """
-    numbers = {name: _above_zero(name, options.get(name, default)) for name, default in _DEFAULTS.items()}
+    numbers = {
+        name: number_above_zero("attention", name, options.get(name, default))
+        for name, default in (("colour", COLOUR), ("width", WIDTH))
+    }
     window = options.get("window", WINDOW)
     if isinstance(window, bool) or window not in range(3, LARGEST_WINDOW + 1, 2):
         raise UpsamplerError(
             f'The option "window" of attention is {window}; it must be an odd number of cells from 3 to {LARGEST_WINDOW}.'
         )
     return AttentionField(features, image, window=int(window), **numbers)
-
-
-_DEFAULTS = {"colour": COLOUR, "width": WIDTH}
-
-
-def _above_zero(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = 0.0
-    if not 0 < number < math.inf:
-        raise UpsamplerError(f'The option "{name}" of attention is {value}; it must be a number greater than zero.')
-    return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -127,4 +128,19 @@ def whole_number(method: str, name: str, value: Any, *, least: int, most: int) -
         raise UpsamplerError(
             f'The option "{name}" of {method} is {value}; it must be a whole number from {least} to {most}.'
         )
+    return number
+
+
+def number_above_zero(method: str, name: str, value: Any) -> float:
+    """An option as a finite number greater than zero.
+
+    Raises:
+        UpsamplerError: if it is not one; the message names method and option.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise UpsamplerError(f'The option "{name}" of {method} is {value}; it must be a number greater than zero.')
     return number

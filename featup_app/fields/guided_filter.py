@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from featup_app.base.errors import UpsamplerError
 from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.fields.field import LinearField, output_positions
+from featup_app.fields.finer import number_above_zero
 from featup_app.fields.guidance import Guidance
 from featup_app.images import Image
 from featup_app.ops.resampling import bilinear
@@ -232,15 +232,8 @@ def make_field(
     Raises:
         UpsamplerError: if an option is no number above zero.
     """
-    numbers = {}
-    for name, default in (("radius", RADIUS), ("epsilon", EPSILON)):
-        value = options.get(name, default)
-        try:
-            numbers[name] = float(value)
-        except (TypeError, ValueError):
-            numbers[name] = 0.0
-        if not 0 < numbers[name] < float("inf"):
-            raise UpsamplerError(
-                f'The option "{name}" of guided_filter is {value}; it must be a number greater than zero.'
-            )
+    numbers = {
+        name: number_above_zero("guided_filter", name, options.get(name, default))
+        for name, default in (("radius", RADIUS), ("epsilon", EPSILON))
+    }
     return GuidedFilterField(features, image, **numbers)

@@ -54,6 +54,7 @@ class _Cells:
     """The coarse map as a click sees it: (K, h, w) grouped components, and (1, h, w) their commonness.
 
     ``matrix`` (K, C) and ``offset`` (K) make components of features, and ``shift`` is what grouping adds to those of the cells.
+    ``carrier`` brings that to the output where the field cannot; it keeps the colours of the picture for the next part.
     """
 
     components: Tensor
@@ -61,6 +62,7 @@ class _Cells:
     shift: Tensor
     matrix: Tensor
     offset: Tensor
+    carrier: AttentionField
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,7 @@ def prepare(field: FeatureField, *, size: Size, grouping: float, progress: Progr
 def _cells(field: FeatureField, grouping: float, progress: Progress) -> _Cells | None:
     features = field.coarse
     basis = fit_pca(features, components=COMPONENTS, progress=progress)
-    varying = [index for index, share in enumerate(basis.explained) if share > 0]
+    varying = basis.varying()
     if not varying:
         return None
     shares = torch.tensor([basis.explained[index] for index in varying]).to(features.data)
@@ -146,7 +148,10 @@ def _cells(field: FeatureField, grouping: float, progress: Progress) -> _Cells |
     )
     grid = features.geometry.grid_hw
     common = _commonness(grouped)
-    return _Cells(grouped.view(-1, *grid), common.view(1, *grid), (grouped - plain).view(-1, *grid), matrix, offset)
+    carrier = AttentionField(features, features.image)
+    return _Cells(
+        grouped.view(-1, *grid), common.view(1, *grid), (grouped - plain).view(-1, *grid), matrix, offset, carrier
+    )
 
 
 def _grouped(cells: Tensor, grid: Size, progress: Progress) -> Tensor:
@@ -186,6 +191,6 @@ def _drawn(field: FeatureField, cells: _Cells, size: Size, region: Region, progr
         return F.normalize(both[:-1], dim=0, eps=_SMALLEST), both[-1]
     # Any other field draws the components itself, and attention carries what grouping adds to them.
     components = field.project(cells.matrix, cells.offset, size=size, region=region, progress=progress)
-    carrier = AttentionField(field.coarse, field.coarse.image)
-    added = carrier.carry(torch.cat([cells.shift, cells.commonness]), size=size, region=region, progress=progress)
+    both = torch.cat([cells.shift, cells.commonness])
+    added = cells.carrier.carry(both, size=size, region=region, progress=progress)
     return F.normalize(components + added[:-1], dim=0, eps=_SMALLEST), added[-1]

@@ -68,6 +68,10 @@ class PCABasis:
         coloured = (scaled.clamp(0, 1) * 255).round().to(torch.uint8)
         return np.ascontiguousarray(coloured.permute(1, 2, 0).cpu().numpy())
 
+    def varying(self) -> list[int]:
+        """Indices of the components along which the features vary; none if they are the same everywhere."""
+        return [index for index, share in enumerate(self.explained) if share > 0]
+
     def _indices(self, numbers: Sequence[int]) -> list[int]:
         count = self.components.shape[0]
         for number in numbers:

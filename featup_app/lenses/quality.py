@@ -130,8 +130,7 @@ def quality_reference(
     size = rows * factor, columns * factor
     basis = fit_pca(features, components=components, progress=progress)
     # Features without variation have no components; their scores are not defined.
-    varying = [index for index, share in enumerate(basis.explained) if share > 0]
-    matrix = basis.components[varying]
+    matrix = basis.components[basis.varying()]
     offset = -(matrix @ basis.mean)
     progress("looking for edges in the image", 0, 1)
     values = (matrix @ features.data.flatten(1)).view(-1, rows, columns)

@@ -211,7 +211,7 @@ def cell_attention_weights_compiled(
     queries: Tensor, keys: Tensor, row_logits: Tensor, column_logits: Tensor, row_cells: Tensor, column_cells: Tensor
 ) -> Tensor:
     """:func:`cell_attention_weights` of tensors of one dtype; not differentiable."""
-    result = _empty_weights(queries, row_logits)
+    result = queries.new_empty(cuda_attention.weights_shape(queries, row_logits))
     rows, columns = row_cells.contiguous(), column_cells.contiguous()
     call(
         "featup_cell_attention_weights",
@@ -239,11 +239,7 @@ def _cell_attention_weights_cuda(
 def _(
     queries: Tensor, keys: Tensor, row_logits: Tensor, column_logits: Tensor, row_cells: Tensor, column_cells: Tensor
 ) -> Tensor:
-    return _empty_weights(queries, row_logits)
-
-
-def _empty_weights(queries: Tensor, row_logits: Tensor) -> Tensor:
-    return queries.new_empty((queries.shape[0], row_logits.shape[1] ** 2, *queries.shape[2:]))
+    return queries.new_empty(cuda_attention.weights_shape(queries, row_logits))
 
 
 @torch.library.custom_op("featup::cell_attention_backward", mutates_args=(), device_types="cpu")

@@ -32,7 +32,7 @@ def cell_attention_weights(
     queries: Tensor, keys: Tensor, row_logits: Tensor, column_logits: Tensor, row_cells: Tensor, column_cells: Tensor
 ) -> Tensor:
     """See ``ops.cell_attention_weights``."""
-    result = queries.new_empty(_planes(queries, row_logits))
+    result = queries.new_empty(weights_shape(queries, row_logits))
     rows, columns = row_cells.contiguous(), column_cells.contiguous()
     logits = row_logits[None, None], column_logits[None, None]
     cuda.call("cell_attention_weights", queries, keys, *logits, rows.data_ptr(), columns.data_ptr(), result)
@@ -55,7 +55,7 @@ def cell_attention_backward(
         zeros = [operand.new_zeros(operand.shape) for operand in operands]
         return zeros[0], zeros[1], zeros[2], zeros[3], zeros[4]
     exact = torch.float64 if queries.dtype == torch.float64 else torch.float32
-    shape = _planes(queries, row_logits)
+    shape = weights_shape(queries, row_logits)
     weights, logits = (torch.empty(shape, dtype=exact, device=queries.device) for _ in range(2))
     to_queries, to_keys, to_values = (operand.new_empty(operand.shape) for operand in operands[:3])
     rows, columns = row_cells.contiguous(), column_cells.contiguous()
@@ -81,5 +81,6 @@ def cell_attention_backward(
     return to_queries, to_keys, to_values, to_rows.to(row_logits).contiguous(), to_columns.to(row_logits).contiguous()
 
 
-def _planes(queries: Tensor, row_logits: Tensor) -> tuple[int, int, int, int]:
+def weights_shape(queries: Tensor, row_logits: Tensor) -> tuple[int, int, int, int]:
+    """(B, k * k, H, W)."""
     return queries.shape[0], row_logits.shape[1] ** 2, queries.shape[2], queries.shape[3]

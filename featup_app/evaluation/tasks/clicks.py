@@ -37,6 +37,7 @@ from featup_app.evaluation.tasks.common import (
     Configuration,
     baseline_of,
     by_method,
+    check_some_measured,
     measure_all,
     paired,
     typical_seconds,
@@ -76,8 +77,7 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
     for name, values in zip(names, measured[configurations[0]], strict=True):
         if LEFT_OUT in values:
             failures[name] = values[LEFT_OUT]
-    if len(failures) == len(plan.data.items):
-        raise EvaluationError(f"No picture could be measured; the first reason: {next(iter(failures.values()))}")
+    check_some_measured(plan.data, failures)
     found = {
         configuration: [values for values in measured[configuration] if LEFT_OUT not in values]
         for configuration in configurations

@@ -112,9 +112,14 @@ def measure_all(
                 assert kept is not None
                 found[configuration].append(kept)
     progress("measured", len(data.items), len(data.items))
+    check_some_measured(data, failures)
+    return found, failures
+
+
+def check_some_measured(data: Dataset, failures: Failures) -> None:
+    """Raises EvaluationError if every picture failed."""
     if len(failures) == len(data.items):
         raise EvaluationError(f"No picture could be measured; the first reason: {next(iter(failures.values()))}")
-    return found, failures
 
 
 def until_done(pieces: Sequence[Piece], attempt: Callable[[Piece], bool], progress: Progress) -> None:
