@@ -54,7 +54,8 @@ class _Cells:
     """The coarse map as a click sees it: (K, h, w) grouped components, and (1, h, w) their commonness.
 
     ``matrix`` (K, C) and ``offset`` (K) make components of features, and ``shift`` is what grouping adds to those of the cells.
-    ``carrier`` brings that to the output where the field cannot; it keeps the colours of the picture for the next part.
+    ``rounds`` are the components (K, N) that each round of grouping began with; none where nothing is grouped. ``carrier`` brings
+    maps to the output where the field cannot; it keeps the colours of the picture for the next part.
     """
 
     components: Tensor
@@ -62,6 +63,7 @@ class _Cells:
     shift: Tensor
     matrix: Tensor
     offset: Tensor
+    rounds: tuple[Tensor, ...]
     carrier: AttentionField
 
 
@@ -95,6 +97,28 @@ class Prepared:
             cosines = torch.einsum("k,khw->hw", query, units)
             result[region.rows, region.columns] = cosines - COMMONNESS * (common - own)
         return result.clamp_(-1, 1)
+
+    def group(self, point: Point, progress: Progress = silent) -> Tensor | None:
+        """(H, W): the weights of the mean that the cell under a point moved to, over all rounds; the largest cell has 1.
+
+        They do not depend on how far the cell moved there. None where nothing is grouped.
+        """
+        rounds, geometry = self.cells.rounds, self.field.geometry
+        if not rounds:
+            return None
+        rows, columns = geometry.grid_hw
+        column, row = geometry.image_to_cell(*point)
+        own = min(max(int(row), 0), rows - 1) * columns + min(max(int(column), 0), columns - 1)
+        places = _places((rows, columns), rounds[-1])
+        weights = _shares(F.normalize(rounds[-1], dim=0), places, TEMPERATURES[-1], slice(own, own + 1))
+        for number in reversed(range(len(rounds) - 1)):
+            progress("finding the group", len(rounds) - 1 - number, len(rounds))
+            units, later = F.normalize(rounds[number], dim=0), weights
+            weights = torch.zeros_like(later)
+            for chosen in _blocks(later.shape[1]):
+                weights += later[:, chosen] @ _shares(units, places, TEMPERATURES[number], chosen)
+        carrier = self.field if isinstance(self.field, LinearField) else self.cells.carrier
+        return carrier.carry((weights / weights.max()).view(1, rows, columns), size=self.size, progress=progress)[0]
 
 
 _Kept = tuple[_Cells, tuple[Tensor, Tensor] | None]
@@ -143,32 +167,45 @@ def _cells(field: FeatureField, grouping: float, progress: Progress) -> _Cells |
     matrix = basis.components[varying] / shares[:, None] ** 0.25
     offset = -(matrix @ basis.mean)
     plain = matrix @ features.data.flatten(1) + offset[:, None]
-    grouped = (
-        plain if grouping == 0 else torch.lerp(plain, _grouped(plain, features.geometry.grid_hw, progress), grouping)
-    )
     grid = features.geometry.grid_hw
-    common = _commonness(grouped)
-    carrier = AttentionField(features, features.image)
+    grouped, rounds = plain, tuple[Tensor, ...]()
+    if grouping > 0:
+        mean, rounds = _grouped(plain, grid, progress)
+        grouped = torch.lerp(plain, mean, grouping)
     return _Cells(
-        grouped.view(-1, *grid), common.view(1, *grid), (grouped - plain).view(-1, *grid), matrix, offset, carrier
+        components=grouped.view(-1, *grid),
+        commonness=_commonness(grouped).view(1, *grid),
+        shift=(grouped - plain).view(-1, *grid),
+        matrix=matrix,
+        offset=offset,
+        rounds=rounds,
+        carrier=AttentionField(features, features.image),
     )
 
 
-def _grouped(cells: Tensor, grid: Size, progress: Progress) -> Tensor:
-    """(K, N) -> (K, N): each cell moved to the mean of its group."""
-    count = cells.shape[1]
-    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    places = torch.stack([rows.flatten(), columns.flatten()], 1).to(cells)
+def _grouped(cells: Tensor, grid: Size, progress: Progress) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """(K, N) -> (K, N), each cell moved to the mean of its group; and the (K, N) that each round began with."""
+    places, rounds = _places(grid, cells), []
     for number, temperature in enumerate(TEMPERATURES):
         progress("grouping", number, len(TEMPERATURES))
+        rounds.append(cells)
         units = F.normalize(cells, dim=0)
-        parts = []
-        for chosen in _blocks(count):
-            logits = (units[:, chosen].T @ units) / temperature
-            logits -= torch.cdist(places[chosen], places).square_() / (2 * NEAR**2)
-            parts.append(cells @ logits.softmax(1).T)
+        parts = [cells @ _shares(units, places, temperature, chosen).T for chosen in _blocks(cells.shape[1])]
         cells = torch.cat(parts, 1)
-    return cells
+    return cells, tuple(rounds)
+
+
+def _places(grid: Size, like: Tensor) -> Tensor:
+    """(N, 2): row and column of each cell."""
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    return torch.stack([rows.flatten(), columns.flatten()], 1).to(like)
+
+
+def _shares(units: Tensor, places: Tensor, temperature: float, chosen: slice) -> Tensor:
+    """(n, N): the weights of all cells in the means that the chosen ones move to, of their directions (K, N)."""
+    logits = (units[:, chosen].T @ units) / temperature
+    logits -= torch.cdist(places[chosen], places).square_() / (2 * NEAR**2)
+    return logits.softmax(1)
 
 
 def _commonness(cells: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Values = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 Limits = tuple[float, float]
 _Value = TypeVar("_Value")
 
@@ -186,6 +187,10 @@ class LensView(ABC):
 
     def legend(self) -> Legend | None:
         """What the colours mean; None if there is nothing to say."""
+        return None
+
+    def outlined(self) -> Mask | None:
+        """(H, W): the region whose outline a window draws over the picture; None for no outline. Files show none."""
         return None
 
     def subtitle(self) -> str:

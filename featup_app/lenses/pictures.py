@@ -63,6 +63,19 @@ def evidence_limits(values: NDArray[np.float32]) -> tuple[float, float]:
     return 0.0, max(float(values.max()), 1e-6)
 
 
+def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """The closed curves around a region and its holes, through the centres of its outermost pixels.
+
+    Args:
+        mask: (H, W).
+
+    Returns:
+        (N, 2) each: x and y in pixels of the mask, from its top left corner.
+    """
+    curves, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return [curve[:, 0].astype(np.float64) + 0.5 for curve in curves]
+
+
 def overlay(picture: NDArray[np.uint8], image: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:
     """Lay a picture over an image of the same size: opacity 0 shows the image alone, 1 the picture alone."""
     blended = image.astype(np.float32) * (1 - opacity) + picture.astype(np.float32) * opacity

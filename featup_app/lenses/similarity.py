@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from featup_app.base.errors import LensError
 from featup_app.base.progress import Progress, silent
 from featup_app.features import Point, Size
-from featup_app.lenses.lens import ColorRange, Lens, LensView, Limits, Looks, Pixels, Request, Values
+from featup_app.lenses.lens import ColorRange, Lens, LensView, Limits, Looks, Mask, Pixels, Request, Values
 from featup_app.lenses.look import FieldFacts, Look
 from featup_app.lenses.pictures import heat_picture, numbers_of, signed, similarity_limits
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from featup_app.fields.field import FeatureField
     from featup_app.images import Image
+    from featup_app.lenses.grouping import Prepared
 
 _SMALLEST_NORM = 1e-12
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
@@ -35,6 +36,9 @@ GROUPED = "grouped"
 COSINE = "cosine"
 MEASURES = (GROUPED, COSINE)
 """What similarity is: whitened, grouped and less what is common in the picture; or the plain cosine of the features."""
+
+OUTLINE_SHARE = 0.25
+"""The outline of a group holds the pixels with at least this share of the largest weight; half leaves most of a thing out."""
 
 
 def similarity(
@@ -55,14 +59,37 @@ def similarity(
     Raises:
         LensError: if the grouping is not between 0 and 1.
     """
+    prepared = _prepared(field, size, grouping, progress)
+    if prepared is None:  # features that do not vary have no mean to be seen from
+        return cosine(field, point, size=size, progress=progress)
+    return prepared.similarity(point, progress)
+
+
+def group(
+    field: FeatureField, point: Point, *, size: Size, grouping: float = GROUPING, progress: Progress = silent
+) -> Tensor | None:
+    """The group of the cell under an image point: what :func:`similarity` takes the mean over for that cell.
+
+    Args:
+        field, point, size, grouping, progress: as in :func:`similarity`.
+
+    Returns:
+        (H, W): the weights in that mean, brought to the output by the field, where the cell of the largest weight has 1. None
+        if nothing is grouped: a grouping of 0, or features that do not vary.
+
+    Raises:
+        LensError: if the grouping is not between 0 and 1.
+    """
+    prepared = _prepared(field, size, grouping, progress)
+    return None if prepared is None else prepared.group(point, progress)
+
+
+def _prepared(field: FeatureField, size: Size, grouping: float, progress: Progress) -> Prepared | None:
     from featup_app.lenses.grouping import prepare
 
     if not 0 <= grouping <= 1:
         raise LensError(f"The grouping is {grouping:g}; it must be a number from 0 to 1.")
-    prepared = prepare(field, size=size, grouping=float(grouping), progress=progress)
-    if prepared is None:  # features that do not vary have no mean to be seen from
-        return cosine(field, point, size=size, progress=progress)
-    return prepared.similarity(point, progress)
+    return prepare(field, size=size, grouping=float(grouping), progress=progress)
 
 
 def cosine(field: FeatureField, point: Point, *, size: Size, progress: Progress = silent) -> Tensor:
@@ -100,6 +127,7 @@ class SimilarityRequest(Request):
         colormap, limits: of the picture; limits as they suit the image if None.
         measure: one of :data:`MEASURES`.
         grouping: 0 to 1, see :func:`similarity`; without effect on the plain cosine.
+        outline: whether a window outlines the group of the cell under the point; the plain cosine has none.
     """
 
     lens: ClassVar[str] = "similarity"
@@ -108,9 +136,10 @@ class SimilarityRequest(Request):
     limits: Limits | None = None
     measure: str = GROUPED
     grouping: float = GROUPING
+    outline: bool = False
 
     def computation(self) -> Hashable:
-        return self.point, self.measure, self.grouping if self.measure == GROUPED else None
+        return self.point, self.measure, (self.grouping, self.outline) if self.measure == GROUPED else None
 
     def check_image(self, image: Image) -> None:
         if self.measure not in MEASURES:
@@ -124,11 +153,15 @@ class SimilarityRequest(Request):
 
 @dataclass(frozen=True, eq=False)
 class SimilarityView(LensView):
-    """Similarity to the feature under the point of the request, (H, W) in -1 .. 1."""
+    """Similarity to the feature under the point of the request, (H, W) in -1 .. 1; and the group, where it is asked for."""
 
     request: SimilarityRequest
     facts: FieldFacts
     values: Values
+    group: Mask | None = None
+
+    def outlined(self) -> Mask | None:
+        return self.group
 
     def limits(self) -> Limits:
         """Values of the first and the last colour."""
@@ -180,11 +213,14 @@ class SimilarityLens(Lens[SimilarityRequest, SimilarityView]):
         self, request: SimilarityRequest, looks: Looks, progress: Progress = silent
     ) -> tuple[SimilarityView, Look]:
         look = looks.look(progress)
+        field, point, size, grouping = look.field, request.point, look.size, request.grouping
         if request.measure == COSINE:
-            values = cosine(look.field, request.point, size=look.size, progress=progress)
-        else:
-            values = similarity(look.field, request.point, size=look.size, grouping=request.grouping, progress=progress)
-        return SimilarityView(request, look.facts, numbers_of(values)), look
+            values = cosine(field, point, size=size, progress=progress)
+            return SimilarityView(request, look.facts, numbers_of(values)), look
+        values = similarity(field, point, size=size, grouping=grouping, progress=progress)
+        weights = group(field, point, size=size, grouping=grouping, progress=progress) if request.outline else None
+        inside = None if weights is None else (weights >= OUTLINE_SHARE * weights.max()).cpu().numpy()
+        return SimilarityView(request, look.facts, numbers_of(values), inside), look
 
     def initial(self, image: Image, before: SimilarityRequest | None = None) -> SimilarityRequest:
         height, width = image.size_hw

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from PySide6.QtCore import QPoint, Qt
+from PySide6.QtCore import QPoint, QPointF, QRectF, Qt
 from PySide6.QtTest import QTest
 
 from featup_app.images import load_image, sample_images
@@ -248,3 +248,26 @@ def test_the_slider_of_grouping_asks_anew_and_the_plain_cosine_has_none(driver):
     driver.click("pca", 120, 80)
     driver.wait_for(lambda: driver.studio.views["similarity"].request.point == pytest.approx((120, 80), abs=2))
     assert driver.studio.views["similarity"].request.measure == "cosine"
+
+
+def test_the_outline_of_the_group_is_drawn_on_demand_around_the_query(driver):
+    tab, view = driver.window.inspector.lenses["similarity"], driver.views["similarity"]
+    driver.click("pca", 150, 120)
+    driver.wait_until_idle()
+    before = view.lens_pixels()
+    assert view.outline.isEmpty()
+    tab.outline.click()
+    driver.wait_until_idle()
+    assert (view.lens_pixels() == before).all()
+    assert view.outline.contains(QPointF(*driver.studio.query))
+    height, width = driver.studio.image.size_hw
+    assert QRectF(0, 0, width, height).contains(view.outline.boundingRect())
+    assert driver.views["pca"].outline.isEmpty()
+    tab.grouping.setValue(0)
+    driver.wait_until_idle()
+    assert not tab.outline.isEnabled()
+    assert view.outline.isEmpty()
+    tab.grouping.setValue(100)
+    tab.outline.click()
+    driver.wait_until_idle()
+    assert view.outline.isEmpty()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from featup_app.base.errors import LensError
+from featup_app.base.progress import silent
 from featup_app.features import FeatureMap, Geometry
-from featup_app.fields import upsample
+from featup_app.fields import FeatureField, upsample
 from featup_app.images import image_from_array
-from featup_app.lenses import cosine, grouping, proposed_threshold, similarity
+from featup_app.lenses import SimilarityRequest, cosine, find_lens, grouping, proposed_threshold, similarity
+from featup_app.lenses.similarity import COSINE, group
 
 SIZE = (64, 96)
 
@@ -36,9 +40,32 @@ def square() -> torch.Tensor:
     return inside
 
 
-@pytest.mark.parametrize("method", ["attention", "bilinear", "jbu", "guided_filter", "lowres"])
+class NotLinear(FeatureField):
+    """A field that can carry no map of the cells but its own features, as implicit networks are."""
+
+    method = "not linear"
+
+    def __init__(self, coarse: FeatureMap) -> None:
+        super().__init__(coarse)
+        self._inner = upsample(coarse, method="bilinear")
+
+    def project(self, matrix, bias=None, *, size, region=None, progress=silent):
+        return self._inner.project(matrix, bias, size=size, region=region)
+
+    def features(self, *, size, region=None, progress=silent):
+        return self._inner.features(size=size, region=region)
+
+    def bytes_per_pixel(self, channels):
+        return self._inner.bytes_per_pixel(channels)
+
+    def settings(self):
+        return {}
+
+
+@pytest.mark.parametrize("method", ["attention", "bilinear", "jbu", "guided_filter", "lowres", "not linear"])
 def test_the_pixel_itself_is_one_and_nothing_leaves_the_range(method):
-    found = similarity(upsample(two_things(), method=method), (40.5, 30.5), size=SIZE)
+    field = NotLinear(two_things()) if method == "not linear" else upsample(two_things(), method=method)
+    found = similarity(field, (40.5, 30.5), size=SIZE)
     assert found.shape == SIZE
     assert float(found[30, 40]) == pytest.approx(1, abs=1e-5)
     assert float(found.min()) >= -1
@@ -96,3 +123,59 @@ def test_a_field_is_freed_with_what_was_prepared_for_it():
 def test_grouping_out_of_range():
     with pytest.raises(LensError, match="from 0 to 1"):
         similarity(upsample(two_things()), (3, 3), size=SIZE, grouping=1.5)
+
+
+def test_the_group_is_the_mean_that_a_cell_moved_to_over_all_rounds():
+    features = two_things()
+    found = group(upsample(features, method="lowres"), (44, 28), size=(8, 12))  # cell (3, 5)
+    cells = grouping._cells(upsample(features), 1.0, silent)
+    rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(12.0), indexing="ij")
+    far = (rows.flatten()[:, None] - rows.flatten()) ** 2 + (columns.flatten()[:, None] - columns.flatten()) ** 2
+    weights = torch.eye(96)
+    for components, temperature in zip(cells.rounds, grouping.TEMPERATURES, strict=True):
+        units = torch.nn.functional.normalize(components, dim=0)
+        weights = (units.T @ units / temperature - far / (2 * grouping.NEAR**2)).softmax(1) @ weights
+    own = weights[3 * 12 + 5]
+    torch.testing.assert_close(found.flatten(), own / own.max(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(cells.rounds[0] @ own, cells.components[:, 3, 5], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["attention", "bilinear", "jbu", "guided_filter", "lowres", "not linear"])
+def test_the_group_of_a_cell_lies_in_its_thing(method):
+    field = NotLinear(two_things()) if method == "not linear" else upsample(two_things(), method=method)
+    inside = group(field, (40, 32), size=SIZE) >= 0.25
+    assert bool(inside[32, 40])
+    assert float((inside & square()).sum() / inside.sum()) > 0.8
+
+
+def test_a_large_group_is_found_in_blocks_with_the_same_weights(monkeypatch):
+    field = upsample(two_things())
+    whole = group(field, (40, 32), size=SIZE)
+    monkeypatch.setattr(grouping, "_BLOCK_VALUES", 1000)
+    torch.testing.assert_close(group(field, (40, 32), size=SIZE), whole, atol=1e-6, rtol=1e-5)
+
+
+def test_nothing_is_grouped_without_grouping_or_variation():
+    assert group(upsample(two_things()), (40, 32), size=SIZE, grouping=0) is None
+    constant = FeatureMap(torch.ones(4, 8, 12), two_things().geometry, "layer", two_things().image, None, {})
+    assert group(upsample(constant), (40, 32), size=SIZE) is None
+
+
+class Shown:
+    """What a lens may ask for: one look."""
+
+    def look(self, progress, *, channels=3):
+        return SimpleNamespace(field=upsample(two_things()), size=SIZE, facts=None)
+
+
+def test_an_outline_is_computed_on_demand_and_changes_neither_picture_nor_record(monkeypatch):
+    lens, request = find_lens("similarity"), SimilarityRequest((40.0, 32.0))
+    with_outline = lens.view(replace(request, outline=True), Shown())[0]
+    monkeypatch.setattr(grouping.Prepared, "group", None)
+    plain = lens.view(request, Shown())[0]
+    assert plain.outlined() is None
+    assert with_outline.outlined().shape == SIZE
+    assert with_outline.outlined()[32, 40]
+    assert (plain.picture() == with_outline.picture()).all()
+    assert plain.provenance() == with_outline.provenance()
+    assert lens.view(replace(request, outline=True, measure=COSINE), Shown())[0].outlined() is None

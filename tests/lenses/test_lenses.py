@@ -14,7 +14,7 @@ from featup_app.base.errors import LensError
 from featup_app.features import FeatureMap, Geometry
 from featup_app.fields import METHODS, upsample
 from featup_app.images import image_from_array
-from featup_app.lenses.pictures import evidence_limits, similarity_limits
+from featup_app.lenses.pictures import evidence_limits, outlines, similarity_limits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -357,6 +357,16 @@ def test_heat_pictures_reach_both_ends_at_the_limits_and_stay_there_beyond(color
     assert picture.shape == (1, 5, 3)
     assert picture.dtype == np.uint8
     assert np.array_equal(picture[0], table[[0, 0, 128, 255, 255]])
+
+
+def test_outlines_go_around_a_region_and_around_its_holes():
+    mask = np.zeros((9, 12), bool)
+    mask[2:7, 3:9] = True
+    mask[4, 5] = False
+    mask[8, 11] = True
+    curves = sorted((curve.min(0).tolist(), curve.max(0).tolist()) for curve in outlines(mask))
+    assert curves == [([3.5, 2.5], [8.5, 6.5]), ([4.5, 3.5], [6.5, 5.5]), ([11.5, 8.5], [11.5, 8.5])]
+    assert outlines(np.zeros((3, 4), bool)) == []
 
 
 @pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0)])

@@ -90,6 +90,7 @@ def test_a_request_that_is_none_gets_a_sentence(facts, sentence):
 def test_colours_are_no_other_computation():
     one, other = SimilarityRequest((1, 2)), SimilarityRequest((1, 2), "magma", (0, 1))
     assert one.computation() == other.computation() != SimilarityRequest((1, 3)).computation()
+    assert one.computation() != SimilarityRequest((1, 2), outline=True).computation()
     assert CAMRequest(1).computation() == CAMRequest(1, "grey").computation() != CAMRequest("1").computation()
     assert PCARequest().computation() != PCARequest(fit="joint").computation()
 

@@ -1,4 +1,4 @@
-"""One linked view: the image, a lens's picture over it, crosshair, query mark, opacity and footer."""
+"""One linked view: the image, a lens's picture and an outline over it, crosshair, query mark, opacity and footer."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QEvent, QObject, QPointF, QRectF, Qt, Signal
-from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QSlider, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent, QPainterPath, QPolygonF
+from PySide6.QtWidgets import (
+    QFrame,
+    QGraphicsPathItem,
+    QHBoxLayout,
+    QLabel,
+    QSizePolicy,
+    QSlider,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from featup_app.features import Point, Size
 from featup_app.gui import style
 from featup_app.gui.views.footers import LegendBar
 from featup_app.lenses import LensView
+from featup_app.lenses.lens import Mask
+from featup_app.lenses.pictures import outlines
 
 DIMMED = 0.3
 """How much of its opacity a picture keeps while a newer one is being computed."""
@@ -99,7 +111,10 @@ class ImageView(QFrame):
             pg.ScatterPlotItem(size=size, symbol="o", pen=pen, brush=pg.mkBrush(brush), hoverable=False)
             for size, pen, brush in ((14, shadow, None), (14, ring, None), (3, None, style.QUERY_RING))
         ]
-        for item in (self._base, self._lens, *self._query):
+        self._outline = [QGraphicsPathItem() for _ in range(2)]
+        for line, pen in zip(self._outline, (shadow, ring), strict=True):
+            line.setPen(pen)
+        for item in (self._base, self._lens, *self._outline, *self._query):
             self.box.addItem(item)
         for line in self._crosshair:
             line.setVisible(False)
@@ -131,6 +146,7 @@ class ImageView(QFrame):
         self._base.setImage(pixels, levels=None, autoLevels=False)
         self._base.setRect(self._rectangle())
         self._lens.clear()
+        self.show_outline(None)
         self.box.setLimits(
             minXRange=2,
             minYRange=2,
@@ -145,11 +161,28 @@ class ImageView(QFrame):
         self.set_stale(False)
 
     def show_view(self, view: LensView) -> None:
-        """Show what a lens found: its picture, a few words about it, and its legend."""
+        """Show what a lens found: its picture, an outline, a few words about it, and its legend."""
         self.show_lens(view.picture())
+        self.show_outline(view.outlined())
         self.subtitle.setText(view.subtitle())
         if isinstance(self.footer, LegendBar):
             self.footer.show_legend(view.legend())
+
+    def show_outline(self, region: Mask | None) -> None:
+        """Draw the outline of a region, (H, W) over the whole image; None draws none."""
+        path = QPainterPath()
+        if region is not None:
+            scale = np.array(self._image_size[::-1]) / region.shape[::-1]
+            for curve in outlines(region):
+                path.addPolygon(QPolygonF([QPointF(x, y) for x, y in curve * scale]))
+                path.closeSubpath()
+        for line in self._outline:
+            line.setPath(path)
+
+    @property
+    def outline(self) -> QPainterPath:
+        """The outline that is drawn, in image pixels; empty for none."""
+        return self._outline[0].path()
 
     @property
     def has_lens(self) -> bool:

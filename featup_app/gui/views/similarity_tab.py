@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from PySide6.QtCore import QSignalBlocker, Qt
-from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QSlider
+from PySide6.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QSlider
 
 from featup_app.gui.views.lens_tab import LensTab, colormap_box, heading
 from featup_app.gui.widgets import form_label, indent
 from featup_app.images import Image
 from featup_app.lenses import Request, SimilarityRequest
-from featup_app.lenses.similarity import COSINE, GROUPED
+from featup_app.lenses.similarity import COSINE, GROUPED, OUTLINE_SHARE
 
 _RANGES: dict[str, tuple[str, tuple[float, float] | None]] = {
     "image": ("Range of this image", None),
@@ -72,6 +72,13 @@ class SimilarityTab(LensTab):
         self.grouping.valueChanged.connect(lambda percent: self._ask(grouping=percent / 100))
         strength.addRow(form_label("Grouping"), self.grouping)
         self.column.addLayout(strength)
+        self.outline = QCheckBox("Outline of the group")
+        self.outline.setToolTip(
+            "Draw a line around what the cell under the query pixel was grouped with: the pixels with at least "
+            f"{OUTLINE_SHARE:.0%} of the largest weight in the mean that it moved to. Exported pictures show no line."
+        )
+        self.outline.toggled.connect(lambda shown: self._ask(outline=shown))
+        self.column.addWidget(self.outline)
         self.meaning = QLabel(objectName="muted")
         self.meaning.setWordWrap(True)
         self.column.addWidget(self.meaning)
@@ -99,10 +106,12 @@ class SimilarityTab(LensTab):
         for box, value in ((self.x_box, request.point[0]), (self.y_box, request.point[1])):
             with QSignalBlocker(box):
                 box.setValue(value)
-        with QSignalBlocker(self.measure), QSignalBlocker(self.grouping):
+        with QSignalBlocker(self.measure), QSignalBlocker(self.grouping), QSignalBlocker(self.outline):
             self.measure.setCurrentIndex(self.measure.findData(request.measure))
             self.grouping.setValue(round(100 * request.grouping))
+            self.outline.setChecked(request.outline)
         self.grouping.setEnabled(request.measure == GROUPED)
+        self.outline.setEnabled(request.measure == GROUPED and request.grouping > 0)
         self.meaning.setText(_MEASURES[request.measure][1])
         with QSignalBlocker(self.colormap):
             self.colormap.setCurrentText(request.colormap)
