@@ -19,9 +19,11 @@ from featup_app.engine.fits import Fits
 from featup_app.engine.settings import BackboneFacts, ViewSettings, upsampler_facts
 from featup_app.features import FeatureMap, Size
 from featup_app.fields import METHODS, FeatureField, Upsampler, find_method, upsample
+from featup_app.fields.field import DEFAULT_TILE_BUDGET
 from featup_app.fields.weights import choose, loaded_upsampler, options_for
 from featup_app.images import Image
 from featup_app.lenses import FieldFacts, LensView, Look, Request, find_lens
+from featup_app.lenses.grouping import forget_maps
 from featup_app.lenses.lens import Classes, ClassEvidence
 from featup_app.lenses.look import UpsamplerFacts
 from featup_app.sizes import resolve_output_size
@@ -183,6 +185,7 @@ class Session:
         progress: Progress = silent,
         *,
         channels: int = 3,
+        in_tiles: int = 0,
         size: Size | None = None,
         for_head: bool = False,
     ) -> Look:
@@ -194,6 +197,7 @@ class Session:
             progress: may cancel.
             channels: how many a view computes at once, which have to fit into memory; 0 if the output is written tile by
                 tile, so that none of it has to fit as a whole.
+            in_tiles: how many it computes beside them in tiles.
             size: (H, W); what the settings say if not given.
             for_head: whether the features are those that the backbone's own head reads.
 
@@ -206,9 +210,17 @@ class Session:
         field = self._field(image, settings, features, upsampler, progress)
         size = size or self.wanted_size(image, settings, progress)
         per_pixel = field.bytes_per_pixel(channels) + _VIEW_BYTES_PER_PIXEL if channels else 0.0
-        memory.check_output_fits(
-            size, lambda wanted: field.fixed_bytes(wanted) + wanted[0] * wanted[1] * per_pixel, self.memory_budget
-        )
+        per_tile_pixel = field.bytes_per_pixel(in_tiles) if in_tiles else 0.0
+
+        def needed(wanted: Size) -> float:
+            area = wanted[0] * wanted[1]
+            return field.fixed_bytes(wanted) + area * per_pixel + min(area * per_tile_pixel, DEFAULT_TILE_BUDGET)
+
+        if needed(size) > self.memory_budget:
+            forget_maps()
+            release_free_memory()
+        budget = self.memory_budget
+        memory.check_output_fits(size, needed, budget)
         return Look(
             features=features,
             field=field,
@@ -216,6 +228,7 @@ class Session:
             facts=self._facts(settings, features, field, size, progress),
             map_key=_map_key(image, settings),
             field_key=self._field_key(image, settings, upsampler),
+            spare_bytes=budget - needed(size),
         )
 
     def _facts(
@@ -294,9 +307,9 @@ class _Looks:
     def image(self) -> Image:
         return self._image
 
-    def look(self, progress: Progress = silent, *, channels: int = 3) -> Look:
+    def look(self, progress: Progress = silent, *, channels: int = 3, in_tiles: int = 0) -> Look:
         """The features that the settings choose, at their output size."""
-        return self._session.look(self._image, self._settings, progress, channels=channels)
+        return self._session.look(self._image, self._settings, progress, channels=channels, in_tiles=in_tiles)
 
     def alternatives(self, progress: Progress = silent) -> Sequence[FeatureField]:
         """The fields of all quick methods, and of the chosen one, with the same coarse map as the chosen one."""

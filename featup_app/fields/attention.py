@@ -113,7 +113,9 @@ class AttentionField(LinearField):
 
     def fixed_bytes(self, size: Size) -> int:
         levels = [level_size(self.geometry.grid_hw, level) for level in range(self._doublings(size) + 1)]
-        return sum(height * width for height, width in [*levels, size]) * 6 * 4
+        if self._output_guidance is self._guidance:
+            return self._guidance.bytes_for([*levels, size])
+        return self._guidance.bytes_for(levels) + self._output_guidance.bytes_for([size])
 
     def _doublings(self, size: Size) -> int:
         """Doublings before the last step, whose factor is then above one and at most two."""

@@ -5,6 +5,8 @@ Colours are sRGB (:class:`Guidance`) or CIE L*a*b* (:class:`LabGuidance`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -83,7 +85,7 @@ class LabGuidance:
     """
 
     def __init__(self, image: Image, geometry: Geometry, device: torch.device) -> None:
-        self._rgb = Guidance(image, geometry, device, normalise=False)
+        self._image, self._geometry, self._device = image, geometry, device
         finest = geometry.grid_hw[0] << _FINEST_LEVEL, geometry.grid_hw[1] << _FINEST_LEVEL
         self._base = min(image.size_hw[0], finest[0]), min(image.size_hw[1], finest[1])
         self._known: dict[Size, Tensor] = {}
@@ -95,9 +97,15 @@ class LabGuidance:
             if size != self._base and size[0] <= self._base[0] and size[1] <= self._base[1]:
                 known = F.adaptive_avg_pool2d(self.at(self._base)[None], size)[0]
             else:
-                known = lab(self._rgb.at(size))
+                # A guidance of its own, which keeps the sRGB colours no longer than they are needed.
+                known = lab(Guidance(self._image, self._geometry, self._device, normalise=False).at(size))
             self._known[size] = known
         return known
+
+    def bytes_for(self, sizes: Sequence[Size]) -> int:
+        """Memory for the colours at these sizes while they are made, with the map that they are averaged from."""
+        areas = [height * width for height, width in {*sizes, self._base}]
+        return (sum(areas) + max(areas)) * 3 * 4  # the largest in sRGB too
 
 
 def lab(colours: Tensor) -> Tensor:

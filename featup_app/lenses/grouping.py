@@ -16,8 +16,10 @@ Grouping belongs to the question, so that the features themselves, class maps an
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -27,7 +29,7 @@ from torch import Tensor
 from featup_app.base.progress import Progress, silent
 from featup_app.features import Point, Region, Size
 from featup_app.fields.attention import AttentionField
-from featup_app.fields.field import FeatureField, LinearField
+from featup_app.fields.field import DEFAULT_TILE_BUDGET, FeatureField, LinearField
 from featup_app.lenses.principal_components import fit_pca
 
 COMPONENTS = 48
@@ -43,8 +45,10 @@ COMMON_SHARE = 0.13
 COMMONNESS = 0.8
 """How much of the commonness is subtracted."""
 
+KEPT_BYTES = 2**28
+"""Maps for the next clicks that are kept, at most, of all fields together."""
+
 _BLOCK_VALUES = 2**22
-_KEPT_BYTES = 2**28
 _KEPT_QUESTIONS = 2
 _SMALLEST = 1e-12
 
@@ -67,36 +71,55 @@ class _Cells:
     carrier: AttentionField
 
 
+_Maps = tuple[Tensor, Tensor]
+"""Unit components (K, rows, W) and commonness (rows, W) of a strip of the output."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A field prepared for clicks at one output size and grouping."""
+    """A field prepared for clicks at one output size and grouping; ``kept`` are the maps of all strips, or None."""
 
     field: FeatureField
     cells: _Cells
     size: Size
-    kept: tuple[Tensor, Tensor] | None
-    """Unit components (K, H, W) and commonness (H, W), where they are small enough to keep."""
-
-    def part(self, region: Region, progress: Progress = silent) -> tuple[Tensor, Tensor]:
-        """Unit components (K, rows, columns) and commonness (rows, columns) of a region."""
-        if self.kept is not None:
-            units, common = self.kept
-            return units[:, region.rows, region.columns], common[region.rows, region.columns]
-        return _drawn(self.field, self.cells, self.size, region, progress)
+    kept: tuple[_Maps, ...] | None
 
     def similarity(self, point: Point, progress: Progress = silent) -> Tensor:
-        """(H, W): cosine to the pixel under the point, less the commonness beyond that pixel's; 1 at the pixel itself."""
-        height, width = self.size
+        """(H, W): cosine to the pixel under the point, less the commonness beyond that pixel's; 1 at the pixel itself.
+
+        The same to the last bit whether the maps are kept or not.
+        """
         row, column = self.field.geometry.pixel_of(point, self.size)
-        units, common = self.part(Region(row, column, 1, 1), progress)
-        query, own = units[:, 0, 0], common[0, 0]
+        strips = self._strips()
+        own = next(number for number, strip in enumerate(strips) if strip.top <= row < strip.bottom)
+        units, common = self._maps(own, progress)
+        query, least = units[:, row - strips[own].top, column].clone(), common[row - strips[own].top, column].clone()
         result = units.new_empty(self.size)
-        rows = height if self.kept is not None else max(1, _KEPT_BYTES // (4 * len(query) * width * 4))
-        for region in Region.split(self.size, rows, width):
-            units, common = self.part(region, progress)
+        for number in sorted(range(len(strips)), key=lambda number: number != own):  # its own strip is there already
+            if number != own:
+                units, common = self._maps(number, progress)
             cosines = torch.einsum("k,khw->hw", query, units)
-            result[region.rows, region.columns] = cosines - COMMONNESS * (common - own)
+            result[strips[number].rows] = cosines - COMMONNESS * (common - least)
         return result.clamp_(-1, 1)
+
+    def drawn(self, progress: Progress = silent) -> tuple[_Maps, ...]:
+        """The maps of all strips."""
+        return tuple(self._maps(number, progress) for number in range(len(self._strips())))
+
+    def _maps(self, number: int, progress: Progress) -> _Maps:
+        """Of one strip."""
+        if self.kept is not None:
+            return self.kept[number]
+        return _drawn(self.field, self.cells, self.size, self._strips()[number], progress)
+
+    def _strips(self) -> list[Region]:
+        """The parts in which the output is computed, whatever memory there is."""
+        count = len(self.cells.components) + 1
+        per_pixel = self.field.bytes_per_pixel(count)
+        if not isinstance(self.field, LinearField):
+            per_pixel += self.cells.carrier.bytes_per_pixel(count)
+        width = self.size[1]
+        return list(Region.split(self.size, max(1, int(DEFAULT_TILE_BUDGET / (per_pixel * width))), width))
 
     def group(self, point: Point, progress: Progress = silent) -> Tensor | None:
         """(H, W): the weights of the mean that the cell under a point moved to, over all rounds; the largest cell has 1.
@@ -121,19 +144,33 @@ class Prepared:
         return carrier.carry((weights / weights.max()).view(1, rows, columns), size=self.size, progress=progress)[0]
 
 
-_Kept = tuple[_Cells, tuple[Tensor, Tensor] | None]
+@dataclass(eq=False)
+class _Question:
+    """What was prepared for a size and grouping: the cells, and the maps while they are kept. ``asked`` orders questions."""
 
-_known: WeakKeyDictionary[FeatureField, OrderedDict[tuple[Size, float], _Kept]] = WeakKeyDictionary()
+    cells: _Cells
+    maps: tuple[_Maps, ...] | None = None
+    asked: int = 0
+
+
+_known: WeakKeyDictionary[FeatureField, OrderedDict[tuple[Size, float], _Question]] = WeakKeyDictionary()
 """What was prepared for a field; values must not refer to the field, or it would never be freed."""
 
+_order = itertools.count()
 
-def prepare(field: FeatureField, *, size: Size, grouping: float, progress: Progress = silent) -> Prepared | None:
-    """The field prepared for clicks; made once for a size and grouping, and kept with the field.
+
+def prepare(
+    field: FeatureField, *, size: Size, grouping: float, spare_bytes: float = math.inf, progress: Progress = silent
+) -> Prepared | None:
+    """The field prepared for clicks; made once for a size and grouping.
+
+    The cells are kept with the field, and so are the maps of what was asked last, :data:`KEPT_BYTES` for all fields together.
 
     Args:
         field: of the features.
         size: (H, W) of the output.
         grouping: from 0, the cells as they are, to 1, each moved to the mean of its group.
+        spare_bytes: maps that need more are not kept, but drawn again for each click.
         progress: may cancel.
 
     Returns:
@@ -141,19 +178,38 @@ def prepare(field: FeatureField, *, size: Size, grouping: float, progress: Progr
     """
     known = _known.setdefault(field, OrderedDict())
     key = size, grouping
-    if key not in known:
+    question = known.get(key)
+    if question is None:
         cells = _cells(field, grouping, progress)
         if cells is None:
             return None
-        kept = None
-        if 4 * (len(cells.components) + 1) * size[0] * size[1] <= _KEPT_BYTES:
-            kept = _drawn(field, cells, size, Region.whole(size), progress)
-        known[key] = cells, kept
+        question = known[key] = _Question(cells)
         while len(known) > _KEPT_QUESTIONS:
             known.popitem(last=False)
     known.move_to_end(key)
-    cells, kept = known[key]
-    return Prepared(field, cells, size, kept)
+    question.asked = next(_order)
+    prepared = Prepared(field, question.cells, size, question.maps)
+    needed = 4 * (len(question.cells.components) + 1) * size[0] * size[1]
+    if question.maps is None and needed <= min(KEPT_BYTES, spare_bytes):
+        _forget_but(KEPT_BYTES - needed)
+        question.maps = prepared.drawn(progress)
+        prepared = replace(prepared, kept=question.maps)
+    return prepared
+
+
+def forget_maps() -> None:
+    """Free the maps that are kept for the next clicks, of all fields."""
+    _forget_but(0)
+
+
+def _forget_but(kept_bytes: int) -> None:
+    """Free the maps of the oldest questions, until the others need no more than this."""
+    kept = [question for known in _known.values() for question in known.values() if question.maps is not None]
+    for question in sorted(kept, key=lambda question: -question.asked):
+        assert question.maps is not None
+        kept_bytes -= sum(units.nbytes + common.nbytes for units, common in question.maps)
+        if kept_bytes < 0:
+            question.maps = None
 
 
 def _cells(field: FeatureField, grouping: float, progress: Progress) -> _Cells | None:
@@ -221,13 +277,18 @@ def _blocks(count: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, count, step)]
 
 
-def _drawn(field: FeatureField, cells: _Cells, size: Size, region: Region, progress: Progress) -> tuple[Tensor, Tensor]:
-    """Unit components and commonness of a region, as the field carries them from its cells."""
+def _drawn(field: FeatureField, cells: _Cells, size: Size, region: Region, progress: Progress) -> _Maps:
+    """The maps of a region, as the field carries them from its cells."""
     if isinstance(field, LinearField):
         both = field.carry(torch.cat([cells.components, cells.commonness]), size=size, region=region, progress=progress)
-        return F.normalize(both[:-1], dim=0, eps=_SMALLEST), both[-1]
+        return _as_units(both[:-1]), both[-1]
     # Any other field draws the components itself, and attention carries what grouping adds to them.
     components = field.project(cells.matrix, cells.offset, size=size, region=region, progress=progress)
     both = torch.cat([cells.shift, cells.commonness])
     added = cells.carrier.carry(both, size=size, region=region, progress=progress)
-    return F.normalize(components + added[:-1], dim=0, eps=_SMALLEST), added[-1]
+    return _as_units(components.add_(added[:-1])), added[-1]
+
+
+def _as_units(components: Tensor) -> Tensor:
+    """(K, rows, columns), each pixel divided by its length in place; at the output size, every copy counts."""
+    return components.div_(torch.linalg.vector_norm(components, dim=0).clamp_(min=_SMALLEST))

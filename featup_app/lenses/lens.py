@@ -107,12 +107,13 @@ class Looks(Protocol):
     @property
     def image(self) -> Image: ...
 
-    def look(self, progress: Progress = silent, *, channels: int = 3) -> Look:
+    def look(self, progress: Progress = silent, *, channels: int = 3, in_tiles: int = 0) -> Look:
         """The features that the settings choose.
 
         Args:
             progress: may cancel.
             channels: how many are computed at once at the output size; they have to fit into memory.
+            in_tiles: how many are computed beside them, in tiles of the usual size.
 
         Raises:
             FeatUpError: if the features cannot be computed, or the output does not fit into memory.

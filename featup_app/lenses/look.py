@@ -56,6 +56,7 @@ class Look:
         facts: about them, for a person.
         map_key: equal for looks with the same low-resolution map.
         field_key: equal for looks with the same field.
+        spare_bytes: memory that is left beside what the view needs, for what a lens keeps.
     """
 
     features: FeatureMap
@@ -64,3 +65,4 @@ class Look:
     facts: FieldFacts
     map_key: Hashable
     field_key: Hashable
+    spare_bytes: float

@@ -6,6 +6,7 @@ the plain cosine of the features can be asked for.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
@@ -42,7 +43,13 @@ OUTLINE_SHARE = 0.25
 
 
 def similarity(
-    field: FeatureField, point: Point, *, size: Size, grouping: float = GROUPING, progress: Progress = silent
+    field: FeatureField,
+    point: Point,
+    *,
+    size: Size,
+    grouping: float = GROUPING,
+    spare_bytes: float = math.inf,
+    progress: Progress = silent,
 ) -> Tensor:
     """How alike every output pixel is to the one under an image point, as the window answers a click.
 
@@ -51,6 +58,7 @@ def similarity(
         point: (x, y) in original image pixels; outside counts as the nearest pixel inside.
         size: (H, W) of the output.
         grouping: from 0, the cells as they are, to 1, each moved to the mean of the cells near it that are like it.
+        spare_bytes: memory that may stay in use for the next click on this field; a quarter of a gigabyte is used at most.
         progress: may cancel.
 
     Returns:
@@ -59,7 +67,7 @@ def similarity(
     Raises:
         LensError: if the grouping is not between 0 and 1.
     """
-    prepared = _prepared(field, size, grouping, progress)
+    prepared = _prepared(field, size, grouping, spare_bytes, progress)
     if prepared is None:  # features that do not vary have no mean to be seen from
         return cosine(field, point, size=size, progress=progress)
     return prepared.similarity(point, progress)
@@ -80,16 +88,18 @@ def group(
     Raises:
         LensError: if the grouping is not between 0 and 1.
     """
-    prepared = _prepared(field, size, grouping, progress)
+    prepared = _prepared(field, size, grouping, 0, progress)  # it reads no maps
     return None if prepared is None else prepared.group(point, progress)
 
 
-def _prepared(field: FeatureField, size: Size, grouping: float, progress: Progress) -> Prepared | None:
+def _prepared(
+    field: FeatureField, size: Size, grouping: float, spare_bytes: float, progress: Progress
+) -> Prepared | None:
     from featup_app.lenses.grouping import prepare
 
     if not 0 <= grouping <= 1:
         raise LensError(f"The grouping is {grouping:g}; it must be a number from 0 to 1.")
-    return prepare(field, size=size, grouping=float(grouping), progress=progress)
+    return prepare(field, size=size, grouping=float(grouping), spare_bytes=spare_bytes, progress=progress)
 
 
 def cosine(field: FeatureField, point: Point, *, size: Size, progress: Progress = silent) -> Tensor:
@@ -212,12 +222,16 @@ class SimilarityLens(Lens[SimilarityRequest, SimilarityView]):
     def view(
         self, request: SimilarityRequest, looks: Looks, progress: Progress = silent
     ) -> tuple[SimilarityView, Look]:
-        look = looks.look(progress)
-        field, point, size, grouping = look.field, request.point, look.size, request.grouping
         if request.measure == COSINE:
-            values = cosine(field, point, size=size, progress=progress)
+            look = looks.look(progress)
+            values = cosine(look.field, request.point, size=look.size, progress=progress)
             return SimilarityView(request, look.facts, numbers_of(values)), look
-        values = similarity(field, point, size=size, grouping=grouping, progress=progress)
+        from featup_app.lenses.grouping import COMPONENTS
+
+        look = looks.look(progress, in_tiles=COMPONENTS + 1)
+        field, point, size, grouping = look.field, request.point, look.size, request.grouping
+        spare = look.spare_bytes
+        values = similarity(field, point, size=size, grouping=grouping, spare_bytes=spare, progress=progress)
         weights = group(field, point, size=size, grouping=grouping, progress=progress) if request.outline else None
         inside = None if weights is None else (weights >= OUTLINE_SHARE * weights.max()).cpu().numpy()
         return SimilarityView(request, look.facts, numbers_of(values), inside), look

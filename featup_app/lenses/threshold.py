@@ -39,7 +39,7 @@ def proposed_threshold(values: Tensor) -> float:
         return high
     middle = (least + high) / 2
     levels = middle + (high - middle) * torch.linspace(0, HIGHEST, LEVELS, dtype=torch.float64)
-    ordered = numbers.sort().values
-    areas = (len(ordered) - torch.searchsorted(ordered, levels)).double().clamp(min=1)
+    reached = torch.bucketize(numbers, levels, right=True).bincount(minlength=LEVELS + 1)  # by the number of levels
+    areas = reached.flip(0).cumsum(0).flip(0)[1:].double().clamp(min=1)
     change = (areas[: -2 * MARGIN] - areas[2 * MARGIN :]) / areas[MARGIN:-MARGIN]
     return float(levels[MARGIN + int(change.argmin())])

@@ -40,6 +40,10 @@ def square() -> torch.Tensor:
     return inside
 
 
+def field_of(features: FeatureMap, method: str) -> FeatureField:
+    return NotLinear(features) if method == "not linear" else upsample(features, method=method)
+
+
 class NotLinear(FeatureField):
     """A field that can carry no map of the cells but its own features, as implicit networks are."""
 
@@ -64,8 +68,7 @@ class NotLinear(FeatureField):
 
 @pytest.mark.parametrize("method", ["attention", "bilinear", "jbu", "guided_filter", "lowres", "not linear"])
 def test_the_pixel_itself_is_one_and_nothing_leaves_the_range(method):
-    field = NotLinear(two_things()) if method == "not linear" else upsample(two_things(), method=method)
-    found = similarity(field, (40.5, 30.5), size=SIZE)
+    found = similarity(field_of(two_things(), method), (40.5, 30.5), size=SIZE)
     assert found.shape == SIZE
     assert float(found[30, 40]) == pytest.approx(1, abs=1e-5)
     assert float(found.min()) >= -1
@@ -94,12 +97,43 @@ def test_features_do_not_change_and_the_plain_cosine_is_that_of_the_features():
     torch.testing.assert_close(cosine(field, (40, 32), size=SIZE), expected, atol=1e-5, rtol=0)
 
 
-def test_large_outputs_are_answered_in_parts_with_the_same_values(monkeypatch):
-    field = upsample(two_things(), method="attention")
-    whole = similarity(field, (40, 32), size=SIZE)
-    monkeypatch.setattr(grouping, "_KEPT_BYTES", 50_000)
-    grouping._known.clear()
+@pytest.mark.parametrize("method", ["attention", "jbu", "not linear"])
+def test_large_outputs_are_answered_in_strips(method, monkeypatch):
+    whole = similarity(field_of(two_things(), method), (40, 32), size=SIZE)
+    monkeypatch.setattr(grouping, "DEFAULT_TILE_BUDGET", 500_000)
+    field = field_of(two_things(), method)
+    assert 2 < len(grouping.prepare(field, size=SIZE, grouping=1.0)._strips()) < 64
     torch.testing.assert_close(similarity(field, (40, 32), size=SIZE), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("budget", [10**9, 500_000, 1])
+def test_maps_that_are_not_kept_give_the_same_bits(budget, monkeypatch):
+    monkeypatch.setattr(grouping, "DEFAULT_TILE_BUDGET", budget)
+    kept, drawn = upsample(two_things(), method="jbu"), upsample(two_things(), method="jbu")
+    for point in ((40, 32), (3, 1), (95, 63)):
+        expected = similarity(kept, point, size=SIZE)
+        assert torch.equal(similarity(drawn, point, size=SIZE, spare_bytes=50_000), expected)
+    assert maps_of(kept) is not None
+    assert maps_of(drawn) is None
+
+
+def maps_of(field):
+    return next(reversed(grouping._known[field].values())).maps
+
+
+def test_the_maps_of_the_last_questions_are_kept_up_to_a_limit_for_all_fields(monkeypatch):
+    grouping.forget_maps()
+    fields = [upsample(two_things(), method=method) for method in ("attention", "bilinear", "lowres")]
+    similarity(fields[0], (40, 32), size=SIZE)
+    needed = sum(each.nbytes for maps in maps_of(fields[0]) for each in maps)
+    monkeypatch.setattr(grouping, "KEPT_BYTES", 2 * needed)
+    similarity(fields[1], (40, 32), size=SIZE)
+    similarity(fields[0], (50, 32), size=SIZE)
+    similarity(fields[2], (40, 32), size=SIZE)
+    assert [maps_of(field) is not None for field in fields] == [True, False, True]
+    grouping.forget_maps()
+    assert [maps_of(field) is not None for field in fields] == [False, False, False]
+    assert float(similarity(fields[1], (40, 32), size=SIZE)[32, 40]) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("data", [torch.full((5, 4, 6), 3.0), torch.zeros(5, 4, 6), torch.ones(5, 1, 1)])
@@ -142,8 +176,7 @@ def test_the_group_is_the_mean_that_a_cell_moved_to_over_all_rounds():
 
 @pytest.mark.parametrize("method", ["attention", "bilinear", "jbu", "guided_filter", "lowres", "not linear"])
 def test_the_group_of_a_cell_lies_in_its_thing(method):
-    field = NotLinear(two_things()) if method == "not linear" else upsample(two_things(), method=method)
-    inside = group(field, (40, 32), size=SIZE) >= 0.25
+    inside = group(field_of(two_things(), method), (40, 32), size=SIZE) >= 0.25
     assert bool(inside[32, 40])
     assert float((inside & square()).sum() / inside.sum()) > 0.8
 
@@ -164,8 +197,8 @@ def test_nothing_is_grouped_without_grouping_or_variation():
 class Shown:
     """What a lens may ask for: one look."""
 
-    def look(self, progress, *, channels=3):
-        return SimpleNamespace(field=upsample(two_things()), size=SIZE, facts=None)
+    def look(self, progress, *, channels=3, in_tiles=0):
+        return SimpleNamespace(field=upsample(two_things()), size=SIZE, facts=None, spare_bytes=1e9)
 
 
 def test_an_outline_is_computed_on_demand_and_changes_neither_picture_nor_record(monkeypatch):
