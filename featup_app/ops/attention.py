@@ -6,6 +6,7 @@ the operation: neighbourhood attention (Hassani et al., CVPR 2023) with queries 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from featup_app.ops import cuda_attention, reference
 from featup_app.ops.calls import call, handles, threads_for
 from featup_app.ops.checks import check_alike, check_real
 from featup_app.ops.layout import at_least_float32, empty_map, in_layout, with_adjacent_columns
+
+_Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def cell_attention(
@@ -47,7 +50,7 @@ def cell_attention(
         (channels last). Differentiable once with respect to the five floating point tensors.
 
     Raises:
-        RuntimeError: if shape, dtype, device or cells do not fit, naming the argument.
+        RuntimeError: if shape, dtype, device or cells do not fit, or queries or keys are not finite, naming the argument.
     """
     _check(queries, keys, row_logits, column_logits, row_cells, column_cells)
     check_real("values", values)
@@ -59,7 +62,7 @@ def cell_attention(
     if handles(*operands):
         result: Tensor = cell_attention_compiled(*operands, row_cells, column_cells)
         return result.to(values.dtype)
-    _check_cells(row_cells, column_cells, keys)
+    _check_contents(queries, keys, row_cells, column_cells)
     query, key, value, down, across = (at_least_float32(operand) for operand in operands)
     return reference.cell_attention(query, key, value, down, across, row_cells, column_cells).to(values.dtype)
 
@@ -73,7 +76,7 @@ def cell_attention_weights(
         (B, k * k, H, W) in the dtype of ``queries``, taps row by row: zero where there is no cell, one in sum over the taps.
 
     Raises:
-        RuntimeError: if shape, dtype, device or cells do not fit, naming the argument.
+        RuntimeError: if shape, dtype, device or cells do not fit, or queries or keys are not finite, naming the argument.
     """
     _check(queries, keys, row_logits, column_logits, row_cells, column_cells)
     operands = _in_one_dtype(queries, keys, row_logits, column_logits)
@@ -81,7 +84,7 @@ def cell_attention_weights(
     if not wants_gradient and handles(*operands):
         weights: Tensor = cell_attention_weights_compiled(*operands, row_cells, column_cells)
         return weights.to(queries.dtype)
-    _check_cells(row_cells, column_cells, keys)
+    _check_contents(queries, keys, row_cells, column_cells)
     query, key, down, across = (at_least_float32(operand) for operand in operands)
     return reference.cell_attention_weights(query, key, down, across, row_cells, column_cells).to(queries.dtype)
 
@@ -117,8 +120,12 @@ def _check(
             raise RuntimeError(f"{name} is on {cells.device}; queries is on {queries.device}")
 
 
-def _check_cells(row_cells: Tensor, column_cells: Tensor, keys: Tensor) -> None:
-    """Whether the cells are in the grid and in order; the compiled library for the processor checks that itself."""
+def _check_contents(queries: Tensor, keys: Tensor, row_cells: Tensor, column_cells: Tensor) -> None:
+    """Whether the numbers are finite, and the cells in the grid and in order.
+
+    The compiled library for the processor checks the cells itself.
+    """
+    _check_finite(queries, keys)
     for name, cells, length in (("row_cells", row_cells, keys.shape[2]), ("column_cells", column_cells, keys.shape[3])):
         if cells.numel() == 0:
             continue
@@ -127,6 +134,13 @@ def _check_cells(row_cells: Tensor, column_cells: Tensor, keys: Tensor) -> None:
             raise RuntimeError(f"{name} has numbers from {lowest} to {highest}; expected 0 to {length - 1}")
         if bool((cells[1:] < cells[:-1]).any()):
             raise RuntimeError(f"{name} has decreasing numbers; expected numbers that do not decrease")
+
+
+def _check_finite(queries: Tensor, keys: Tensor) -> None:
+    for name, tensor in (("queries", queries), ("keys", keys)):
+        # One pass without a copy: the ends are not a number where any number is not.
+        if tensor.numel() and not all(math.isfinite(end) for end in torch.aminmax(tensor.detach())):
+            raise RuntimeError(f"{name} has values that are not finite; expected finite numbers")
 
 
 def _in_one_dtype(*operands: Tensor) -> list[Tensor]:
@@ -162,6 +176,7 @@ def cell_attention_compiled(
     column_cells: Tensor,
 ) -> Tensor:
     """:func:`cell_attention` of tensors of one dtype."""
+    _check_finite(queries, keys)
     result = _empty_result(values, queries)
     rows, columns = row_cells.contiguous(), column_cells.contiguous()
     call(
@@ -180,29 +195,13 @@ def cell_attention_compiled(
 
 
 @cell_attention_compiled.register_kernel("cuda")
-def _cell_attention_cuda(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    row_logits: Tensor,
-    column_logits: Tensor,
-    row_cells: Tensor,
-    column_cells: Tensor,
-) -> Tensor:
-    _check_cells(row_cells, column_cells, keys)
-    return cuda_attention.cell_attention(queries, keys, values, row_logits, column_logits, row_cells, column_cells)
+def _cell_attention_cuda(*operands: Tensor) -> Tensor:
+    _check_contents(operands[0], operands[1], operands[-2], operands[-1])
+    return cuda_attention.cell_attention(*operands)
 
 
 @cell_attention_compiled.register_fake
-def _(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    row_logits: Tensor,
-    column_logits: Tensor,
-    row_cells: Tensor,
-    column_cells: Tensor,
-) -> Tensor:
+def _(queries: Tensor, keys: Tensor, values: Tensor, *others: Tensor) -> Tensor:
     return _empty_result(values, queries)
 
 
@@ -211,6 +210,7 @@ def cell_attention_weights_compiled(
     queries: Tensor, keys: Tensor, row_logits: Tensor, column_logits: Tensor, row_cells: Tensor, column_cells: Tensor
 ) -> Tensor:
     """:func:`cell_attention_weights` of tensors of one dtype; not differentiable."""
+    _check_finite(queries, keys)
     result = queries.new_empty(cuda_attention.weights_shape(queries, row_logits))
     rows, columns = row_cells.contiguous(), column_cells.contiguous()
     call(
@@ -228,17 +228,13 @@ def cell_attention_weights_compiled(
 
 
 @cell_attention_weights_compiled.register_kernel("cuda")
-def _cell_attention_weights_cuda(
-    queries: Tensor, keys: Tensor, row_logits: Tensor, column_logits: Tensor, row_cells: Tensor, column_cells: Tensor
-) -> Tensor:
-    _check_cells(row_cells, column_cells, keys)
-    return cuda_attention.cell_attention_weights(queries, keys, row_logits, column_logits, row_cells, column_cells)
+def _cell_attention_weights_cuda(*operands: Tensor) -> Tensor:
+    _check_contents(operands[0], operands[1], operands[-2], operands[-1])
+    return cuda_attention.cell_attention_weights(*operands)
 
 
 @cell_attention_weights_compiled.register_fake
-def _(
-    queries: Tensor, keys: Tensor, row_logits: Tensor, column_logits: Tensor, row_cells: Tensor, column_cells: Tensor
-) -> Tensor:
+def _(queries: Tensor, keys: Tensor, row_logits: Tensor, *others: Tensor) -> Tensor:
     return queries.new_empty(cuda_attention.weights_shape(queries, row_logits))
 
 
@@ -252,9 +248,14 @@ def cell_attention_backward(
     column_logits: Tensor,
     row_cells: Tensor,
     column_cells: Tensor,
+    *,
+    wants_values: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of :func:`cell_attention` to its five floating point tensors, from that to its result (B, C, H, W)."""
-    results = _empty_gradients(queries, keys, values, row_logits, column_logits)
+    """The gradients of :func:`cell_attention` to its five floating point tensors, from that to its result (B, C, H, W).
+
+    Without ``wants_values``, that to the values is not computed, and an empty tensor stands for it.
+    """
+    results = _empty_gradients(queries, keys, values, row_logits, column_logits, wants_values=wants_values)
     rows, columns = row_cells.contiguous(), column_cells.contiguous()
     call(
         "featup_cell_attention_backward",
@@ -266,7 +267,8 @@ def cell_attention_backward(
         rows.data_ptr(),
         columns.data_ptr(),
         in_layout(gradient),
-        *results[:3],
+        *results[:2],
+        results[2] if wants_values else None,
         results[3][None, None],
         results[4][None, None],
         threads_for(_multiplications(queries, row_logits, values.shape[1])),
@@ -275,42 +277,24 @@ def cell_attention_backward(
 
 
 @cell_attention_backward.register_kernel("cuda")
-def _cell_attention_backward_cuda(
-    gradient: Tensor,
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    row_logits: Tensor,
-    column_logits: Tensor,
-    row_cells: Tensor,
-    column_cells: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return cuda_attention.cell_attention_backward(
-        gradient, queries, keys, values, row_logits, column_logits, row_cells, column_cells
-    )
+def _cell_attention_backward_cuda(*operands: Tensor, wants_values: bool) -> _Gradients:
+    _check_contents(operands[1], operands[2], operands[-2], operands[-1])
+    return cuda_attention.cell_attention_backward(*operands, wants_values=wants_values)
 
 
 @cell_attention_backward.register_fake
-def _(
-    gradient: Tensor,
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    row_logits: Tensor,
-    column_logits: Tensor,
-    row_cells: Tensor,
-    column_cells: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _empty_gradients(queries, keys, values, row_logits, column_logits)
+def _(gradient: Tensor, *operands: Tensor, wants_values: bool) -> _Gradients:
+    return _empty_gradients(*operands[:5], wants_values=wants_values)
 
 
 def _empty_gradients(
-    queries: Tensor, keys: Tensor, values: Tensor, row_logits: Tensor, column_logits: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    queries: Tensor, keys: Tensor, values: Tensor, row_logits: Tensor, column_logits: Tensor, *, wants_values: bool
+) -> _Gradients:
     to_queries, to_keys, to_rows, to_columns = (
         operand.new_empty(operand.shape) for operand in (queries, keys, row_logits, column_logits)
     )
-    return to_queries, to_keys, _empty_result(values, keys), to_rows, to_columns
+    to_values = _empty_result(values, keys) if wants_values else values.new_empty(0)
+    return to_queries, to_keys, to_values, to_rows, to_columns
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -318,7 +302,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    return (*cell_attention_backward(gradient, *ctx.saved_tensors), None, None)
+    wants_values = ctx.needs_input_grad[2]
+    to_queries, to_keys, to_values, *to_logits = cell_attention_backward(
+        gradient, *ctx.saved_tensors, wants_values=wants_values
+    )
+    return to_queries, to_keys, to_values if wants_values else None, *to_logits, None, None
 
 
 def _no_second_derivative(ctx: Any, *gradients: Tensor) -> None:

@@ -48,16 +48,22 @@ def cell_attention_backward(
     column_logits: Tensor,
     row_cells: Tensor,
     column_cells: Tensor,
+    *,
+    wants_values: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients to the five floating point tensors, from that to the result; memory for two planes of each tap."""
+    """The gradients to the five floating point tensors, from that to the result; memory for two planes of each tap.
+
+    Without ``wants_values``, an empty tensor stands for that to the values.
+    """
     operands = (queries, keys, values, row_logits, column_logits)
     if gradient.numel() == 0:
         zeros = [operand.new_zeros(operand.shape) for operand in operands]
-        return zeros[0], zeros[1], zeros[2], zeros[3], zeros[4]
+        return zeros[0], zeros[1], zeros[2] if wants_values else values.new_empty(0), zeros[3], zeros[4]
     exact = torch.float64 if queries.dtype == torch.float64 else torch.float32
     shape = weights_shape(queries, row_logits)
     weights, logits = (torch.empty(shape, dtype=exact, device=queries.device) for _ in range(2))
-    to_queries, to_keys, to_values = (operand.new_empty(operand.shape) for operand in operands[:3])
+    to_queries, to_keys = (operand.new_empty(operand.shape) for operand in operands[:2])
+    to_values = values.new_empty(values.shape if wants_values else 0)
     rows, columns = row_cells.contiguous(), column_cells.contiguous()
     cuda.call(
         "cell_attention_backward",
@@ -73,7 +79,7 @@ def cell_attention_backward(
         logits,
         to_queries,
         to_keys,
-        to_values,
+        to_values if wants_values else None,
     )
     window = row_logits.shape[1]
     taps = logits.view(-1, window, window, *queries.shape[2:])

@@ -162,7 +162,7 @@ struct GradientScratch {
   bool ready() const { return addresses.ready() && few.ready() && products.get() && queries.get() && targets.get(); }
 };
 
-// Products of the gradient with the values of the window, and the gradient of the values.
+// Products of the gradient with the values of the window, and the gradient of the values if it is wanted.
 template <class T>
 void gradient_of_values(const AttentionGradientJob& job, const Block& block, const T* weights,
                         const GradientScratch<T>& more) {
@@ -173,7 +173,7 @@ void gradient_of_values(const AttentionGradientJob& job, const Block& block, con
     pack_window<T>(block, forward.values, more.few.window.get());
     pack_planes<T>(block, forward.result, more.few.planes.get());
     plane_products<T>(more.few.planes.get(), more.few.window.get(), taps, channels, pixels, products);
-    add_to_window<T>(block, weights, more.few.planes.get(), job.grad_values);
+    if (job.grad_values != nullptr) add_to_window<T>(block, weights, more.few.planes.get(), *job.grad_values);
     return;
   }
   const T **const tap_rows = more.addresses.taps.get(), **const pixel_rows = more.addresses.pixels.get();
@@ -181,7 +181,8 @@ void gradient_of_values(const AttentionGradientJob& job, const Block& block, con
   pixel_addresses<T>(block, forward.result, pixel_rows);
   dot_products<T>(pixel_rows, pixels, tap_rows, taps, channels, products);
   for (int64_t tap = 0; tap < taps; ++tap) store<T>(products + tap * kPitch + pixels, Vector<T>{});
-  tap_addresses<T>(block, job.grad_values, tap_rows);
+  if (job.grad_values == nullptr) return;
+  tap_addresses<T>(block, *job.grad_values, tap_rows);
   for (int64_t tap = 0; tap < taps; ++tap) more.targets.get()[tap] = const_cast<T*>(tap_rows[tap]);
   for (int i = 0; i < kProductRows; ++i) more.targets.get()[taps + i] = nullptr;
   product<T, false>(weights, pixel_rows, pixels, channels, more.targets.get(), taps, Write::add);

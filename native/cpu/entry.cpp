@@ -332,20 +332,23 @@ const char* featup_cell_attention_backward(const featup_tensor* queries, const f
                    {{"grad_row_logits", grad_row_logits}, row_logits},
                    {{"grad_column_logits", grad_column_logits}, column_logits}};
   for (const auto& [named, of] : gradients) {
+    if (of == values && grad_values == nullptr) continue;
     if (const char* wrong = check_tensor(named)) return wrong;
     if (const char* wrong = check_shape(named, of->size[0], of->size[1], of->size[2], of->size[3])) return wrong;
     if (const char* wrong = check_same_dtype(named, inputs.queries)) return wrong;
   }
   if (!is_empty(*queries))
     if (const char* wrong = check_adjacent_columns({"grad_queries", grad_queries})) return wrong;
-  if (const char* wrong = check_layouts(*values, *grad_values)) return wrong;
+  if (grad_values != nullptr) {
+    if (const char* wrong = check_layouts(*values, *grad_values)) return wrong;
+    clear(*grad_values);
+  }
   clear(*grad_keys);
-  clear(*grad_values);
   if (is_empty(*grad)) return clear(*grad_queries), clear(*grad_row_logits), clear(*grad_column_logits), nullptr;
   const AttentionJob forward{*queries,  *keys,        *values, *row_logits, *column_logits,
                              row_cells, column_cells, *grad,   threads};
-  const AttentionGradientJob job{forward,      *grad_queries,    *grad_keys,
-                                 *grad_values, *grad_row_logits, *grad_column_logits};
+  const AttentionGradientJob job{forward,     *grad_queries,    *grad_keys,
+                                 grad_values, *grad_row_logits, *grad_column_logits};
   return out_of_memory(chosen().load()->cell_attention_gradient(job));
 }
 

@@ -114,7 +114,7 @@ struct AttentionGradientJob {
   AttentionJob forward;
   featup_tensor grad_queries;
   featup_tensor grad_keys;
-  featup_tensor grad_values;
+  const featup_tensor* grad_values;  // NULL if it is not wanted
   featup_tensor grad_row_logits;
   featup_tensor grad_column_logits;
 };

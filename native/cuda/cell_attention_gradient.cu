@@ -178,7 +178,7 @@ template <class T>
 const char* run_gradients(const Inputs& inputs, const featup_tensor& values, const featup_tensor& grad,
                           const featup_tensor& weights, const featup_tensor& grad_logits,
                           const featup_tensor& grad_queries, const featup_tensor& grad_keys,
-                          const featup_tensor& grad_values, void* stream) {
+                          const featup_tensor* grad_values, void* stream) {
   using Total = typename Sum<T>::Type;
   const Attention<T> attention = inputs.of<T>();
   const Gradients<T> to{static_cast<Total*>(weights.data), static_cast<Total*>(grad_logits.data),
@@ -193,7 +193,7 @@ const char* run_gradients(const Inputs& inputs, const featup_tensor& values, con
     return launched();
   });
   if (error != nullptr) return error;
-  gather<T>(to.weights, grad, inputs, grad_values, stream);
+  if (grad_values != nullptr) gather<T>(to.weights, grad, inputs, *grad_values, stream);
   gather<T>(to.logits, *inputs.queries.tensor, inputs, grad_keys, stream);
   return launched();
 }
@@ -224,6 +224,7 @@ extern "C" const char* featup_cuda_cell_attention_backward(
                    {{"grad_keys", grad_keys}, keys},
                    {{"grad_values", grad_values}, values}};
   for (const auto& gradient : gradients) {
+    if (gradient.of == values && grad_values == nullptr) continue;
     const int64_t* const size = gradient.of->size;
     if (const char* error = check_tensor(gradient.named)) return error;
     if (const char* error = check_shape(gradient.named, size[0], size[1], size[2], size[3])) return error;
@@ -232,6 +233,6 @@ extern "C" const char* featup_cuda_cell_attention_backward(
   if (is_empty(*grad)) return nullptr;
   return with_dtype(grad->dtype, [&](auto storage) {
     return run_gradients<decltype(storage)>(inputs, *values, *grad, *weights, *grad_logits, *grad_queries, *grad_keys,
-                                            *grad_values, stream);
+                                            grad_values, stream);
   });
 }

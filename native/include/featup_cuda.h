@@ -80,7 +80,8 @@ FEATUP_API const char* featup_cuda_cell_attention_weights(const featup_tensor* q
 
 /* The gradients to queries, keys and values, in their shapes, from grad (B, C, H, W). weights and grad_logits (B, k *
  * k, H, W), in the number format of sums, become the weights and the gradient of their logits, whose sums are the
- * gradients of row_logits and column_logits. Nothing is written where grad is empty. Every run gives the same bits. */
+ * gradients of row_logits and column_logits. grad_values may be NULL, and is not computed then. Nothing is written where
+ * grad is empty. Every run gives the same bits. */
 FEATUP_API const char* featup_cuda_cell_attention_backward(
     const featup_tensor* queries, const featup_tensor* keys, const featup_tensor* values,
     const featup_tensor* row_logits, const featup_tensor* column_logits, const int64_t* row_cells,

@@ -93,7 +93,8 @@ FEATUP_API const char* featup_cell_attention_weights(const featup_tensor* querie
                                                      int32_t threads);
 
 /* The gradients of featup_cell_attention to its five tensors, from that to its output, grad (B,C,H,W); in their shapes
- * and number format. grad_queries has its columns next to each other, grad_values its channels or columns as values. */
+ * and number format. grad_queries has its columns next to each other, grad_values its channels or columns as values;
+ * it may be NULL, and is not computed then. */
 FEATUP_API const char* featup_cell_attention_backward(const featup_tensor* queries, const featup_tensor* keys,
                                                       const featup_tensor* values, const featup_tensor* row_logits,
                                                       const featup_tensor* column_logits, const int64_t* row_cells,

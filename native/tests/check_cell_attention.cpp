@@ -17,6 +17,7 @@ struct Attention {
   Operand<T> queries, keys, values, row_logits, column_logits, weights, output, grad;
   Operand<T> grad_queries, grad_keys, grad_values, grad_row_logits, grad_column_logits;
   std::vector<int64_t> row_cells, column_cells;
+  bool unchanged = false;  // whether the gradients are the same without that of the values
 
   explicit Attention(const Shape& shape)
       : of(shape),
@@ -47,6 +48,12 @@ struct Attention {
                                        row_cells.data(), column_cells.data(), &grad.view, &grad_queries.view,
                                        &grad_keys.view, &grad_values.view, &grad_row_logits.view,
                                        &grad_column_logits.view, threads));
+    const std::vector<T> keys_before = grad_keys.memory, rows_before = grad_row_logits.memory;
+    run(featup_cell_attention_backward(&queries.view, &keys.view, &values.view, &row_logits.view, &column_logits.view,
+                                       row_cells.data(), column_cells.data(), &grad.view, &grad_queries.view,
+                                       &grad_keys.view, nullptr, &grad_row_logits.view, &grad_column_logits.view,
+                                       threads));
+    unchanged = keys_before == grad_keys.memory && rows_before == grad_row_logits.memory;
   }
 
   // The weight of each tap of a pixel.
@@ -121,6 +128,7 @@ struct Attention {
     expect(shares, "cell_attention_weights", of.channels, of.height, of.width, int(of.k));
     expect(to_queries, "cell_attention_backward, queries", of.channels, of.height, of.width, int(of.k));
     expect(others, "cell_attention_backward", of.channels, of.height, of.width, int(of.k));
+    expect(unchanged, "cell_attention_backward without values", of.channels, of.height, of.width, int(of.k));
   }
 };
 

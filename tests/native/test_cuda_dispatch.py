@@ -106,7 +106,7 @@ def test_attention_to_cells_takes_the_library_on_cuda(emulated, dtype):
         assert result.shape == (1, 12, 4, 7)
         assert result.is_contiguous()
         assert result.dtype == dtype
-        gradients = attention.cell_attention_backward(result, *operands)
+        gradients = attention.cell_attention_backward(result, *operands, wants_values=True)
         assert [gradient.shape for gradient in gradients] == [operand.shape for operand in operands[:5]]
         assert all(gradient.is_contiguous() for gradient in gradients)
         assert ops.cell_attention_weights(*operands[:2], *operands[3:]).shape == (1, 9, 4, 7)
@@ -121,9 +121,17 @@ def test_attention_to_cells_and_its_gradients_through_torch(exchanged):
         torch.testing.assert_close(found, expected)
         seed = random(*expected.shape, seed=9)
         for one, two in zip(
-            torch.autograd.grad(found, leaves, seed), torch.autograd.grad(expected, leaves, seed), strict=True
+            torch.autograd.grad(found, leaves, seed, retain_graph=True),
+            torch.autograd.grad(expected, leaves, seed),
+            strict=True,
         ):
             torch.testing.assert_close(one, two)
+        some = [leaves[index] for index in (0, 1, 3, 4)]
+        without = ops.cell_attention(*operands[:2], operands[2].detach(), *operands[3:])
+        for one, two in zip(
+            torch.autograd.grad(without, some, seed), torch.autograd.grad(found, some, seed), strict=True
+        ):
+            assert torch.equal(one, two)
         weights = [operand.detach() for operand in (*operands[:2], *operands[3:])]
         torch.testing.assert_close(ops.cell_attention_weights(*weights), reference.cell_attention_weights(*weights))
 
@@ -281,7 +289,9 @@ def test_torch_accepts_the_operators(exchanged):
     operands = attention_operands(2)
     pixels = random(1, 2, 4, 7, seed=5)
     torch.library.opcheck(attention.cell_attention_weights_compiled, (*operands[:2], *operands[3:]), test_utils=checks)
-    torch.library.opcheck(attention.cell_attention_backward, (pixels, *operands), test_utils=checks)
+    for wanted in (True, False):
+        keywords = {"wants_values": wanted}
+        torch.library.opcheck(attention.cell_attention_backward, (pixels, *operands), keywords, test_utils=checks)
     operands[:5] = (operand.requires_grad_() for operand in operands[:5])
     torch.library.opcheck(attention.cell_attention_compiled, operands, test_utils=checks)
 

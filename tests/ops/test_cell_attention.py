@@ -260,7 +260,7 @@ def test_the_number_of_threads_does_not_change_the_result(channels):
                 (
                     cell_attention(*arguments),
                     cell_attention_weights(*without_values(arguments)),
-                    *cell_attention_backward(gradient, *arguments),
+                    *cell_attention_backward(gradient, *arguments, wants_values=True),
                 )
             )
     finally:
@@ -304,6 +304,20 @@ def test_gradients_of_half_precision_are_computed_in_float32():
         assert_near(one, two, torch.bfloat16)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_gradient_to_values_is_computed_only_where_it_is_wanted(instruction_set, shape):
+    arguments = operands(shape)
+    gradient = torch.randn(cell_attention(*arguments).shape, generator=torch.Generator().manual_seed(1))
+    every = cell_attention_backward(gradient, *arguments, wants_values=True)
+    some = cell_attention_backward(gradient, *arguments, wants_values=False)
+    assert some[2].numel() == 0
+    for index in (0, 1, 3, 4):
+        assert torch.equal(some[index], every[index])
+    queries = arguments[0].requires_grad_()
+    (found,) = torch.autograd.grad(cell_attention(*arguments), queries, gradient)
+    assert torch.equal(found, every[0])
+
+
 def test_a_second_derivative_is_refused():
     arguments = operands(SHAPES[0])
     queries = arguments[0].requires_grad_()
@@ -317,7 +331,8 @@ def test_the_operators_are_well_formed():
         arguments = operands(((2, 3), (5, 7), 4, channels, 3, 2), torch.float64)
         torch.library.opcheck(cell_attention_weights_compiled, without_values(arguments))
         gradient = torch.randn(2, channels, 5, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        torch.library.opcheck(cell_attention_backward, (gradient, *arguments))
+        for wanted in (True, False):
+            torch.library.opcheck(cell_attention_backward, (gradient, *arguments), {"wants_values": wanted})
         leaves = [tensor.requires_grad_() for tensor in arguments[:5]]
         torch.library.opcheck(cell_attention_compiled, (*leaves, *arguments[5:]))
 
@@ -377,3 +392,18 @@ def test_what_does_not_fit_is_named(change, words, off, monkeypatch):
     if 2 not in change:
         with pytest.raises(RuntimeError, match=f"^{words}"):
             cell_attention_weights(*without_values(arguments))
+
+
+@pytest.mark.parametrize("off", [False, True], ids=["compiled", "reference"])
+@pytest.mark.parametrize(("index", "words"), [(0, "queries has"), (1, "keys has")])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_numbers_that_are_not_finite_are_refused(index, words, value, dtype, off, monkeypatch):
+    if off:
+        monkeypatch.setenv("FEATUP_NATIVE", "off")
+    arguments = list(operands(SHAPES[0], dtype))
+    arguments[index][1, 2, -1, -1] = value
+    with pytest.raises(RuntimeError, match=f"^{words} values that are not finite"):
+        cell_attention(*arguments)
+    with pytest.raises(RuntimeError, match=f"^{words} values that are not finite"):
+        cell_attention_weights(*without_values(arguments))

@@ -92,6 +92,12 @@ void check_cell_attention(const Shape& of) {
   compare("cell_attention_backward, queries", the, error, grad_queries, to_queries);
   compare("cell_attention_backward, keys", the, error, grad_keys, to_keys);
   compare("cell_attention_backward, values", the, error, grad_values, to_values);
+  Tensor<T> again(b, e, of.rows, of.columns);
+  error = featup_cuda_cell_attention_backward(
+      queries.described(), keys.described(), values.described(), row_logits.described(), column_logits.described(),
+      row_cells.data(), column_cells.data(), grad.described(), kept.described(), grad_logits.described(),
+      grad_queries.described(), again.described(), nullptr, nullptr);
+  compare("cell_attention_backward without values, keys", the, error, again, to_keys);
 }
 
 void check_refusals() {
