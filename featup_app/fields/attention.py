@@ -186,7 +186,7 @@ class AttentionField(LinearField):
         distance = cells[:, None] + torch.arange(-reach, reach + 1) + 0.5 - inside[:, None]
         share = (1 - (distance / (reach + 0.5)).square()).clamp(min=0)
         logits = -distance.square() / (2 * self._width**2) + share.log()
-        return _Axis((cells - first).to(device), logits.to(device=device, dtype=self.coarse.data.dtype))
+        return _Axis((cells - first).to(device), logits.to(device=device, dtype=torch.float32))
 
 
 def _cells(positions: Tensor, length: int) -> Tensor:

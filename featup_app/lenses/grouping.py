@@ -213,16 +213,16 @@ def _forget_but(kept_bytes: int) -> None:
 
 
 def _cells(field: FeatureField, grouping: float, progress: Progress) -> _Cells | None:
-    features = field.coarse
+    features, data = field.coarse, field.coarse.data.float()
     basis = fit_pca(features, components=COMPONENTS, progress=progress)
     varying = basis.varying()
     if not varying:
         return None
-    shares = torch.tensor([basis.explained[index] for index in varying]).to(features.data)
+    shares = torch.tensor([basis.explained[index] for index in varying]).to(data)
     # Singular values go as the root of the variance; whitening divides by their root.
     matrix = basis.components[varying] / shares[:, None] ** 0.25
     offset = -(matrix @ basis.mean)
-    plain = matrix @ features.data.flatten(1) + offset[:, None]
+    plain = matrix @ data.flatten(1) + offset[:, None]
     grid = features.geometry.grid_hw
     grouped, rounds = plain, tuple[Tensor, ...]()
     if grouping > 0:
@@ -283,7 +283,7 @@ def _drawn(field: FeatureField, cells: _Cells, size: Size, region: Region, progr
         both = field.carry(torch.cat([cells.components, cells.commonness]), size=size, region=region, progress=progress)
         return _as_units(both[:-1]), both[-1]
     # Any other field draws the components itself, and attention carries what grouping adds to them.
-    components = field.project(cells.matrix, cells.offset, size=size, region=region, progress=progress)
+    components = field.project(cells.matrix, cells.offset, size=size, region=region, progress=progress).float()
     both = torch.cat([cells.shift, cells.commonness])
     added = cells.carrier.carry(both, size=size, region=region, progress=progress)
     return _as_units(components.add_(added[:-1])), added[-1]

@@ -222,6 +222,39 @@ def test_the_task_measures_numbered_regions_and_lists_what_it_cannot(tmp_path, b
     assert bilinear.difference is None
 
 
+def test_odd_pictures_are_measured(tmp_path, backbone):
+    generator = np.random.default_rng(0)
+    pictures = {
+        "grey": generator.integers(0, 256, (33, 47), dtype=np.uint8),
+        "narrow": generator.integers(0, 256, (6, 90, 3), dtype=np.uint8),
+        "one-colour": np.full((40, 61, 3), 128, np.uint8),
+        "tiny": generator.integers(0, 256, (3, 4, 3), dtype=np.uint8),
+        "thousand": generator.integers(0, 256, (75, 120, 3), dtype=np.uint8),
+        "pixels": generator.integers(0, 256, (20, 30, 3), dtype=np.uint8),
+    }
+    labels = {name: np.ones(pixels.shape[:2], np.uint16) for name, pixels in pictures.items()}
+    for each in labels.values():
+        each[:, each.shape[1] // 2 :] = 2
+    labels["thousand"][:, 60:] = 2 + np.arange(75 * 60).reshape(75, 60) // 4
+    labels["pixels"][:] = 1 + np.arange(600).reshape(20, 30)
+    for kind, arrays in (("images", pictures), ("labels", labels)):
+        (tmp_path / kind).mkdir()
+        for name, array in arrays.items():
+            pillow.fromarray(array).save(tmp_path / kind / f"{name}.png")
+    data = open_dataset(tmp_path, kinds=task().kinds)
+    plan = Plan(backbone, parse_methods("attention,bilinear"), data, size="14")  # one cell along the shorter side
+    with Records(tmp_path / "out") as records:
+        report = task().evaluate(plan, records, tmp_path / "out")
+    reasons = dict(report.failures)
+    assert set(reasons) == {"pixels"}
+    assert "leaves some outside" in reasons["pixels"]
+    assert report.settings["clicks"]["region"] == 4 * 2 + 1
+    assert report.settings["small_regions"] == 1125
+    for row in report.rows:
+        assert row.pictures == 5
+        assert np.isfinite([row.figure, *row.further.values()]).all()
+
+
 def test_without_any_region_there_is_a_sentence(tmp_path, backbone):
     folder = write_regions(tmp_path)
     for path in (folder / "labels").iterdir():

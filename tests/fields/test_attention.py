@@ -68,18 +68,81 @@ def test_small_grids_and_pictures_of_one_colour(grid, pixels):
     assert bool(found.isfinite().all())
 
 
+@pytest.mark.parametrize("size", [(80, 112), (61, 83)])
+def test_a_picture_of_one_colour_leaves_the_distances_alone(size):
+    data = noise(3, 5, 7)
+    found = [a_field(np.full((40, 56, 3), grey, np.uint8), data).features(size=size) for grey in (0, 90, 255)]
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], atol=1e-5, rtol=0)
+    turned = a_field(np.full((40, 56, 3), 7, np.uint8), data.flip(1, 2)).features(size=size).flip(1, 2)
+    torch.testing.assert_close(turned, found[0], atol=1e-5, rtol=0)  # no side is preferred
+
+
+def test_a_grey_picture_is_one_of_equal_channels():
+    grey, data = coloured(60, 84)[:, :, 0], noise(3, 5, 7)
+    found = a_field(grey, data).features(size=(61, 83))
+    assert bool(found.isfinite().all())
+    torch.testing.assert_close(a_field(np.stack([grey] * 3, 2), data).features(size=(61, 83)), found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_in_half_precision_have_the_same_weights(dtype):
+    pixels, data = coloured(60, 84), noise(12, 5, 7).to(dtype)
+    exact = a_field(pixels, data.float()).features(size=(61, 83))
+    found = a_field(pixels, data).features(size=(61, 83))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), exact, atol=0.05, rtol=0.02)
+    values = noise(2, 5, 7, seed=1)
+    carried = [a_field(pixels, each).carry(values, size=(61, 83)) for each in (data, data.float())]
+    assert torch.equal(carried[0], carried[1])
+
+
 def test_a_constant_map_stays_constant():
     found = a_field(coloured(60, 84), torch.full((12, 5, 7), 0.7)).features(size=(61, 83))
     torch.testing.assert_close(found, torch.full_like(found, 0.7))
 
 
-def test_no_step_shows_where_the_window_moves_on_by_a_cell():
-    data = noise(1, 6, 12)
-    drawn = a_field(np.full((96, 192, 3), 128, np.uint8), data).features(size=(12, 384))[0]  # one step along the rows
-    steps = (drawn[:, 1:] - drawn[:, :-1]).abs()
-    at_border = torch.zeros(383, dtype=torch.bool)
-    at_border[31::32] = True
-    assert float(steps[:, at_border].max()) <= 1.2 * float(steps[:, ~at_border].max())
+def waves(height: int, width: int) -> np.ndarray:
+    """A picture of slow waves of colour."""
+    y, x = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
+    colours = [100 * np.sin(5 * x + 2 * y), 100 * np.cos(3 * y - x), 90 * np.sin(4 * x * y + 1)]
+    return (127 + np.stack(colours, 2)).round().astype(np.uint8)
+
+
+def at_borders(length: int, cells: int) -> torch.Tensor:
+    """(length - 1) bool: the steps from one pixel to the next that lead into another cell."""
+    positions = (torch.arange(length, dtype=torch.float64) + 0.5) * cells / length
+    return positions.floor().diff() > 0
+
+
+# A small picture is interpolated, so that its colours have no steps of 8 bits.
+@pytest.mark.parametrize("pixels", [np.full((24, 48, 3), 128, np.uint8), waves(24, 48)], ids=["one colour", "waves"])
+@pytest.mark.parametrize("doublings", [0, 1, 2, 3])
+@pytest.mark.parametrize("factor", [32, 37.4])
+def test_no_step_shows_where_the_window_moves_on_by_a_cell(pixels, doublings, factor, monkeypatch):
+    # The last step is drawn so finely that it has small steps everywhere, but for a jump.
+    monkeypatch.setattr(AttentionField, "_doublings", lambda field, size: doublings)
+    cells, rows = 12 << doublings, min(6 << doublings, 24)
+    width = round(cells * factor)
+    for data in (noise(8, 6, 12), noise(8, 12, 6).mT):
+        drawn = a_field(pixels, data).features(size=(rows, width))
+        steps = drawn.diff(dim=2).abs()
+        beyond = steps[:, :, 1:-1] - torch.maximum(steps[:, :, :-2], steps[:, :, 2:])  # its neighbours
+        border = at_borders(width, cells)
+        assert float(beyond[:, :, border[1:-1]].max()) <= 0.04 * float(steps.max())
+        assert float(steps[:, :, border].max()) <= 1.03 * float(steps[:, :, ~border].max())
+
+
+@pytest.mark.parametrize("size", [(96, 192), (101, 187), (90, 200), (66, 131), (192, 384)])
+def test_borders_of_cells_of_all_levels_have_no_larger_steps_than_their_middles(size):
+    field = a_field(np.full((192, 384, 3), 128, np.uint8), noise(16, 6, 12))
+    drawn = field.features(size=size)
+    for dim in (1, 2):
+        steps = drawn.diff(dim=dim).abs().movedim(dim, 0)
+        for level in range(field._doublings(size) + 1):
+            border = at_borders(size[dim - 1], (6, 12)[dim - 1] << level)
+            if float(border.float().mean()) < 0.6:  # else hardly two pixels share a cell
+                assert float(steps[border].max()) <= 1.03 * float(steps[~border].max())
 
 
 def test_an_edge_of_the_picture_is_an_edge_of_the_features():

@@ -145,6 +145,50 @@ def test_features_that_do_not_vary(data):
     assert bool(found.isfinite().all())
 
 
+ODD = {
+    "smaller than a window": (np.random.default_rng(0).integers(0, 256, (3, 2, 3), dtype=np.uint8), (4, 6)),
+    "one row of cells": (np.random.default_rng(1).integers(0, 256, (9, 140, 3), dtype=np.uint8), (1, 15)),
+    "one column of cells": (np.random.default_rng(2).integers(0, 256, (140, 9, 3), dtype=np.uint8), (15, 1)),
+    "one colour": (np.full((60, 84, 3), 90, np.uint8), (6, 9)),
+    "grey": (np.random.default_rng(3).integers(0, 256, (60, 84), dtype=np.uint8), (6, 9)),
+    "cells of 9.2 by 10.2 pixels": (np.random.default_rng(4).integers(0, 256, (61, 83, 3), dtype=np.uint8), (6, 9)),
+}
+
+
+def odd_features(name: str, dtype: torch.dtype = torch.float32) -> FeatureMap:
+    pixels, grid = ODD[name]
+    image = image_from_array(pixels)
+    geometry = Geometry(image.size_hw, (grid[0] * 14, grid[1] * 14), grid)
+    data = torch.randn(12, *grid, generator=torch.Generator().manual_seed(0))
+    return FeatureMap(data.to(dtype), geometry, "layer", image, None, {})
+
+
+@pytest.mark.parametrize("method", ["attention", "jbu", "not linear"])
+@pytest.mark.parametrize("name", list(ODD))
+def test_clicks_on_odd_pictures(name, method):
+    features = odd_features(name)
+    field, size = field_of(features, method), features.geometry.image_hw
+    for x, y in ((0, 0), (size[1], size[0]), (size[1] / 2, size[0] / 2)):
+        found = similarity(field, (x, y), size=size)
+        assert found.shape == size
+        assert bool(found.isfinite().all())
+        row, column = features.geometry.pixel_of((x, y), size)
+        assert float(found[row, column]) == pytest.approx(1, abs=1e-5)
+        assert bool(group(field, (x, y), size=size).isfinite().all())
+        assert found.min() <= proposed_threshold(found) <= found.max()
+
+
+@pytest.mark.parametrize("method", ["attention", "jbu", "bilinear", "guided_filter", "not linear"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_clicks_on_features_in_half_precision_are_computed_in_float32(dtype, method):
+    features = odd_features("grey", dtype)
+    exact = replace(features, data=features.data.float())
+    found, expected = (similarity(field_of(each, method), (40, 30), size=(60, 84)) for each in (features, exact))
+    assert found.dtype == torch.float32
+    tolerance = 0.2 if method == "not linear" else 1e-4  # such a field draws the components in the type of its features
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+
+
 def test_a_field_is_freed_with_what_was_prepared_for_it():
     field = upsample(two_things(), method="bilinear")
     similarity(field, (40, 32), size=SIZE)
