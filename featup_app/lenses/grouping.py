@@ -115,7 +115,7 @@ class Prepared:
     def _strips(self) -> list[Region]:
         """The parts in which the output is computed, whatever memory there is."""
         count = len(self.cells.components) + 1
-        per_pixel = self.field.bytes_per_pixel(count)
+        per_pixel = self.field.bytes_per_pixel(count) + 4 * count
         if not isinstance(self.field, LinearField):
             per_pixel += self.cells.carrier.bytes_per_pixel(count)
         width = self.size[1]
@@ -281,14 +281,14 @@ def _drawn(field: FeatureField, cells: _Cells, size: Size, region: Region, progr
     """The maps of a region, as the field carries them from its cells."""
     if isinstance(field, LinearField):
         both = field.carry(torch.cat([cells.components, cells.commonness]), size=size, region=region, progress=progress)
-        return _as_units(both[:-1]), both[-1]
+        return _as_units(both[:-1]), both[-1].clone()
     # Any other field draws the components itself, and attention carries what grouping adds to them.
     components = field.project(cells.matrix, cells.offset, size=size, region=region, progress=progress).float()
     both = torch.cat([cells.shift, cells.commonness])
     added = cells.carrier.carry(both, size=size, region=region, progress=progress)
-    return _as_units(components.add_(added[:-1])), added[-1]
+    return _as_units(components.add_(added[:-1])), added[-1].clone()
 
 
 def _as_units(components: Tensor) -> Tensor:
-    """(K, rows, columns), each pixel divided by its length in place; at the output size, every copy counts."""
-    return components.div_(torch.linalg.vector_norm(components, dim=0).clamp_(min=_SMALLEST))
+    """(K, rows, columns), each pixel divided by its length, without memory of other maps that the argument is a part of."""
+    return F.normalize(components, dim=0, eps=_SMALLEST)
