@@ -7,17 +7,22 @@ itself, at any factor. Each step reads the cells of the level before: one mean c
 one. Nothing is trained, so it serves every backbone. The bilateral weights are those of joint bilateral upsampling (Kopf et al.,
 "Joint Bilateral Upsampling", 2007) in CIE L*a*b*; that all pixels of a cell share one window makes them an attention with
 queries finer than its keys.
+
+Averages lose contrast. Before they are averaged, cells are moved by what the mean of the map over them, drawn a few times finer
+than the grid, lacks of their own feature: one step of iterated back-projection (Irani and Peleg, "Improving Resolution by Image
+Registration", 1991), with the same weights for every channel, so that projections still commute.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from featup_app.base.errors import UpsamplerError
@@ -40,6 +45,14 @@ WINDOW = 5
 """Cells along a side of the window."""
 
 LARGEST_WINDOW = 15
+
+CONSISTENCY = 0.8
+"""How much of what a cell's mean lacks is given back to the cell."""
+
+_CONSISTENT_LEVEL = 2
+"""The level whose means are compared with the cells; finer ones give the same."""
+
+_CHANNELS_AT_ONCE = 64
 
 
 class _Axis(NamedTuple):
@@ -83,6 +96,8 @@ class AttentionField(LinearField):
         colour: deviation of the Gaussian of differences of colour, in L*a*b* divided by 100.
         width: deviation of the Gaussian of distances, in cells of the level that a step reads.
         window: cells along a side of the window, odd.
+        consistency: how much of what the mean over a cell lacks of the cell's feature is added to the cell before it is
+            averaged; 0 for nothing.
     """
 
     method = "attention"
@@ -95,9 +110,11 @@ class AttentionField(LinearField):
         colour: float = COLOUR,
         width: float = WIDTH,
         window: int = WINDOW,
+        consistency: float = CONSISTENCY,
     ) -> None:
         super().__init__(features)
-        self._colour, self._width, self._window = colour, width, window
+        self._colour, self._width, self._window, self._consistency = colour, width, window, consistency
+        self._values: Tensor | None = None
         self._guidance = LabGuidance(image, features.geometry, features.data.device)
         # Output pixels are in the frame of the image; only levels are read in that of the receptive fields.
         on_image = dataclasses.replace(features.geometry, offset_xy=(0.0, 0.0))
@@ -105,7 +122,12 @@ class AttentionField(LinearField):
         self._output_guidance = LabGuidance(image, on_image, features.data.device) if moved else self._guidance
 
     def settings(self) -> dict[str, object]:
-        return {"colour": self._colour, "width": self._width, "window": self._window}
+        return {
+            "colour": self._colour,
+            "width": self._width,
+            "window": self._window,
+            "consistency": self._consistency,
+        }
 
     def bytes_per_pixel(self, channels: int) -> float:
         # The output, and the levels below it: the finest has at least a quarter of its pixels and at most as many.
@@ -123,36 +145,72 @@ class AttentionField(LinearField):
         factor = max(size[0] / rows, size[1] / columns)
         return max(0, math.ceil(math.log2(factor)) - 1) if factor > 1 else 0
 
-    def _upsample(self, source: Tensor, size: Size, region: Region, progress: Progress) -> Tensor:
+    def _no_finer(self, size: Size) -> bool:
+        """Whether an output is no finer than the grid, so that there is nothing to guide."""
         rows, columns = self.geometry.grid_hw
-        if size[0] <= rows and size[1] <= columns:  # nothing to guide: the output is no finer than the grid
+        return size[0] <= rows and size[1] <= columns
+
+    def _upsample(self, source: Tensor, size: Size, region: Region, progress: Progress) -> Tensor:
+        if self._no_finer(size):
             landing = Landing(size, region, self.geometry, 0)
-            return landing.read(landing.span.of(source, Span.whole((rows, columns)))).clone()
-        steps = self._plan(size, Span(region.top, region.bottom, region.left, region.right))
-        values = steps[0].source.of(source, Span.whole((rows, columns)))[None]
+            return landing.read(landing.span.of(source, Span.whole(self.geometry.grid_hw))).clone()
+        return self._along(
+            source, self._plan(size, Span(region.top, region.bottom, region.left, region.right)), progress
+        )
+
+    def _along(self, source: Tensor, steps: Sequence[_Step], progress: Progress) -> Tensor:
+        """(K, h, w) on the grid -> (K, ...) of the last step's span."""
+        values = steps[0].source.of(source, Span.whole(self.geometry.grid_hw))[None]
         for number, step in enumerate(steps):
             progress("upsampling", number, len(steps))
             values = self._attend(values, step)
         progress("upsampling", len(steps), len(steps))
         return values[0]
 
+    def _corrected(self, size: Size) -> tuple[Tensor, None]:
+        if self._consistency == 0 or self._no_finer(size):
+            return self.coarse.data, None
+        if self._values is None:
+            self._values = self._consistent(self.coarse.data)
+        return self._values, None
+
+    def _consistent(self, cells: Tensor) -> Tensor:
+        """(C, h, w) -> the same, moved so that the mean of what is drawn over each cell is nearer to the cell's feature."""
+        fine = level_size(self.geometry.grid_hw, _CONSISTENT_LEVEL)
+        steps = self._steps_to(_CONSISTENT_LEVEL, Span.whole(fine))
+        result = torch.empty_like(cells)
+        for channels in torch.arange(len(cells)).split(_CHANNELS_AT_ONCE):
+            own = cells[channels[0] : channels[-1] + 1]
+            means = F.avg_pool2d(self._along(own, steps, silent)[None], 1 << _CONSISTENT_LEVEL)[0]
+            torch.add(own, own - means, alpha=self._consistency, out=result[channels[0] : channels[-1] + 1])
+        return result
+
     def _plan(self, size: Size, span: Span) -> list[_Step]:
         """The steps that give a part of an output, coarsest first."""
-        steps: list[_Step] = []
-        level, pixels = self._doublings(size), self._output_guidance
+        level = self._doublings(size)
         scale = float(1 << level)
         positions = output_positions(size, Region(span.top, span.left, *span.shape), self.geometry)
         rows, columns = (lines * scale for lines in positions)
-        while True:
-            grid = level_size(self.geometry.grid_hw, level)
-            cells = Span(*_extent(rows, grid[0]), *_extent(columns, grid[1]))
-            source = cells.widened(self._window // 2, grid)
-            steps.insert(0, _Step(level, source, size, span, rows, columns, pixels))
-            if level == 0:
-                return steps
-            level, size, span, pixels = level - 1, grid, source, self._guidance
-            rows = (torch.arange(span.top, span.bottom, dtype=torch.float64) + 0.5) / 2
-            columns = (torch.arange(span.left, span.right, dtype=torch.float64) + 0.5) / 2
+        last = self._step(level, size, span, rows, columns, self._output_guidance)
+        return [*self._steps_to(level, last.source), last]
+
+    def _steps_to(self, level: int, span: Span) -> list[_Step]:
+        """The doublings that give a part of a level, coarsest first; none for the grid itself."""
+        if level == 0:
+            return []
+        rows, columns = (
+            (torch.arange(first, end, dtype=torch.float64) + 0.5) / 2
+            for first, end in ((span.top, span.bottom), (span.left, span.right))
+        )
+        size = level_size(self.geometry.grid_hw, level)
+        step = self._step(level - 1, size, span, rows, columns, self._guidance)
+        return [*self._steps_to(level - 1, step.source), step]
+
+    def _step(self, level: int, size: Size, span: Span, rows: Tensor, columns: Tensor, pixels: LabGuidance) -> _Step:
+        """The step that reads a level at some of its lines, and the span of that level that it needs."""
+        grid = level_size(self.geometry.grid_hw, level)
+        cells = Span(*_extent(rows, grid[0]), *_extent(columns, grid[1]))
+        return _Step(level, cells.widened(self._window // 2, grid), size, span, rows, columns, pixels)
 
     def _attend(self, values: Tensor, step: _Step) -> Tensor:
         """(1, C, ...) of the step's source -> (1, C, ...) of its span."""
@@ -208,7 +266,7 @@ def make_field(
     Args:
         features: the map to upsample.
         image: the picture that guides.
-        options: ``colour``, ``width`` and ``window``, see :class:`AttentionField`.
+        options: ``colour``, ``width``, ``window`` and ``consistency``, see :class:`AttentionField`.
         progress: not called; the weights are made when a size is requested.
 
     Raises:
@@ -218,9 +276,14 @@ def make_field(
         name: number_above_zero("attention", name, options.get(name, default))
         for name, default in (("colour", COLOUR), ("width", WIDTH))
     }
+    consistency = options.get("consistency", CONSISTENCY)
+    if isinstance(consistency, bool) or not isinstance(consistency, int | float) or not 0 <= consistency <= 1:
+        raise UpsamplerError(
+            f'The option "consistency" of attention is {consistency}; it must be a number from 0 to 1.'
+        )
     window = options.get("window", WINDOW)
     if isinstance(window, bool) or window not in range(3, LARGEST_WINDOW + 1, 2):
         raise UpsamplerError(
             f'The option "window" of attention is {window}; it must be an odd number of cells from 3 to {LARGEST_WINDOW}.'
         )
-    return AttentionField(features, image, window=int(window), **numbers)
+    return AttentionField(features, image, window=int(window), consistency=float(consistency), **numbers)

@@ -183,8 +183,8 @@ class LinearField(FeatureField):
         with torch.no_grad():
             return self._upsample(values, size, Region.within(size, region), progress)
 
-    def _corrected(self) -> tuple[Tensor, Tensor | None]:
-        """The coarse map after all corrections by the method, and the bias (C) to add at the end.
+    def _corrected(self, size: Size) -> tuple[Tensor, Tensor | None]:
+        """The coarse map after all corrections by the method for an output size, and the bias (C) to add at the end.
 
         A final 1x1 map of the channels is applied here too: it commutes with the upsampling, and costs almost nothing before
         it.
@@ -202,7 +202,7 @@ class LinearField(FeatureField):
     ) -> Tensor:
         self._check_matrix(matrix)
         region = Region.within(size, region)
-        data, offset = self._corrected()
+        data, offset = self._corrected(size)
         matrix = matrix.to(data)
         bias = data.new_zeros(matrix.shape[0]) if bias is None else bias.to(data)
         with torch.no_grad():
@@ -214,7 +214,7 @@ class LinearField(FeatureField):
     def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
         region = Region.within(size, region)
         with torch.no_grad():
-            data, offset = self._corrected()
+            data, offset = self._corrected(size)
             result = self._upsample(data, size, region, progress)
             return result if offset is None else result.add_(offset[:, None, None])
 

@@ -136,7 +136,7 @@ METHODS: list[Method] = [
         "Attention",
         "Each pixel averages the coarse cells around it that have its colour, in repeated doublings and a last step to any size. "
         "Nothing is trained: it serves every backbone, and is the quickest that follows edges.",
-        options=("colour", "width", "window"),
+        options=("colour", "width", "window", "consistency"),
     ),
     Method(
         "implicit",

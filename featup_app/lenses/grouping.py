@@ -1,6 +1,6 @@
 """What a click asks: features seen from the mean of the picture, whitened, grouped with what is like them, less what is common.
 
-Four steps on the coarse map of one picture prepare it, and one product answers each click:
+Four steps on the coarse map of one picture prepare it, and two products answer each click:
 
 1. Centring and whitening: the leading principal components, each divided by the square root of its singular value, so that the
    first few do not decide alone.
@@ -10,6 +10,8 @@ Four steps on the coarse map of one picture prepare it, and one product answers 
    like any query; it is subtracted, as in cross-domain similarity local scaling (Conneau et al., "Word Translation Without
    Parallel Data", 2018).
 4. The field carries both to the output with its own weights.
+5. What is almost the same as the pixel before grouping comes first: grouping swallows what is smaller than a few cells, and this
+   gives it back without changing the order of the rest.
 
 Grouping belongs to the question, so that the features themselves, class maps and exports stay as they are.
 """
@@ -20,6 +22,7 @@ import itertools
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -45,7 +48,13 @@ COMMON_SHARE = 0.13
 COMMONNESS = 0.8
 """How much of the commonness is subtracted."""
 
-KEPT_BYTES = 2**28
+ALIKE = 0.8
+"""Cosine before grouping from which a pixel comes first."""
+
+ALIKE_WEIGHT = 4.0
+"""How much each cosine above that adds."""
+
+KEPT_BYTES = 2**29
 """Maps for the next clicks that are kept, at most, of all fields together."""
 
 _BLOCK_VALUES = 2**22
@@ -70,9 +79,42 @@ class _Cells:
     rounds: tuple[Tensor, ...]
     carrier: AttentionField
 
+    @property
+    def channels(self) -> int:
+        """How many maps of the output answer a click."""
+        return (2 if self.rounds else 1) * len(self.components) + 1
 
-_Maps = tuple[Tensor, Tensor]
-"""Unit components (K, rows, W) and commonness (rows, W) of a strip of the output."""
+
+class _Maps(NamedTuple):
+    """A strip of the output: unit components (K, rows, W) after and before grouping, and commonness (rows, W).
+
+    Where nothing is grouped, the first two are one tensor.
+    """
+
+    grouped: Tensor
+    plain: Tensor
+    common: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        once = 0 if self.plain is self.grouped else self.plain.nbytes
+        return self.grouped.nbytes + once + self.common.nbytes
+
+    def at(self, row: int, column: int) -> _Maps:
+        """Those of one pixel: (K), (K) and (), in memory of their own."""
+        return _Maps(*(each[..., row, column].clone() for each in self))
+
+    def similarity(self, pixel: _Maps) -> Tensor:
+        """(rows, W): how alike each pixel is to one; see the top of this file."""
+        result = _products(pixel.grouped, self.grouped).sub_(self.common - pixel.common, alpha=COMMONNESS)
+        plain = _products(pixel.plain, self.plain)
+        result.add_(plain.sub_(ALIKE).clamp_(min=0), alpha=ALIKE_WEIGHT)
+        return result.div_(1 + ALIKE_WEIGHT * (1 - ALIKE))
+
+
+def _products(query: Tensor, maps: Tensor) -> Tensor:
+    """(K) and (K, rows, W) -> (rows, W)."""
+    return torch.einsum("k,khw->hw", query, maps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,21 +127,20 @@ class Prepared:
     kept: tuple[_Maps, ...] | None
 
     def similarity(self, point: Point, progress: Progress = silent) -> Tensor:
-        """(H, W): cosine to the pixel under the point, less the commonness beyond that pixel's; 1 at the pixel itself.
+        """(H, W): how alike each pixel is to the one under the point; 1 at the pixel itself.
 
         The same to the last bit whether the maps are kept or not.
         """
         row, column = self.field.geometry.pixel_of(point, self.size)
         strips = self._strips()
         own = next(number for number, strip in enumerate(strips) if strip.top <= row < strip.bottom)
-        units, common = self._maps(own, progress)
-        query, least = units[:, row - strips[own].top, column].clone(), common[row - strips[own].top, column].clone()
-        result = units.new_empty(self.size)
+        maps = self._maps(own, progress)
+        pixel = maps.at(row - strips[own].top, column)
+        result = maps.common.new_empty(self.size)
         for number in sorted(range(len(strips)), key=lambda number: number != own):  # its own strip is there already
             if number != own:
-                units, common = self._maps(number, progress)
-            cosines = torch.einsum("k,khw->hw", query, units)
-            result[strips[number].rows] = cosines - COMMONNESS * (common - least)
+                maps = self._maps(number, progress)
+            result[strips[number].rows] = maps.similarity(pixel)
         return result.clamp_(-1, 1)
 
     def drawn(self, progress: Progress = silent) -> tuple[_Maps, ...]:
@@ -114,7 +155,7 @@ class Prepared:
 
     def _strips(self) -> list[Region]:
         """The parts in which the output is computed, whatever memory there is."""
-        count = len(self.cells.components) + 1
+        count = self.cells.channels
         per_pixel = self.field.bytes_per_pixel(count) + 4 * count
         if not isinstance(self.field, LinearField):
             per_pixel += self.cells.carrier.bytes_per_pixel(count)
@@ -189,7 +230,7 @@ def prepare(
     known.move_to_end(key)
     question.asked = next(_order)
     prepared = Prepared(field, question.cells, size, question.maps)
-    needed = 4 * (len(question.cells.components) + 1) * size[0] * size[1]
+    needed = 4 * question.cells.channels * size[0] * size[1]
     if question.maps is None and needed <= min(KEPT_BYTES, spare_bytes):
         _forget_but(KEPT_BYTES - needed)
         question.maps = prepared.drawn(progress)
@@ -207,7 +248,7 @@ def _forget_but(kept_bytes: int) -> None:
     kept = [question for known in _known.values() for question in known.values() if question.maps is not None]
     for question in sorted(kept, key=lambda question: -question.asked):
         assert question.maps is not None
-        kept_bytes -= sum(units.nbytes + common.nbytes for units, common in question.maps)
+        kept_bytes -= sum(maps.nbytes for maps in question.maps)
         if kept_bytes < 0:
             question.maps = None
 
@@ -279,14 +320,19 @@ def _blocks(count: int) -> list[slice]:
 
 def _drawn(field: FeatureField, cells: _Cells, size: Size, region: Region, progress: Progress) -> _Maps:
     """The maps of a region, as the field carries them from its cells."""
+    count = len(cells.components)
     if isinstance(field, LinearField):
-        both = field.carry(torch.cat([cells.components, cells.commonness]), size=size, region=region, progress=progress)
-        return _as_units(both[:-1]), both[-1].clone()
+        values = [cells.components, cells.commonness, *([cells.components - cells.shift] if cells.rounds else [])]
+        drawn = field.carry(torch.cat(values), size=size, region=region, progress=progress)
+        grouped = _as_units(drawn[:count])
+        return _Maps(grouped, _as_units(drawn[count + 1 :]) if cells.rounds else grouped, drawn[count].clone())
     # Any other field draws the components itself, and attention carries what grouping adds to them.
-    components = field.project(cells.matrix, cells.offset, size=size, region=region, progress=progress).float()
-    both = torch.cat([cells.shift, cells.commonness])
-    added = cells.carrier.carry(both, size=size, region=region, progress=progress)
-    return _as_units(components.add_(added[:-1])), added[-1].clone()
+    plain = field.project(cells.matrix, cells.offset, size=size, region=region, progress=progress).float()
+    added = cells.carrier.carry(torch.cat([cells.shift, cells.commonness]), size=size, region=region, progress=progress)
+    if not cells.rounds:
+        units = _as_units(plain)
+        return _Maps(units, units, added[-1].clone())
+    return _Maps(_as_units(added[:-1].add_(plain)), _as_units(plain), added[-1].clone())
 
 
 def _as_units(components: Tensor) -> Tensor:

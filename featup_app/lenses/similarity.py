@@ -58,7 +58,7 @@ def similarity(
         point: (x, y) in original image pixels; outside counts as the nearest pixel inside.
         size: (H, W) of the output.
         grouping: from 0, the cells as they are, to 1, each moved to the mean of the cells near it that are like it.
-        spare_bytes: memory that may stay in use for the next click on this field; a quarter of a gigabyte is used at most.
+        spare_bytes: memory that may stay in use for the next click on this field; half a gigabyte is used at most.
         progress: may cancel.
 
     Returns:
@@ -228,7 +228,7 @@ class SimilarityLens(Lens[SimilarityRequest, SimilarityView]):
             return SimilarityView(request, look.facts, numbers_of(values)), look
         from featup_app.lenses.grouping import COMPONENTS
 
-        look = looks.look(progress, in_tiles=COMPONENTS + 1)
+        look = looks.look(progress, in_tiles=2 * COMPONENTS + 1)
         field, point, size, grouping = look.field, request.point, look.size, request.grouping
         spare = look.spare_bytes
         values = similarity(field, point, size=size, grouping=grouping, spare_bytes=spare, progress=progress)

@@ -33,7 +33,7 @@ def coloured(height: int, width: int) -> np.ndarray:
 
 def test_one_step_is_the_softmax_of_colour_and_distance():
     pixels, data = coloured(10, 14), noise(3, 5, 7)
-    found = a_field(pixels, data).features(size=(10, 14))
+    found = a_field(pixels, data, consistency=0).features(size=(10, 14))
     colours = lab(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255)
     cells = torch.nn.functional.adaptive_avg_pool2d(colours[None], (5, 7))[0]
     for row, column in ((0, 0), (4, 7), (9, 13), (3, 2)):
@@ -53,7 +53,7 @@ def test_one_step_is_the_softmax_of_colour_and_distance():
 @pytest.mark.parametrize("size", [(37, 41), (5, 7), (3, 4), (80, 112), (200, 9)])
 def test_values_stay_between_those_of_the_cells(size):
     data = noise(4, 5, 7)
-    found = a_field(coloured(60, 84), data).features(size=size)
+    found = a_field(coloured(60, 84), data, consistency=0).features(size=size)
     assert found.shape == (4, *size)
     assert bool((found.amax((1, 2)) <= data.amax((1, 2)) + 1e-5).all())
     assert bool((found.amin((1, 2)) >= data.amin((1, 2)) - 1e-5).all())
@@ -160,8 +160,31 @@ def test_carry_brings_any_map_to_the_output_with_the_same_weights():
     data = noise(6, 5, 7)
     field = a_field(coloured(60, 84), data)
     region = Region(11, 20, 30, 17)
-    expected = field.features(size=(60, 84), region=region)
+    expected = a_field(coloured(60, 84), data, consistency=0).features(size=(60, 84), region=region)
     torch.testing.assert_close(field.carry(data, size=(60, 84), region=region), expected)
+
+
+def test_consistency_brings_the_mean_over_a_cell_nearer_to_the_cell():
+    data, pixels = noise(4, 5, 7), coloured(60, 84)
+    means = [
+        torch.nn.functional.avg_pool2d(a_field(pixels, data, consistency=share).features(size=(40, 56))[None], 8)[0]
+        for share in (0, 0.5, 1)
+    ]
+    errors = [float((mean - data).square().mean()) for mean in means]
+    assert errors[0] > 1.1 * errors[1] > 1.2 * errors[2]
+
+
+@pytest.mark.parametrize("channels", [3, 70])
+def test_consistency_is_one_matrix_between_cells_for_all_channels(channels):
+    data, pixels = noise(channels, 5, 7), coloured(60, 84)
+    cells = a_field(pixels, torch.eye(35).view(35, 5, 7), consistency=0.8).features(size=(40, 56))
+    found = a_field(pixels, data, consistency=0.8).features(size=(40, 56))
+    torch.testing.assert_close(found, torch.einsum("nhw,cn->chw", cells, data.flatten(1)), atol=1e-5, rtol=1e-4)
+
+
+def test_an_output_as_coarse_as_the_grid_is_the_coarse_map():
+    data = noise(4, 5, 7)
+    torch.testing.assert_close(a_field(coloured(60, 84), data).features(size=(5, 7)), data)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +194,9 @@ def test_carry_brings_any_map_to_the_output_with_the_same_weights():
         ({"width": float("nan")}, "greater than zero"),
         ({"colour": "red"}, "greater than zero"),
         ({"window": 4}, "odd number"),
+        ({"consistency": 1.5}, "from 0 to 1"),
+        ({"consistency": float("nan")}, "from 0 to 1"),
+        ({"consistency": True}, "from 0 to 1"),
         ({"window": True}, "odd number"),
         ({"window": 99}, "odd number"),
     ],

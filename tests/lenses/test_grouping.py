@@ -125,7 +125,7 @@ def test_the_maps_of_the_last_questions_are_kept_up_to_a_limit_for_all_fields(mo
     grouping.forget_maps()
     fields = [upsample(two_things(), method=method) for method in ("attention", "bilinear", "lowres")]
     similarity(fields[0], (40, 32), size=SIZE)
-    needed = sum(each.nbytes for maps in maps_of(fields[0]) for each in maps)
+    needed = sum(maps.nbytes for maps in maps_of(fields[0]))
     monkeypatch.setattr(grouping, "KEPT_BYTES", 2 * needed)
     similarity(fields[1], (40, 32), size=SIZE)
     similarity(fields[0], (50, 32), size=SIZE)
@@ -256,3 +256,19 @@ def test_an_outline_is_computed_on_demand_and_changes_neither_picture_nor_record
     assert (plain.picture() == with_outline.picture()).all()
     assert plain.provenance() == with_outline.provenance()
     assert lens.view(replace(request, outline=True, measure=COSINE), Shown())[0].outlined() is None
+
+
+def test_a_thing_smaller_than_its_group_stands_out():
+    """One cell that differs a little from a large area: grouping makes both the same, and the cell must still come first."""
+    generator = torch.Generator().manual_seed(4)
+    data = 0.05 * torch.randn(16, 12, 18, generator=generator)
+    data[:, :, 9:] += torch.randn(16, 1, 1, generator=generator)
+    data[0, 6, 4] += 0.6
+    geometry = Geometry((96, 144), (168, 252), (12, 18))
+    image = image_from_array(np.full((96, 144, 3), 90, np.uint8))
+    found = similarity(
+        upsample(FeatureMap(data, geometry, "layer", image, None, {}), method="lowres"), (36, 52), size=(96, 144)
+    )
+    inside = torch.zeros(96, 144, dtype=torch.bool)
+    inside[48:56, 32:40] = True
+    assert float(found[inside].min()) > float(found[~inside].max()) + 0.1
