@@ -18,7 +18,7 @@ from featup_app.cli.options import AsJSON, BackboneName, Device, Images, InputSi
 from featup_app.cli.terminal import BAD_INPUT, CANCELLED, print_json, print_line, print_message, progress_bar
 from featup_app.engine.exporting import ExportOptions, export_image, unique_stems
 from featup_app.engine.settings import ViewSettings
-from featup_app.fields import CLASSICAL, METHODS, find_method
+from featup_app.fields import CLASSICAL, DEFAULT_METHOD, METHODS, find_method
 from featup_app.lenses import parse_views
 
 _DEFAULT = ViewSettings()
@@ -31,7 +31,7 @@ def export(
     backbone: BackboneName = _DEFAULT.backbone,
     layer: LayerName = None,
     size: InputSize = None,
-    method: options.Method = _DEFAULT.method,
+    method: options.Method = None,
     upsampler: UpsamplerChoice = None,
     output_size: options.OutputSize = _DEFAULT.output_size,
     format: options.Format = _OPTIONS.format,
@@ -48,6 +48,7 @@ def export(
     line. The files of an image appear when all of them are complete; a cancelled or failed export leaves nothing
     behind.
     """
+    method = method or _method_for(upsampler)
     settings = ViewSettings(
         backbone=backbone,
         layer=layer,
@@ -72,6 +73,17 @@ def export(
         print_json({"exports": results})
     if any(result["error"] for result in results):
         raise typer.Exit(BAD_INPUT)
+
+
+def _method_for(upsampler: str | None) -> str:
+    """The method where none is named: that of the chosen weights, or the default one. Raises UpsamplerError."""
+    if upsampler is None:
+        return DEFAULT_METHOD
+    if upsampler == CLASSICAL:
+        return next(method.name for method in METHODS if method.has_classical)
+    from featup_app.fields.weights import loaded_upsampler
+
+    return loaded_upsampler(upsampler).method
 
 
 def _check_upsampler(method: str, upsampler: str | None) -> None:

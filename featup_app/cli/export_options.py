@@ -7,18 +7,19 @@ from typing import Annotated
 
 import typer
 
-from featup_app.fields import METHODS
+from featup_app.fields import DEFAULT_METHOD, METHODS
 from featup_app.lenses.registry import usage
 
 Folder = Annotated[
     Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the files; made if there is none.")
 ]
 Method = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--method",
         metavar="NAME",
-        help=f"Upsampling method, one of: {', '.join(method.name for method in METHODS)}.",
+        help=f"Upsampling method, one of: {', '.join(method.name for method in METHODS)}. If not given, that of the weights, or "
+        f"{DEFAULT_METHOD}.",
     ),
 ]
 OutputSize = Annotated[

@@ -18,7 +18,7 @@ from featup_app.engine import memory
 from featup_app.engine.fits import Fits
 from featup_app.engine.settings import BackboneFacts, ViewSettings, upsampler_facts
 from featup_app.features import FeatureMap, Size
-from featup_app.fields import METHODS, FeatureField, Upsampler, find_method, upsample
+from featup_app.fields import DEFAULT_METHOD, METHODS, FeatureField, Upsampler, find_method, upsample
 from featup_app.fields.field import DEFAULT_TILE_BUDGET
 from featup_app.fields.weights import choose, loaded_upsampler, options_for
 from featup_app.images import Image
@@ -350,7 +350,7 @@ class _Looks:
         """The features and weights that a class is explained with.
 
         Evidence is read from the features that the backbone's own head sees. Where the chosen method is a fit of other
-        features, joint bilateral upsampling replaces it: another fit would take seconds, and was not asked for.
+        features, the default method replaces it: another fit would take seconds, and was not asked for.
         """
         session, note = self._session, None
         settings = session.class_settings(self._settings, progress)
@@ -362,7 +362,7 @@ class _Looks:
         settings = settings.with_(layer=layer)
         features = session.features(self._image, settings, progress)
         if settings.fit is not None and not session.fits.serves(settings.fit, features):
-            settings = settings.with_(method="jbu", fit=None)
+            settings = settings.with_(method=DEFAULT_METHOD, fit=None)
             note = (
                 f"{note or 'The class is read from other features than those of the fit.'} FeatUp JBU brings them up."
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from featup_app.backbones.catalogue import DEFAULT_BACKBONE
-from featup_app.fields.registry import CLASSICAL
+from featup_app.fields.registry import CLASSICAL, DEFAULT_METHOD
 from featup_app.lenses.look import UpsamplerFacts
 
 
@@ -32,7 +32,7 @@ class ViewSettings:
     backbone: str = DEFAULT_BACKBONE
     layer: str | None = None
     input_size: str | None = None
-    method: str = "jbu"
+    method: str = DEFAULT_METHOD
     output_size: str = "16x"
     weights_file: str | None = None
     upsampler: str | None = None

@@ -75,7 +75,7 @@ class EvaluationRequest:
     output: Path
     data: tuple[Path, ...]
     task: str = "quality"
-    methods: str = "lowres,bilinear,jbu"
+    methods: str = "lowres,bilinear,jbu,attention"
     train: tuple[Path, ...] = ()
     cross: str = CROSSINGS[0]
     layout: str = AUTO

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from featup_app.base.lazily import lazy_names
-from featup_app.fields.registry import CLASSICAL, METHODS, Method, find_method, upsample
+from featup_app.fields.registry import CLASSICAL, DEFAULT_METHOD, METHODS, Method, find_method, upsample
 
 if TYPE_CHECKING:
     from featup_app.fields.bilinear import BilinearField
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLASSICAL",
+    "DEFAULT_METHOD",
     "METHODS",
     "BilinearField",
     "CarafeNetwork",

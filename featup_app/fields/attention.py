@@ -15,6 +15,7 @@ Registration", 1991), with the same weights for every channel, so that projectio
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,12 @@ WINDOW = 5
 """Cells along a side of the window."""
 
 LARGEST_WINDOW = 15
+
+COARSE_CELL = 32
+"""From as many pixels of the backbone's input in a cell on, maps that a lens brings to the output (:meth:`AttentionField.carry`)
+are averaged over more cells: that finds regions better there. Features are not: probes of them lose."""
+
+COARSE_WIDTH, COARSE_WINDOW = 1.5, 7
 
 CONSISTENCY = 0.8
 """How much of what a cell's mean lacks is given back to the cell."""
@@ -145,6 +152,14 @@ class AttentionField(LinearField):
         factor = max(size[0] / rows, size[1] / columns)
         return max(0, math.ceil(math.log2(factor)) - 1) if factor > 1 else 0
 
+    def carry(self, values: Tensor, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
+        cells = zip(self.geometry.input_hw, self.geometry.grid_hw, strict=True)
+        if max(pixels / count for pixels, count in cells) < COARSE_CELL or self._window >= COARSE_WINDOW:
+            return super().carry(values, size=size, region=region, progress=progress)
+        wide = copy.copy(self)
+        wide._width, wide._window = max(self._width, COARSE_WIDTH), COARSE_WINDOW
+        return wide.carry(values, size=size, region=region, progress=progress)
+
     def _no_finer(self, size: Size) -> bool:
         """Whether an output is no finer than the grid, so that there is nothing to guide."""
         rows, columns = self.geometry.grid_hw
@@ -179,10 +194,10 @@ class AttentionField(LinearField):
         fine = level_size(self.geometry.grid_hw, _CONSISTENT_LEVEL)
         steps = self._steps_to(_CONSISTENT_LEVEL, Span.whole(fine))
         result = torch.empty_like(cells)
-        for channels in torch.arange(len(cells)).split(_CHANNELS_AT_ONCE):
-            own = cells[channels[0] : channels[-1] + 1]
+        for first in range(0, len(cells), _CHANNELS_AT_ONCE):
+            own = cells[first : first + _CHANNELS_AT_ONCE]
             means = F.avg_pool2d(self._along(own, steps, silent)[None], 1 << _CONSISTENT_LEVEL)[0]
-            torch.add(own, own - means, alpha=self._consistency, out=result[channels[0] : channels[-1] + 1])
+            torch.add(own, own - means, alpha=self._consistency, out=result[first : first + _CHANNELS_AT_ONCE])
         return result
 
     def _plan(self, size: Size, span: Span) -> list[_Step]:

@@ -174,6 +174,21 @@ def test_consistency_brings_the_mean_over_a_cell_nearer_to_the_cell():
     assert errors[0] > 1.1 * errors[1] > 1.2 * errors[2]
 
 
+def test_maps_on_large_cells_are_carried_over_more_of_them_and_features_are_not():
+    data, pixels = noise(6, 5, 7), coloured(160, 224)
+    image = image_from_array(pixels)
+
+    def field(stride: int, **options: object) -> AttentionField:
+        geometry = Geometry((160, 224), (5 * stride, 7 * stride), (5, 7))
+        return AttentionField(FeatureMap(data, geometry, "layer", image, None, {}), image, consistency=0, **options)
+
+    size = (80, 112)
+    torch.testing.assert_close(field(32).features(size=size), field(14).features(size=size))
+    wide = field(14, width=1.5, window=7).features(size=size)
+    torch.testing.assert_close(field(32).carry(data, size=size), wide)
+    assert float((field(14).carry(data, size=size) - wide).abs().max()) > 0.1
+
+
 @pytest.mark.parametrize("channels", [3, 70])
 def test_consistency_is_one_matrix_between_cells_for_all_channels(channels):
     data, pixels = noise(channels, 5, 7), coloured(60, 84)

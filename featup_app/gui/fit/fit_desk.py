@@ -15,6 +15,7 @@ from featup_app.engine.fits import FitRefusal, FitReport, FitRequest
 from featup_app.engine.fitting import begin_fit, live_size
 from featup_app.engine.jobs import Progressed
 from featup_app.engine.settings import ViewSettings
+from featup_app.fields import DEFAULT_METHOD
 from featup_app.gui.bottom_dock import BottomDock
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.fit.fit_dialogs import may_lose
@@ -220,7 +221,7 @@ class FitDesk(QObject):
             self._show(record)
             return
         self._show_record(None)
-        studio.choose(settings if settings.method != FITTED else studio.settings.with_(method="jbu"))
+        studio.choose(settings if settings.method != FITTED else studio.settings.with_(method=DEFAULT_METHOD))
 
     def _remember_shown(self) -> None:
         self._seen = self._studio.settings, self._studio.field_settings.fit
