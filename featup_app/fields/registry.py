@@ -23,7 +23,7 @@ STAGES = 4
 """Doublings that trained upsamplers learn: sixteen times the grid, as in FeatUp."""
 
 DEFAULT_METHOD = "attention"
-"""What the window opens with, and what all rooms use where nobody chose: it leads in what people do (decision 0098)."""
+"""What the window opens with, and what all rooms use where nobody chose: it leads in what people do (decision 0086)."""
 
 CLASSICAL = "classical"
 """Chosen instead of a file with weights: the untrained form of joint bilateral upsampling."""
