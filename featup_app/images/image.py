@@ -2,7 +2,7 @@
 
 An :class:`Image` is the only form in which a picture travels through the program: (H, W, 3) uint8, x to the right, y
 down, the centre of the top left pixel at (0.5, 0.5). Its ``notes`` list what was done to get there (turned upright,
-scaled from 16 bit, put over white ...); see :mod:`featup_app.decoding`.
+scaled from 16 bit, put over white ...); see :mod:`featup_app.images.decoding`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from featup_app.base.resources import resource
-from featup_app.decoding import Pixels, cannot_open, check_pixels, decode, mode_in_words, picture_of, to_rgb
+from featup_app.images.decoding import Decoded, decode, finish
+from featup_app.images.failures import cannot_open, check_pixels
+from featup_app.images.raster import GREY, RGB, Mask, Pixels, Raster, mode_in_words
+from featup_app.images.selection import Selection, split_name
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm",
     ".tga", ".ico", ".psd",
 )  # fmt: skip
 """Lower-case suffixes that open dialogs and drag-and-drop offer. The content of a file decides whether it can be read."""
+
+
+_PLAIN = Selection()
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +39,15 @@ class Image:
         pixels: (H, W, 3) uint8 RGB, upright, C-contiguous and read-only.
         name: file name, or a name such as "pasted image" if there is no file.
         path: the file, as it was given; None if there is none.
-        sha256: of the file's bytes; of shape and pixels if there is no file.
+        sha256: of the file's bytes, and of ``selection`` if anything is chosen there; of shape and pixels of an array.
         mode: the pixel format of the file in words: "RGB, 8 bit", "grey, 16 bit", "CMYK".
         notes: sentences about the changes from the file to ``pixels``.
+        selection: page, channels and range that were chosen.
+        missing: (H, W) bool, True where the file has no data; None if it has them everywhere. ``pixels`` have the mean
+            colour of the others there.
+        pages, page: how many pages the file holds, and which this is, from 1.
+        channels: how many channels the page has.
+        deep: whether samples have more than 8 bits, so that a range of values was chosen.
     """
 
     pixels: Pixels
@@ -44,6 +56,12 @@ class Image:
     sha256: str
     mode: str
     notes: tuple[str, ...] = ()
+    selection: Selection = _PLAIN
+    missing: Mask | None = None
+    pages: int = 1
+    page: int = 1
+    channels: int = 3
+    deep: bool = False
 
     def __post_init__(self) -> None:
         pixels = self.pixels
@@ -69,16 +87,20 @@ class Image:
         return None if self.path is None or self.is_sample else self.path.parent
 
 
-def load_image(path: str | Path) -> Image:
-    """Open a picture file: any bit depth, colour model and orientation, the first frame if there are several.
+def load_image(path: str | Path, selection: Selection | None = None) -> Image:
+    """Open a picture file: any bit depth, colour model and orientation.
 
-    Returns:
-        The :class:`Image`; its ``sha256`` is that of the file.
+    Args:
+        path: the file; ``photo.tif#page=3`` chooses a page, see :mod:`featup_app.images.selection`.
+        selection: what is read of the file, where ``path`` leaves it open. By default the largest page, the first one or
+            three channels, and the range of nearly all values.
 
     Raises:
-        ImageError: if the file is missing, not readable, no picture, damaged or larger than ``MAX_PIXELS``.
+        ImageError: if the file is missing, not readable, no picture, damaged or larger than ``MAX_PIXELS``, or has no such
+            page or channel.
     """
-    path = Path(path)
+    path, named = split_name(path)
+    selection = named.over(selection or Selection())
     try:
         if path.is_dir():
             raise cannot_open(path, "it is a folder", "choose a picture file inside it")
@@ -94,14 +116,33 @@ def load_image(path: str | Path) -> Image:
     except (OSError, ValueError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "it does not fit into memory"
         raise cannot_open(path, f"reading failed ({reason})", "check the name and the disk") from error
-    pixels, mode, notes = decode(data, path)
-    return Image(pixels, path.name, path, hashlib.sha256(data).hexdigest(), mode, notes)
+    return _image(decode(data, path, selection), data, path.name, path, selection)
 
 
-def image_from_bytes(data: bytes, *, name: str = "pasted image") -> Image:
+def image_from_bytes(data: bytes, *, name: str = "pasted image", selection: Selection | None = None) -> Image:
     """Decode the bytes of a picture file, as pasted or dropped; otherwise like :func:`load_image`."""
-    pixels, mode, notes = decode(data, name)
-    return Image(pixels, name, None, hashlib.sha256(data).hexdigest(), mode, notes)
+    selection = selection or Selection()
+    return _image(decode(data, name, selection), data, name, None, selection)
+
+
+def _image(decoded: Decoded, data: bytes, name: str, path: Path | None, selection: Selection) -> Image:
+    digest = hashlib.sha256(data)
+    if selection:
+        digest.update(f"#{selection}".encode())
+    return Image(
+        decoded.pixels,
+        name,
+        path,
+        digest.hexdigest(),
+        decoded.mode,
+        decoded.notes,
+        selection,
+        decoded.missing,
+        decoded.pages,
+        decoded.page,
+        decoded.channels,
+        decoded.deep,
+    )
 
 
 def image_from_array(pixels: npt.NDArray[Any], *, name: str = "array") -> Image:
@@ -130,11 +171,17 @@ def image_from_array(pixels: npt.NDArray[Any], *, name: str = "array") -> Image:
         values = np.clip(values, 0, 1)
     elif values.dtype.kind not in "bu" or values.dtype.itemsize > 2:
         raise cannot_open(name, f"its values are {values.dtype}", "pass uint8, uint16, bool or floating point values")
-    notes: list[str] = []
-    rgb = to_rgb(picture_of(values, notes), None, notes)
+    values = values[..., None] if values.ndim == 2 else values
+    colours = np.ascontiguousarray(values[..., :3].astype(values.dtype.newbyteorder("="), copy=False))
+    alpha = values[..., 3].astype(colours.dtype) if values.shape[2] == 4 else None
+    bits = 8 * colours.dtype.itemsize
+    mode = mode_in_words(colours.shape[2], colours.dtype, alpha=alpha is not None)
+    model, natural = GREY if colours.shape[2] == 1 else RGB, colours.dtype.kind == "f"
+    decoded = finish(Raster(colours, model, mode, bits, alpha, natural=natural), Selection(), name)
+    rgb = decoded.pixels
     digest = hashlib.sha256(f"{rgb.shape[0]}x{rgb.shape[1]}x3:".encode())
     digest.update(rgb.reshape(-1).data)
-    return Image(rgb, name, None, digest.hexdigest(), mode_in_words(values), tuple(notes))
+    return Image(rgb, name, None, digest.hexdigest(), mode, decoded.notes, channels=values.shape[2])
 
 
 def resized(image_pixels: Pixels, size_hw: tuple[int, int]) -> Pixels:

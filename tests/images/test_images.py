@@ -267,7 +267,8 @@ def test_the_first_of_several_frames(tmp_path, suffix):
     path = saved(tmp_path, f"many.{suffix}", frames[0], save_all=True, append_images=frames[1:])
     image = load_image(path)
     assert np.abs(image.pixels.astype(int) - [60, 0, 0]).max() <= 4
-    assert image.notes == ("The file holds 3 frames; this is the first.",)
+    assert image.notes == ("The file holds 3 pages; this is page 1.",)
+    assert (image.pages, image.page) == (3, 1)
 
 
 def test_100_megapixels_open(tmp_path):
@@ -278,7 +279,7 @@ def test_100_megapixels_open(tmp_path):
 
 
 def test_one_sentence_beyond_the_pixel_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr("featup_app.decoding.MAX_PIXELS", 50)
+    monkeypatch.setattr("featup_app.images.failures.MAX_PIXELS", 50)
     assert "limit" in sentence(saved(tmp_path, "above.png", RGB))
     assert "limit" in sentence(saved(tmp_path, "far-above.png", np.zeros((50, 50), np.uint8)))
     cv2.imwrite(str(tmp_path / "float.tif"), np.zeros((9, 9, 3), np.float32))
@@ -395,7 +396,7 @@ SEEDS = [
     keep=st.floats(0, 1),
 )
 def test_any_bytes_give_an_image_or_an_image_error(monkeypatch, seed, changes, keep):
-    monkeypatch.setattr("featup_app.decoding.MAX_PIXELS", 1_000_000)
+    monkeypatch.setattr("featup_app.images.failures.MAX_PIXELS", 1_000_000)
     data = bytearray(seed)
     for place, value in changes:
         data[int(place * len(data))] = value

@@ -1,0 +1,39 @@
+"""Pictures: from a file, pasted bytes or an array to 8 bit RGB pixels, upright and in sRGB.
+
+:mod:`~featup_app.images.image` has the picture and the functions that open one; :mod:`~featup_app.images.decoding` is the
+way in for bytes and lists what is read by what; :mod:`~featup_app.images.selection` chooses page, channels and range.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from featup_app.base.lazily import lazy_names
+
+if TYPE_CHECKING:
+    from featup_app.images.image import (
+        IMAGE_SUFFIXES,
+        Image,
+        image_from_array,
+        image_from_bytes,
+        load_image,
+        resized,
+        sample_images,
+    )
+    from featup_app.images.selection import Selection, split_name
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Image",
+    "Selection",
+    "image_from_array",
+    "image_from_bytes",
+    "load_image",
+    "resized",
+    "sample_images",
+    "split_name",
+]
+
+__getattr__ = lazy_names(
+    __name__, {name: "selection" if name in ("Selection", "split_name") else "image" for name in __all__}
+)
