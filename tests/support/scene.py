@@ -25,7 +25,12 @@ def scene() -> npt.NDArray[np.uint8]:
 def stored_as(unit: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
     """Values from 0 to 1 over the whole range of a type; floating point keeps them."""
     kind = np.dtype(dtype)
+    if kind.kind == "b":
+        return np.rint(unit).astype(kind)
     if kind.kind == "f":
         return unit.astype(kind)
     limits = np.iinfo(kind)
-    return np.rint(limits.min + unit * (float(limits.max) - limits.min)).clip(limits.min, limits.max).astype(kind)
+    low, high = float(limits.min), float(limits.max)
+    if kind.itemsize == 8:
+        high = np.nextafter(high, 0)  # the largest float64 within the type
+    return np.rint(low + unit * (high - low)).clip(low, high).astype(kind)
