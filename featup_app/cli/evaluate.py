@@ -5,11 +5,23 @@ from __future__ import annotations
 import typer
 
 from featup_app.cli import evaluate_options as options
-from featup_app.cli.options import BackboneName, Device, InputSize, LayerName, ReportAsJSON, UpsamplerChoice
+from featup_app.cli.options import (
+    BackboneName,
+    Channels,
+    Device,
+    InputSize,
+    LayerName,
+    Page,
+    Range,
+    ReportAsJSON,
+    UpsamplerChoice,
+    selection_of,
+)
 from featup_app.cli.tables import print_report, print_summary
 from featup_app.cli.terminal import CANCELLED, print_json, print_line, print_message, progress_bar
 from featup_app.evaluation.run import EvaluationRequest, EvaluationResult, run_evaluation
 from featup_app.evaluation.tasks import find_task
+from featup_app.images.selection import AUTO
 
 
 def evaluate(
@@ -32,6 +44,9 @@ def evaluate(
     repeats: options.Repeats = EvaluationRequest.repeats,
     steps: options.Steps = None,
     limit: options.Limit = None,
+    page: Page = "",
+    channels: Channels = "",
+    range: Range = AUTO,
     seed: options.Seed = 0,
     fresh: options.Fresh = False,
     device: Device = None,
@@ -66,6 +81,7 @@ def evaluate(
         repeats=repeats,
         steps=steps,
         limit=limit,
+        selection=str(selection_of(page, channels, range)),
         seed=seed,
         fresh=fresh,
         device=device,

@@ -14,11 +14,24 @@ import typer
 from featup_app.base.errors import FeatUpError, UpsamplerError
 from featup_app.base.progress import Progress, part_of
 from featup_app.cli import export_options as options
-from featup_app.cli.options import AsJSON, BackboneName, Device, Images, InputSize, LayerName, UpsamplerChoice
+from featup_app.cli.options import (
+    AsJSON,
+    BackboneName,
+    Channels,
+    Device,
+    Images,
+    InputSize,
+    LayerName,
+    Page,
+    Range,
+    UpsamplerChoice,
+    selection_of,
+)
 from featup_app.cli.terminal import BAD_INPUT, CANCELLED, print_json, print_line, print_message, progress_bar
 from featup_app.engine.exporting import ExportOptions, export_image, unique_stems
 from featup_app.engine.settings import ViewSettings
 from featup_app.fields import CLASSICAL, DEFAULT_METHOD, METHODS, find_method
+from featup_app.images.selection import AUTO, Selection
 from featup_app.lenses import parse_views
 
 _DEFAULT = ViewSettings()
@@ -39,6 +52,9 @@ def export(
     views: options.Views = "",
     features: options.Features = True,
     overwrite: options.Overwrite = False,
+    page: Page = "",
+    channels: Channels = "",
+    range: Range = AUTO,
     device: Device = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -58,12 +74,13 @@ def export(
         upsampler=upsampler,
     )
     _check_upsampler(method, upsampler)
+    selection = selection_of(page, channels, range)
     wanted = ExportOptions(format, dtype, features, parse_views(views), overwrite)
     wanted.check()
     results: list[dict[str, Any]] = []
     try:
         with _stopped_by_signals():
-            _export_all(images, settings, wanted, folder, device, as_json, results)
+            _export_all(images, selection, settings, wanted, folder, device, as_json, results)
     except KeyboardInterrupt:
         done = sum(result["error"] is None for result in results)
         kept = f"the files of {done} of {len(images)} images were written before" if done else "nothing was written"
@@ -106,6 +123,7 @@ def _check_upsampler(method: str, upsampler: str | None) -> None:
 
 def _export_all(
     images: list[Path],
+    selection: Selection,
     settings: ViewSettings,
     options: ExportOptions,
     folder: Path,
@@ -133,7 +151,9 @@ def _export_all(
         for path, stem in zip(images, unique_stems(images), strict=True):
             own = _of_file(progress, path, len(images))
             try:
-                image, chosen = load_image(path), settings
+                image, chosen = load_image(path, selection), settings
+                for note in image.notes if image.is_partial else ():
+                    print_message(f"{path.name}: {note}")
                 if fitted is not None:
                     number = next_number()
                     open_fit(session, number, image, settings, Path(fitted), own)

@@ -16,10 +16,21 @@ from featup_app.base.errors import Cancelled, FeatUpError, UpsamplerError
 from featup_app.base.progress import Progress, Stage
 from featup_app.base.words import human_bytes
 from featup_app.cli import fit_options as options
-from featup_app.cli.options import BackboneName, Device, InputSize, LayerName, Seed
+from featup_app.cli.options import (
+    BackboneName,
+    Channels,
+    Device,
+    InputSize,
+    LayerName,
+    Page,
+    Range,
+    Seed,
+    selection_of,
+)
 from featup_app.cli.stopping import checked, stopped_by_signals
 from featup_app.cli.terminal import CANCELLED, print_line, print_message, progress_bar
 from featup_app.fields.implicit.recipe import FitRecipe, find_fit_recipe
+from featup_app.images.selection import AUTO, named
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap
@@ -39,6 +50,9 @@ def fit(
     seconds: options.Seconds = None,
     views: options.Views = None,
     smaller: options.Smaller = False,
+    page: Page = "",
+    channels: Channels = "",
+    range: Range = AUTO,
     seed: Seed = 0,
     device: Device = None,
     as_json: options.AsJSONLines = False,
@@ -50,14 +64,14 @@ def fit(
     the fit early and keeps the best state.
     """
     _check(output, seconds)
-    chosen = find_fit_recipe(recipe)
+    chosen, picture = find_fit_recipe(recipe), named(image, selection_of(page, channels, range))
     if views is not None:
         chosen = dataclasses.replace(chosen, views=views)
     with stopped_by_signals() as check:
         try:
             with progress_bar() as bar:
                 bar("starting", 0, 0)
-                features = _features(image, backbone, layer, size, device, checked(bar, check))
+                features = _features(picture, backbone, layer, size, device, checked(bar, check))
                 fitting = _within_memory(features, chosen, seed, smaller=smaller)
                 stopped = _run(fitting, steps, seconds, bar, check, as_json=as_json)
                 field = fitting.field()

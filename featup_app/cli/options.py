@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from featup_app.images.selection import Selection, parse_channels, parse_page, parse_range
+
 UpsamplerChoice = Annotated[
     str | None,
     typer.Option(
@@ -39,4 +41,34 @@ Device = Annotated[
 AsJSON = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 ReportAsJSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything that is drawn at random.")]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="The images.")]
+Images = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE", help="The images; photo.tif#page=3 chooses a page of one of them.")
+]
+Page = Annotated[
+    str,
+    typer.Option(
+        "--page", metavar="N", help="Page, frame or plane of files that hold several, from 1; the largest if not given."
+    ),
+]
+Channels = Annotated[
+    str,
+    typer.Option(
+        "--channels",
+        metavar="R,G,B|N",
+        help="Channels to see as red, green and blue, or one as grey, from 1; the first three or one if not given.",
+    ),
+]
+Range = Annotated[
+    str,
+    typer.Option(
+        "--range",
+        metavar="LO,HI|full|auto",
+        help="Values that become black and white: two numbers; full for all that the type can hold; auto for the range of "
+        "nearly all values, where samples have more than 8 bits.",
+    ),
+]
+
+
+def selection_of(page: str, channels: str, range: str) -> Selection:
+    """The choice of three options. Raises ImageError if one cannot be read."""
+    return Selection(parse_page(page), parse_channels(channels), parse_range(range))

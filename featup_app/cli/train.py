@@ -14,9 +14,10 @@ from featup_app.backbones.catalogue import DEFAULT_BACKBONE
 from featup_app.base.errors import Cancelled, FeatUpError
 from featup_app.base.progress import Progress, Stage, silent
 from featup_app.cli import train_options as options
-from featup_app.cli.options import Device, LayerName, ReportAsJSON, Seed
+from featup_app.cli.options import Channels, Device, LayerName, Page, Range, ReportAsJSON, Seed, selection_of
 from featup_app.cli.stopping import checked, stopped_by_signals
 from featup_app.cli.terminal import CANCELLED, print_json, print_line, print_message, progress_bar
+from featup_app.images.selection import AUTO, Selection, named
 from featup_app.training.distributed import Processes, is_first, join_processes
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def train(
     cache_budget: options.CacheBudget = 4000,
     cache: options.Cache = None,
     data: options.Data = None,
+    page: Page = "",
+    channels: Channels = "",
+    range: Range = AUTO,
     device: Device = None,
     as_json: ReportAsJSON = False,
 ) -> None:
@@ -57,6 +61,7 @@ def train(
     """
     if steps is None and minutes is None:
         steps = 2000
+    selection = selection_of(page, channels, range)
     arguments: dict[str, Any] = {
         "steps": steps,
         "minutes": minutes,
@@ -76,7 +81,9 @@ def train(
         try:
             with progress_bar() if processes.first else nullcontext(silent) as bar:
                 chosen = _recipe(recipe, method, restoration)
-                result = _run(images, validation, backbone or [], chosen, device, arguments, bar, check, processes)
+                result = _run(
+                    images, validation, selection, backbone or [], chosen, device, arguments, bar, check, processes
+                )
         except Cancelled:
             if processes.first:
                 print_message("Stopped before the training began; nothing was written but cached features.")
@@ -99,6 +106,7 @@ def _recipe(name: str, method: str, restoration: float | None) -> Recipe:
 def _run(
     images: list[Path],
     validation: Path | None,
+    selection: Selection,
     backbones: list[str],
     recipe: Recipe,
     device: str | None,
@@ -125,8 +133,10 @@ def _run(
     for turn in (True, False):  # the first process downloads weights, and the others then find them
         with processes.together():
             if processes.first == turn:
-                found = find_images(images)
-                held_out = None if validation is None else find_images([validation])
+                found = [named(path, selection) for path in find_images(images)]
+                held_out = (
+                    None if validation is None else [named(path, selection) for path in find_images([validation])]
+                )
                 loaded = [
                     load_backbone(name, device=processes.device(device), progress=progress)
                     for name in backbones or [DEFAULT_BACKBONE]

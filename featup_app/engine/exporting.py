@@ -16,7 +16,7 @@ from featup_app.base.progress import Progress, silent
 from featup_app.engine.settings import ViewSettings
 from featup_app.export import Staging, build_provenance, stage_features, stage_picture
 from featup_app.export.feature_files import MEMORY_BUDGET, check_choice, json_beside
-from featup_app.images import Image
+from featup_app.images import Image, split_name
 from featup_app.lenses import Look, Request
 
 if TYPE_CHECKING:
@@ -49,17 +49,24 @@ class ExportOptions:
 
 def unique_stems(paths: Sequence[Path]) -> list[str]:
     """A name for the files of each image: its own without the suffix, numbered where several images share it."""
-    own = {path.stem.casefold() for path in paths}
+    names = [_stem(path) for path in paths]
+    own = {name.casefold() for name in names}
     taken: set[str] = set()
     stems = []
-    for path in paths:
-        stem, number = path.stem, 1
+    for name in names:
+        stem, number = name, 1
         while stem.casefold() in taken or (number > 1 and stem.casefold() in own):
             number += 1
-            stem = f"{path.stem}-{number}"
+            stem = f"{name}-{number}"
         taken.add(stem.casefold())
         stems.append(stem)
     return stems
+
+
+def _stem(path: Path) -> str:
+    """The name of a file without its suffix, with the page if the path names one."""
+    file, selection = split_name(path)
+    return file.stem if selection.page is None else f"{file.stem}-page{selection.page}"
 
 
 def export_image(

@@ -24,6 +24,7 @@ from featup_app.evaluation.methods import MethodChoice
 from featup_app.evaluation.plan import Plan
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report
+from featup_app.images.selection import named
 
 if TYPE_CHECKING:
     from featup_app.evaluation.datasets import Item
@@ -77,7 +78,7 @@ def measure_costs(plan: Plan, records: Records, *, progress: Progress = silent) 
             with records.exclusive(f"cost {key}", progress):
                 known = records.find(key, picture)
                 if known is None:
-                    known = _measured_elsewhere(plan, choice, item.image_path, progress)
+                    known = _measured_elsewhere(plan, choice, named(item.image_path, item.selection), progress)
                     if known is not None:
                         records.keep(key, picture, known)
         if known is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featup_app.base.errors import EvaluationError
-from featup_app.images import IMAGE_SUFFIXES, Image, load_image
+from featup_app.images import IMAGE_SUFFIXES, Image, Selection, load_image
 
 Labels = npt.NDArray[np.int16]
 Depths = npt.NDArray[np.float32]
@@ -70,6 +70,7 @@ class Item:
         truth: class of the whole picture, such as an identifier of ImageNet; empty where it is unknown.
         scene: name of the scene, whose pictures resemble each other; empty where scenes are unknown.
         per_metre: readings of the depth file for one metre.
+        selection: page, channels and range that are read of the picture.
     """
 
     name: str
@@ -81,10 +82,11 @@ class Item:
     truth: str = ""
     scene: str = ""
     per_metre: float = PER_METRE
+    selection: Selection = field(default_factory=Selection)
 
     def image(self) -> Image:
         """The picture, decoded. Raises ImageError if it cannot be decoded."""
-        return load_image(self.image_path)
+        return load_image(self.image_path, self.selection)
 
     def labels(self) -> Labels:
         """Class or region of every pixel, (H, W) int16: 0 .. class_count - 1, any number of a region, or :data:`UNLABELLED`.
@@ -182,6 +184,11 @@ class Dataset:
     kind: str = PHOTOS
     layout: str = "photos"
     split: str = ""
+
+    def with_selection(self, selection: Selection) -> Dataset:
+        """The data set with a choice of page, channels and range for every picture."""
+        items = (dataclasses.replace(item, selection=selection) for item in self.items)
+        return dataclasses.replace(self, items=tuple(items)) if selection else self
 
     def limited(self, count: int | None) -> Dataset:
         """The data set with at most ``count`` pictures, spread evenly over the folder because frames of a film resemble their

@@ -32,6 +32,7 @@ from featup_app.evaluation.report import Report, write_report
 from featup_app.evaluation.sources import Sources, parse_depth_unit, parse_limits
 from featup_app.evaluation.summary import Summary, summarise, write_summary
 from featup_app.evaluation.tasks import ALL, TASKS, Task, find_task
+from featup_app.images.selection import parse_selection
 
 if TYPE_CHECKING:
     from featup_app.evaluation.plan import Plan
@@ -64,6 +65,8 @@ class EvaluationRequest:
         folds: number of parts of the training pictures, left out in turn.
         repeats, steps: number of end-to-end trainings, and steps of each.
         limit: greatest number of pictures, as in ``evaluation.sources.parse_limits``.
+        selection: page, channels and range that are read of every picture, such as ``page=2``; see
+            :mod:`featup_app.images.selection`.
         seed: seed of views, samples and bootstrap.
         fresh: whether to ignore the results of earlier runs.
         device: torch device; if None, CUDA if there is one, else the CPU.
@@ -91,6 +94,7 @@ class EvaluationRequest:
     repeats: int = REPEATS
     steps: int | None = None
     limit: str | None = None
+    selection: str = ""
     seed: int = 0
     fresh: bool = False
     device: str | None = None
@@ -212,7 +216,7 @@ def _checked(request: EvaluationRequest) -> _Work:
     methods = parse_methods(request.methods, upsampler=request.upsampler)
     units = None if request.depth_unit is None else parse_depth_unit(request.depth_unit)
     limits = None if request.limit is None else parse_limits(request.limit)
-    sources = Sources(request.data, request.train, request.layout, units, limits)
+    sources = Sources(request.data, request.train, request.layout, units, limits, parse_selection(request.selection))
     chosen = [_protocols_and_probe(task, tasks, request.protocols, request.probe) for task in tasks]
     entries: list[_Entry] = []
     passed_over: list[tuple[str, FeatUpError]] = []

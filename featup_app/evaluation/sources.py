@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from featup_app.base.errors import EvaluationError
 from featup_app.evaluation.datasets import DEPTHS, LABELS, PHOTOS, REGIONS, Dataset
 from featup_app.evaluation.layouts import AUTO, TRAIN, VAL, detect_layout, find_layout, open_dataset
 from featup_app.evaluation.tasks import TASKS, Task
+from featup_app.images import Selection
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Sources:
         per_metre: readings of depth files for one metre, a number or one for each scene; None for the default.
         limit: greatest number of pictures of each folder; None for all. Or such numbers by the name of a task, by ``train`` for
             the pictures to fit on, and by the empty name for everything else.
+        selection: page, channels and range that are read of every picture.
     """
 
     data: Path | tuple[Path, ...]
@@ -33,6 +35,7 @@ class Sources:
     layout: str = AUTO
     per_metre: Mapping[str, float] | float | None = None
     limit: Mapping[str, int] | int | None = None
+    selection: Selection = field(default_factory=Selection)
 
     def __post_init__(self) -> None:
         for folder in (*_several(self.data), *_several(self.train)) if len(_several(self.data)) > 1 else ():
@@ -106,7 +109,7 @@ class Sources:
             if self._kind(folder) != DEPTHS:
                 per_metre = None
         found = open_dataset(folder, layout=layout, kinds=task.kinds, part=part, per_metre=per_metre)
-        return found.limited(self._limit(task, limited_by))
+        return found.limited(self._limit(task, limited_by)).with_selection(self.selection)
 
     def _limit(self, task: Task, name: str) -> int | None:
         if not isinstance(self.limit, Mapping):

@@ -61,6 +61,7 @@ def build_provenance(
             "size_hw": image.size_hw,
             "mode": image.mode,
             "notes": image.notes,
+            **({"selection": str(image.selection)} if image.selection else {}),
         },
         "backbone": {
             "layer": features.layer,

@@ -50,7 +50,7 @@ class Decoded:
         notes: sentences about the changes from the file to ``pixels``.
         missing: (H, W), pixels without data; None if there are none.
         pages, page: how many pages the file holds, and which this is, from 1.
-        channels: how many channels the page has.
+        channels, left_out: how many channels the page has, and how many of them are not seen.
         deep: whether the range of values had to be chosen, because samples have more than 8 bits.
     """
 
@@ -61,6 +61,7 @@ class Decoded:
     pages: int = 1
     page: int = 1
     channels: int = 3
+    left_out: int = 0
     deep: bool = False
 
 
@@ -112,7 +113,6 @@ def finish(raster: Raster, selection: Selection, name: object) -> Decoded:
         notes.append(f"Turned upright as its EXIF orientation ({raster.orientation}) says.")
         pixels = _turned(pixels, raster.orientation)
         missing = None if missing is None else _turned(missing, raster.orientation)
-    deep = raster.values.dtype.kind == "f" or raster.bits > 8
     return Decoded(
         np.ascontiguousarray(pixels),
         raster.mode,
@@ -121,7 +121,8 @@ def finish(raster: Raster, selection: Selection, name: object) -> Decoded:
         raster.pages,
         raster.page,
         raster.channels,
-        deep,
+        raster.left_out,
+        raster.values.dtype.kind == "f" or raster.bits > 8,
     )
 
 

@@ -46,7 +46,7 @@ class Image:
         missing: (H, W) bool, True where the file has no data; None if it has them everywhere. ``pixels`` have the mean
             colour of the others there.
         pages, page: how many pages the file holds, and which this is, from 1.
-        channels: how many channels the page has.
+        channels, left_out: how many channels the page has, and how many of them are not seen.
         deep: whether samples have more than 8 bits, so that a range of values was chosen.
     """
 
@@ -61,6 +61,7 @@ class Image:
     pages: int = 1
     page: int = 1
     channels: int = 3
+    left_out: int = 0
     deep: bool = False
 
     def __post_init__(self) -> None:
@@ -75,6 +76,11 @@ class Image:
     def size_hw(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return int(self.pixels.shape[0]), int(self.pixels.shape[1])
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the file holds more than is seen: other pages or channels, or pixels without data."""
+        return self.pages > 1 or self.left_out > 0 or self.missing is not None
 
     @property
     def is_sample(self) -> bool:
@@ -141,6 +147,7 @@ def _image(decoded: Decoded, data: bytes, name: str, path: Path | None, selectio
         decoded.pages,
         decoded.page,
         decoded.channels,
+        decoded.left_out,
         decoded.deep,
     )
 

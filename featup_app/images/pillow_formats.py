@@ -16,10 +16,10 @@ from featup_app.images.raster import (
     LAB,
     RGB,
     Raster,
-    channels_note,
     chosen_channels,
     chosen_page,
     mode_in_words,
+    say_channels,
 )
 from featup_app.images.selection import Selection
 
@@ -137,8 +137,7 @@ def choose(raster: Raster, selection: Selection, name: object) -> None:
     raster.values, raster.model = np.ascontiguousarray(every[..., shown]), GREY if len(shown) == 1 else RGB
     raster.alpha = raster.alpha if alpha is not None else None
     raster.icc = raster.curve = None  # they explain the colours that the channels had together
-    note = channels_note(shown, alpha, raster.channels)
-    raster.notes += [note] if note else []
+    say_channels(raster, shown, alpha, raster.channels)
 
 
 def orientation_of(source: Picture) -> int:

@@ -39,7 +39,7 @@ class Raster:
         curve: the code points of PNG's cICP, or its gAMA and cHRM; see :mod:`featup_app.images.colour`.
         orientation: of EXIF, 1 to 8.
         pages, page: how many pages the file holds, and which this is, from 1.
-        channels: how many channels this page has.
+        channels, left_out: how many channels this page has, and how many of them are not seen.
         notes: sentences about what was left out or assumed.
     """
 
@@ -59,6 +59,7 @@ class Raster:
     pages: int = 1
     page: int = 1
     channels: int = 1
+    left_out: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -118,12 +119,13 @@ def chosen_channels(selection: Selection, default: Sequence[int], count: int, na
     return tuple(channel - 1 for channel in selection.channels)
 
 
-def channels_note(shown: Sequence[int], alpha: int | None, count: int) -> str | None:
-    """A sentence on which of the channels are shown; None if all are, in their order."""
+def say_channels(raster: Raster, shown: Sequence[int], alpha: int | None, count: int) -> None:
+    """Record how many channels there are and how many are not seen, with a note if some are, or in another order."""
     seen = {*shown, *(() if alpha is None else (alpha,))}
     left_out = [index + 1 for index in range(count) if index not in seen]
+    raster.channels, raster.left_out = count, len(left_out)
     if not left_out and tuple(shown) == tuple(range(len(shown))):
-        return None
+        return
     numbers = [str(index + 1) for index in shown]
     how = (
         f"{numbers[0]} is shown as grey"
@@ -134,4 +136,4 @@ def channels_note(shown: Sequence[int], alpha: int | None, count: int) -> str | 
     if left_out:
         listed = ", ".join(map(str, left_out[:8])) + (", ..." if len(left_out) > 8 else "")
         rest = f"; left out: {listed}"
-    return f"The file has {count} channels; {how}{rest}."
+    raster.notes.append(f"The file has {count} channels; {how}{rest}.")

@@ -99,6 +99,30 @@ def parse_range(text: str) -> tuple[float, float] | str:
     return low, high
 
 
+def parse_selection(text: str) -> Selection:
+    """Selection of ``page=3&channels=4,3,2&range=0,4095`` or a part of it. Raises ImageError for anything else."""
+    selection = Selection()
+    for part in text.split("&") if text else ():
+        key, _, value = part.partition("=")
+        if key == "page":
+            selection = dataclasses.replace(selection, page=parse_page(value))
+        elif key == "channels":
+            selection = dataclasses.replace(selection, channels=parse_channels(value))
+        elif key == "range":
+            selection = dataclasses.replace(selection, range=parse_range(value))
+        else:
+            raise ImageError(f'"{part}" is unknown; write page=N, channels=R,G,B or range=LO,HI, joined by &.')
+    return selection
+
+
+def named(path: str | Path, selection: Selection) -> Path:
+    """The name that :func:`split_name` takes apart: the path itself if nothing is chosen."""
+    if not selection:
+        return Path(path)
+    file, own = split_name(path)
+    return file.with_name(f"{file.name}#{own.over(selection)}")
+
+
 def split_name(path: str | Path) -> tuple[Path, Selection]:
     """File and selection of a name such as ``photo.tif#page=3``; a file that has just this name is that file.
 
@@ -108,20 +132,7 @@ def split_name(path: str | Path) -> tuple[Path, Selection]:
     name, mark, text = str(path).rpartition("#")
     if not mark or not text.startswith(tuple(f"{key}=" for key in _KEYS)) or _exists(path):
         return Path(path), Selection()
-    selection = Selection()
-    for part in text.split("&"):
-        key, _, value = part.partition("=")
-        if key == "page":
-            selection = dataclasses.replace(selection, page=parse_page(value))
-        elif key == "channels":
-            selection = dataclasses.replace(selection, channels=parse_channels(value))
-        elif key == "range":
-            selection = dataclasses.replace(selection, range=parse_range(value))
-        else:
-            raise ImageError(
-                f'"{part}" in "{path}" is unknown; write page=N, channels=R,G,B or range=LO,HI after the #.'
-            )
-    return Path(name), selection
+    return Path(name), parse_selection(text)
 
 
 def _exists(path: str | Path) -> bool:

@@ -15,9 +15,9 @@ from featup_app.images.raster import (
     RGB,
     Raster,
     Samples,
-    channels_note,
     chosen_channels,
     mode_in_words,
+    say_channels,
 )
 from featup_app.images.selection import Selection
 
@@ -88,7 +88,7 @@ def raster_of(
     photometric = int(page.photometric or 0)
     plain = shown == tuple(range(_COLOURS.get(photometric, 1)))
     bits = _bits(page, values)
-    raster = Raster(values, GREY if len(shown) == 1 else RGB, "", bits, opacity, channels=count, notes=notes)
+    raster = Raster(values, GREY if len(shown) == 1 else RGB, "", bits, opacity, notes=notes)
     raster.mode = mode_in_words(len(shown), values.dtype, bits, alpha=opacity is not None)
     raster.associated = alpha is not None and int(page.extrasamples[alpha - count]) == _ASSOCIATED
     raster.nodata, raster.orientation = _nodata(page), _number(page, _ORIENTATION, 1)
@@ -97,8 +97,7 @@ def raster_of(
         icc = page.tags.valueof(_ICC)
         raster.icc = icc if isinstance(icc, bytes) else None
         _interpret(raster, page, photometric)
-    note = channels_note(shown, alpha, count)
-    notes += [note] if note else []
+    say_channels(raster, shown, alpha, count)
     return raster
 
 

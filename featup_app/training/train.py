@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.progress import Progress, silent
-from featup_app.images import IMAGE_SUFFIXES, Image
+from featup_app.images import IMAGE_SUFFIXES, Image, split_name
 from featup_app.multiview.held_out import HELD_OUT_PADDING, HELD_OUT_VIEWS, HELD_OUT_ZOOM
 from featup_app.training.cache import DEFAULT_BUDGET, PictureSet, Preparation, prepare_pictures
 from featup_app.training.distributed import ALONE, Processes
@@ -54,7 +54,7 @@ def find_images(places: Sequence[Path], progress: Progress = silent) -> list[Pat
     """The image files that files and folders mean, those of folders sorted and with what lies in folders inside.
 
     Args:
-        places: files and folders.
+        places: files, also with a page (``photo.tif#page=3``), and folders.
         progress: called for every file, since a folder may hold very many; may cancel.
 
     Raises:
@@ -71,7 +71,7 @@ def find_images(places: Sequence[Path], progress: Progress = silent) -> list[Pat
             if not inside:
                 raise UpsamplerError(f'The folder "{place}" holds no images; give one with PNG or JPEG files.')
             found += sorted(inside)
-        elif place.exists():
+        elif split_name(place)[0].exists():
             found.append(place)
         else:
             raise UpsamplerError(f'There is no image and no folder "{place}"; check the name.')

@@ -140,7 +140,7 @@ def until_done(pieces: Sequence[Piece], attempt: Callable[[Piece], bool], progre
 
 
 def fingerprint(item: Item) -> str:
-    """Name of a picture with the hash of the contents of its files.
+    """Name of a picture with the hash of the contents of its files, and of what is read of them.
 
     Raises:
         EvaluationError: if a file cannot be read.
@@ -153,6 +153,8 @@ def fingerprint(item: Item) -> str:
             digest.update(path.read_bytes())
         except OSError as error:
             raise EvaluationError(f'Cannot read "{path}": {error.strerror or error}; check its permissions.') from error
+    if item.selection:
+        digest.update(str(item.selection).encode())
     return f"{item.name} {digest.hexdigest()[:16]}"
 
 
