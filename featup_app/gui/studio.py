@@ -12,7 +12,7 @@ from featup_app.base.progress import Progress
 from featup_app.engine.settings import ViewSettings
 from featup_app.features import Point
 from featup_app.gui.engine_bridge import EngineBridge
-from featup_app.images import Image, image_from_array, load_image
+from featup_app.images import Image, Selection, image_from_array, load_image
 from featup_app.lenses import LENSES, LensView, Request
 from featup_app.lenses.look import FieldFacts, UpsamplerFacts
 
@@ -103,6 +103,13 @@ class Studio(QObject):
     def open(self, path: Path | str) -> None:
         """Open a file; the current image stays until the new one is read."""
         self._request_file(lambda progress: load_image(path))
+
+    def select(self, selection: Selection) -> None:
+        """Read another page, other channels or another range of the file that is open."""
+        image = self.image
+        if image is not None and image.path is not None and selection != image.selection:
+            path = image.path
+            self._request_file(lambda progress: load_image(path, selection))
 
     def open_pixels(self, pixels: Any, name: str) -> None:
         """Open pixels, such as those of the clipboard."""

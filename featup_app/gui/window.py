@@ -188,6 +188,9 @@ class MainWindow(QMainWindow):
         grid.clicked.connect(studio.choose_query)
         grid.moved.connect(studio.move_query)
         grid.picked.connect(inspector.show_tab)
+        grid.file_bar.selected.connect(studio.select)
+        grid.file_bar.refused.connect(lambda sentence: self.notice.show_message("warning", sentence))
+        studio.failed.connect(self._show_file_again)
         for tab in inspector.lenses.values():
             tab.asked.connect(studio.ask)
             tab.query_chosen.connect(studio.choose_query)
@@ -214,6 +217,11 @@ class MainWindow(QMainWindow):
             tab.show_image(image)
         self.inspector.facts.show_image(image)
         self.setWindowTitle(f"{image.name} – FeatUp")
+
+    def _show_file_again(self) -> None:
+        """Set the boxes of page, channels and range back to what is shown, after another choice failed."""
+        if self.studio.image is not None:
+            self.grid.file_bar.show_image(self.studio.image)
 
     # -- answers ---------------------------------------------------------------------------------------------------
 

@@ -188,7 +188,8 @@ def _by_pillow(data: bytes, index: int) -> Samples:
 
 
 def _is_mask(page: Any) -> bool:
-    return bool(int(page.subfiletype or 0) & _MASK) or int(getattr(page, "photometric", 0) or 0) == _MASK
+    kind = getattr(page, "subfiletype", 0)  # the frames of a series have none
+    return bool(int(kind or 0) & _MASK) or int(getattr(page, "photometric", 0) or 0) == _MASK
 
 
 def _mask_of(file: TiffFile, page: TiffPage) -> Mask | None:

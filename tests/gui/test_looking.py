@@ -219,7 +219,7 @@ def test_every_control_explains_itself_and_can_be_reached_by_key(driver):
 def test_the_original_is_shown_exactly(driver):
     image = load_image(sample_images()[0])
     assert driver.studio.image.sha256 == image.sha256
-    assert "451 × 300" in driver.window.grid.image_footer.text()
+    assert "451 × 300" in driver.window.grid.file_bar.label.text()
 
 
 def test_a_click_leaves_the_facts_and_the_choice_of_weights_as_they_are(driver, monkeypatch):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
+from PySide6.QtWidgets import QGridLayout, QWidget
 
 from featup_app.features import Point, Size
 from featup_app.gui import style
+from featup_app.gui.views.file_bar import FileBar
 from featup_app.gui.views.footers import LegendBar
 from featup_app.gui.views.image_view import ImageView
 from featup_app.images import Image, resized
@@ -19,6 +22,22 @@ DISPLAYED_SIDE = 4096
 
 IMAGE = "image"
 """Name of the view of the image itself, beside those of the lenses."""
+
+_STRIPES = np.array([(58, 60, 66), (150, 74, 128)], np.uint8)
+"""Colours of the pixels without data, in diagonal stripes that no picture has."""
+
+
+def hatched(pixels: npt.NDArray[np.uint8], missing: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """A copy of (H, W, 3) pixels with stripes where ``missing``, which may have another size, has no data."""
+    height, width = pixels.shape[:2]
+    rows = np.arange(height) * missing.shape[0] // height
+    columns = np.arange(width) * missing.shape[1] // width
+    stripe = max(2, max(height, width) // 120)
+    diagonal = (np.arange(height)[:, None] + np.arange(width)) // stripe % 2
+    result = pixels.copy()
+    there = missing[rows[:, None], columns]
+    result[there] = _STRIPES[diagonal[there]]
+    return result
 
 
 class ViewGrid(QWidget):
@@ -37,9 +56,9 @@ class ViewGrid(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.image_footer = QLabel("", objectName="muted")
+        self.file_bar = FileBar()
         self.views: dict[str, ImageView] = {
-            IMAGE: ImageView("Image", tooltip="The original picture", with_lens=False, footer=self.image_footer),
+            IMAGE: ImageView("Image", tooltip="The original picture", with_lens=False, footer=self.file_bar),
             **{name: ImageView(lens.title, tooltip=lens.tooltip, footer=LegendBar()) for name, lens in LENSES.items()},
         }
         self._alone: str | None = None
@@ -69,15 +88,14 @@ class ViewGrid(QWidget):
         pixels = resized(
             image.pixels, (max(1, round(image.size_hw[0] * shrink)), max(1, round(image.size_hw[1] * shrink)))
         )
+        if image.missing is not None:
+            pixels = hatched(pixels, image.missing)
         for view in self.views.values():
             view.show_image(pixels, image.size_hw)
             view.show_crosshair(None)
-        height, width = self._image_hw = image.size_hw
+        self._image_hw = image.size_hw
         self.fit()
-        self.image_footer.setText(f"{width} × {height} px · {image.mode}")
-        self.image_footer.setToolTip(
-            "\n".join(image.notes) or "Width and height of the original, and what its file holds"
-        )
+        self.file_bar.show_image(image)
         self.views["image"].subtitle.setText(image.name)
         self.views["image"].subtitle.setToolTip(str(image.path or image.name))
 
