@@ -30,7 +30,7 @@ READERS = (
     ((b"",), "pillow_formats"),
 )
 """First bytes of a file -> the module that reads it: TIFF with tifffile and imagecodecs; PNG with Pillow, beyond 8 bits
-with OpenCV; JPEG with Pillow, and 12-bit, lossless and JPEG-LS with imagecodecs; everything else with Pillow."""
+with imagecodecs; JPEG with Pillow, and 12-bit, lossless and JPEG-LS with imagecodecs; everything else with Pillow."""
 
 _UPRIGHT = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 """EXIF orientation -> quarter turns to the left, then whether to mirror left and right."""
@@ -94,6 +94,8 @@ def decode(data: bytes, name: object, selection: Selection | None = None) -> Dec
 def finish(raster: Raster, selection: Selection, name: object) -> Decoded:
     """Range, colours, transparency and orientation of what a reader has read. Raises ImageError if no pixel has data."""
     notes = raster.notes
+    if not raster.values.size:
+        raise ValueError("it has no pixels")
     wanted = (0.0, 1.0) if raster.natural and selection.range == AUTO else selection.range
     missing, marks = _missing(raster, name)
     values, alpha = _toned(raster, wanted, missing, notes)
@@ -180,17 +182,14 @@ def _turned(pixels: Any, orientation: int) -> Any:
 
 @contextmanager
 def _quiet_decoders() -> Iterator[None]:
-    """Sets our pixel limit instead of Pillow's and silences stderr. These settings are global, so they are restored."""
-    import cv2
+    """Sets our pixel limit instead of Pillow's and silences its warnings. These settings are global, so they are restored."""
     from PIL import Image as pillow
 
     with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        limit, level = pillow.MAX_IMAGE_PIXELS, cv2.utils.logging.getLogLevel()
+        limit = pillow.MAX_IMAGE_PIXELS
         pillow.MAX_IMAGE_PIXELS = failures.MAX_PIXELS
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         try:
             yield
         finally:
             pillow.MAX_IMAGE_PIXELS = limit
-            cv2.utils.logging.setLogLevel(level)

@@ -7,7 +7,8 @@ from featup_app.base.errors import ImageError
 MAX_PIXELS = 400_000_000
 """Pixels beyond which a picture is refused: its RGB bytes alone would take more than a gigabyte."""
 
-_MAX_BYTES = 16 * MAX_PIXELS
+_MAX_BYTES_A_PIXEL = 16
+"""Bytes a pixel, on average over the largest picture, that its samples may take while it is read."""
 
 
 class NotReadError(Exception):
@@ -26,7 +27,7 @@ def check_pixels(width: int, height: int, name: object, *, sample_bytes: int = 1
         raise cannot_open(
             name, f"it has {width:,} x {height:,} pixels, more than the limit of {limit}", "make it smaller"
         )
-    if width * height * sample_bytes > _MAX_BYTES:
+    if width * height * sample_bytes > _MAX_BYTES_A_PIXEL * MAX_PIXELS:
         raise cannot_open(
             name,
             f"its {width:,} x {height:,} pixels of {sample_bytes} bytes take more memory than the limit",

@@ -83,7 +83,9 @@ def _with_imagecodecs(data: bytes, kind: int, bits: int, count: int, segments: l
     import imagecodecs
 
     words = {_LOSSLESS: "a lossless JPEG", _LS: "a JPEG-LS picture"}.get(kind, f"a {bits}-bit JPEG")
-    decode = imagecodecs.jpegls_decode if kind == _LS else imagecodecs.jpeg_decode
+    decode = imagecodecs.jpegls_decode if kind == _LS else imagecodecs.jpeg8_decode
+    if kind == _LS and _END not in data[-1024:]:
+        raise EOFError("the file ends before its pixels do")  # CharLS may look for them for a long time
     try:
         values: Any = np.asarray(decode(data))
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""PNG: Pillow decodes; beyond 8 bits OpenCV does. The chunks beside the pixels are read here, with their own limits.
+"""PNG: Pillow decodes; beyond 8 bits imagecodecs does. The chunks beside the pixels are read here, with their own limits.
 
 Chunks without pixels cannot make a file unreadable: those with a wrong checksum, and text and profiles of any size that
 the decoders would refuse, are kept from them.
@@ -25,7 +25,8 @@ _ORIENTATION_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 """Text chunks in which programs store the orientation."""
 _LONGEST_TEXT = 65536
 _LONGEST_PROFILE = 64 << 20
-_SRGB_GAMMA = 45455
+_SRGB_GAMMA, _SRGB_CURVE = 45455, 13
+"""1 / 2.2, which programs write for the curve of sRGB, and the code of that curve."""
 
 
 def read(data: bytes, name: object, selection: Selection) -> Raster:
@@ -57,6 +58,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bool, bytes]]:
         start += 12 + length
         pixels = kind in _PIXELS or kind in _ANIMATION
         intact = len(whole) == 12 + length and zlib.crc32(whole[4:-4]) == int.from_bytes(whole[-4:], "big")
+        if len(whole) == 12 + length and pixels and not intact:
+            raise ValueError(f"the checksum of its chunk {kind.decode('ascii')} is wrong")
         if pixels or intact:
             yield kind, pixels, whole
         if kind == b"IEND":
@@ -79,25 +82,20 @@ def _header(chunks: list[tuple[bytes, bool, bytes]]) -> tuple[int, int]:
 
 def _deep(chunks: list[tuple[bytes, bool, bytes]], decoder_data: bytes, name: object) -> Raster:
     """All channels of a picture of 16 bits."""
-    import cv2
+    import imagecodecs
 
     source = pillow_formats.opened(decoder_data, name)  # reads the header and the orientation
     check_pixels(*source.size, name)
-    bare = _SIGNATURE + b"".join(whole for kind, _, whole in chunks if kind in _PIXELS)
-    values: Samples | None = None
-    try:
-        values = cv2.imdecode(np.frombuffer(bare, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise ValueError("its pixels cannot be decoded") from error
-    source.load()  # OpenCV passes over damage amid the pixels
-    if values is None or values.dtype != np.uint16 or values.shape[:2] != (source.height, source.width):
+    source.load()  # libpng only warns of pixels that do not match their checksum
+    values: Samples = imagecodecs.png_decode(
+        _SIGNATURE + b"".join(whole for kind, _, whole in chunks if kind in _PIXELS)
+    )
+    if values.dtype != np.uint16 or values.shape[:2] != (source.height, source.width):
         raise ValueError("its pixels cannot be decoded")
-    values = values[..., None] if values.ndim == 2 else values[..., [2, 1, 0, 3][: values.shape[2]]]
+    values = values[..., None] if values.ndim == 2 else values
     alpha = None
-    if values.shape[2] == 4:
-        values, alpha = values[..., :3], values[..., 3]
-        if source.mode == "LA":
-            values = values[..., :1]
+    if values.shape[2] in (2, 4):
+        values, alpha = values[..., :-1], values[..., -1]
     else:
         named = next((whole[8:-4] for kind, _, whole in chunks if kind == b"tRNS"), b"")
         if len(named) == 2 * values.shape[2]:
@@ -136,6 +134,6 @@ def _gamma(found: dict[bytes, bytes]) -> Curve | None:
     if len(found.get(b"cHRM", b"")) == 32:
         named = tuple(value / 100_000 for value in struct.unpack(">8I", found[b"cHRM"]))
         chromaticities = named if min(named[1::2]) > 0 else chromaticities
-    if abs(gamma - _SRGB_GAMMA) < 1000 and chromaticities == SRGB_WHITE_AND_PRIMARIES:
-        return None
-    return Curve(chromaticities, 100_000 / gamma)
+    if abs(gamma - _SRGB_GAMMA) >= 1000:
+        return Curve(chromaticities, 100_000 / gamma)
+    return None if chromaticities == SRGB_WHITE_AND_PRIMARIES else Curve(chromaticities, transfer=_SRGB_CURVE)

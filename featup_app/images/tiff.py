@@ -7,10 +7,12 @@ pixel are channels, and every other axis (Z, T, ...) counts pages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,10 +27,12 @@ if TYPE_CHECKING:
 
 _PLAIN = ("generic", "uniform")
 """Kinds of series in which every directory is a page of its own."""
-_REDUCED, _MASK = 1, 4
-"""Bits of NewSubfileType."""
-_LEFT_TO_PILLOW = (2, 3, 4, 6)
-"""Compressions that old releases of imagecodecs lack: CCITT and old-style JPEG."""
+_MASK = 4
+"""Bit of NewSubfileType."""
+_MOST_INNER = 1000
+"""Sub-directories of a page that are looked at; damaged files have circles of them."""
+_FAX, _OLD_JPEG = (2, 3, 4), 6
+"""Compressions that old releases of imagecodecs, or all of them, leave to libtiff, which Pillow brings."""
 _UNREADABLE = {32803: "raw data of a camera's sensor", 34892: "raw data of a camera's sensor", 32844: "LogL colours",
                32845: "LogLuv colours"}  # fmt: skip
 """Photometric interpretations that are not read."""
@@ -64,7 +68,8 @@ def read(data: bytes, name: object, selection: Selection) -> Raster:
     import tifffile
 
     notes: list[str] = []
-    with tifffile.TiffFile(BytesIO(data)) as file:
+    _check_chain(data)
+    with _without_liblj92(), tifffile.TiffFile(BytesIO(data)) as file:
         planes = _planes(file, data)
         if not planes:
             raise cannot_open(name, "it is a TIFF without a picture", "choose another file")
@@ -85,6 +90,43 @@ def read(data: bytes, name: object, selection: Selection) -> Raster:
     return raster
 
 
+@contextmanager
+def _without_liblj92() -> Iterator[None]:
+    """Keep imagecodecs from a library that it tries on JPEG data that libjpeg refuses: damaged data make it end the process.
+
+    This setting is global; the lock around all decoding keeps others from seeing it.
+    """
+    import imagecodecs
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ValueError("not tried")
+
+    before = imagecodecs.ljpeg_decode
+    imagecodecs.ljpeg_decode = refuse
+    try:
+        yield
+    finally:
+        imagecodecs.ljpeg_decode = before
+
+
+def _check_chain(data: bytes) -> None:
+    """Raises ValueError if the directories of a file form a circle, which tifffile would follow for ever."""
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    big = data[2:4] in (b"+\0", b"\0+")
+    width, entry, counted = (8, 20, 8) if big else (4, 12, 2)
+
+    def number(start: int, length: int) -> int:
+        return int.from_bytes(data[start : start + length], order)
+
+    seen: set[int] = set()
+    offset = number(8 if big else 4, width)
+    while 0 < offset < len(data):
+        if offset in seen:
+            raise ValueError("its directories form a circle")
+        seen.add(offset)
+        offset = number(offset + counted + entry * number(offset, counted), width)
+
+
 # -- pages -----------------------------------------------------------------------------------------------------------
 
 
@@ -97,7 +139,8 @@ def _planes(file: TiffFile, data: bytes) -> list[_Plane]:
             return found
     planes = [_single(page.aspage(), data, index) for index, page in enumerate(pages)]
     for page in pages:
-        planes += [_single(inner.aspage(), data, None) for inner in page.aspage().pages or ()]
+        inner = itertools.islice(page.aspage().pages or (), _MOST_INNER)
+        planes += [_single(each.aspage(), data, None) for each in inner if not _is_mask(each)]
     return planes
 
 
@@ -163,8 +206,12 @@ def _samples(page: TiffPage, values: Samples) -> Samples:
 
 
 def _is_left_to_pillow(page: TiffPage) -> bool:
-    subsampled = page.is_subsampled and int(page.compression) not in (7, 34892, 33007)
-    return int(page.compression) in _LEFT_TO_PILLOW or subsampled
+    import imagecodecs
+
+    compression = int(page.compression)
+    subsampled = page.is_subsampled and compression not in (7, 34892, 33007)
+    fax = compression in _FAX and not hasattr(imagecodecs, "ccittfax4_decode")
+    return fax or compression == _OLD_JPEG or subsampled
 
 
 def _by_pillow(data: bytes, index: int) -> Samples:
@@ -217,7 +264,7 @@ def _check(plane: _Plane, name: object) -> None:
     formats = page.tags.valueof(339) or ()
     if not isinstance(formats, int) and len(set(formats)) > 1:
         raise NotReadError("a TIFF whose samples are of several types")
-    if int(page.compression) != 1 and int(page.compression) not in _LEFT_TO_PILLOW:
+    if int(page.compression) != 1 and int(page.compression) not in (*_FAX, _OLD_JPEG):
         try:
             tifffile.TIFF.DECOMPRESSORS[page.compression]
         except KeyError as error:

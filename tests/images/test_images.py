@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
@@ -381,11 +382,22 @@ def encoded(suffix: str) -> bytes:
     return stream.getvalue()
 
 
+def tiff_of(compression: str) -> bytes:
+    """Two pages in tiles."""
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as writer:
+        for _ in range(2):
+            writer.write(RGB, photometric="rgb", tile=(16, 16), compression=compression, metadata=None)
+    return stream.getvalue()
+
+
 SEEDS = [
     encoded("JPEG"),
     encoded("PNG"),
     encoded("GIF"),
     cv2.imencode(".png", RGB.astype(np.uint16) * 257)[1].tobytes(),
+    encoded("TIFF"),
+    *(tiff_of(compression) for compression in ("lzw", "deflate", "jpeg", "zstd")),
 ]
 
 
@@ -408,6 +420,15 @@ def test_any_bytes_give_an_image_or_an_image_error(monkeypatch, seed, changes, k
     except ImageError as error:
         message = str(error)
     assert "mutant" in message
+
+
+def test_directories_in_a_circle_end():
+    data = bytearray(tiff_of("lzw"))
+    first = int.from_bytes(data[4:8], "little")
+    after = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
+    data[after : after + 4] = data[4:8]
+    with pytest.raises(ImageError, match="circle"):
+        image_from_bytes(bytes(data))
 
 
 # --- arrays ---------------------------------------------------------------------------------------------------------
