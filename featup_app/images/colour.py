@@ -66,8 +66,8 @@ def coded_curve(primaries: int, transfer: int, full_range: bool) -> Curve | None
     return Curve(_PRIMARIES[primaries], None, transfer, full_range) if known else None
 
 
-def to_rgb(values: Pixels, model: str, icc: bytes | None, curve: Curve | None, notes: list[str]) -> Picture:
-    """An RGB picture in sRGB.
+def to_rgb(values: Pixels, model: str, icc: bytes | None, curve: Curve | None, notes: list[str]) -> Pixels:
+    """(H, W, 3) uint8 in sRGB.
 
     Args:
         values: (H, W, C) uint8 of the colour model ``model``.
@@ -78,6 +78,8 @@ def to_rgb(values: Pixels, model: str, icc: bytes | None, curve: Curve | None, n
     """
     from PIL import Image as pillow
 
+    if model == RGB and icc is None and curve is None:
+        return values
     mode = _MODES[model]
     plain = np.ascontiguousarray(values[..., 0] if mode == "L" else values)
     if mode == "LAB":
@@ -85,25 +87,26 @@ def to_rgb(values: Pixels, model: str, icc: bytes | None, curve: Curve | None, n
     else:
         picture = pillow.fromarray(plain, mode=mode) if mode == "CMYK" else pillow.fromarray(plain)
     if curve is not None and mode in ("L", "RGB"):
-        return pillow.fromarray(_through_curve(np.asarray(picture.convert("RGB")), curve, notes))
+        return _through_curve(np.asarray(picture.convert("RGB")), curve, notes)
     picture = _through_profile(picture, icc, notes)
     if picture.mode == "L":
         rgb = np.empty((picture.height, picture.width, 3), np.uint8)
         rgb[:] = np.asarray(picture)[:, :, None]
-        return pillow.fromarray(rgb)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+        return rgb
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
-def over_white(picture: Picture, alpha: Pixels, notes: list[str]) -> Picture:
-    """The picture over white where (H, W) alpha is below 255; a note says so."""
+def over_white(pixels: Pixels, alpha: Pixels, notes: list[str]) -> Pixels:
+    """(H, W, 3) pixels over white where (H, W) alpha is below 255; a note says so."""
     from PIL import Image as pillow
 
     if alpha.min() == 255:
-        return picture
+        return pixels
     notes.append("Transparent parts are shown over white.")
+    picture = pillow.fromarray(np.ascontiguousarray(pixels))
     white = pillow.new("RGB", picture.size, "white")
     white.paste(picture, mask=pillow.fromarray(np.ascontiguousarray(alpha)))
-    return white
+    return np.asarray(white)
 
 
 def _through_profile(picture: Picture, icc: bytes | None, notes: list[str]) -> Picture:

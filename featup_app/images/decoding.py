@@ -99,10 +99,9 @@ def finish(raster: Raster, selection: Selection, name: object) -> Decoded:
     wanted = (0.0, 1.0) if raster.natural and selection.range == AUTO else selection.range
     missing, marks = _missing(raster, name)
     values, alpha = _toned(raster, wanted, missing, notes)
-    picture = colour.to_rgb(values, raster.model, raster.icc, raster.curve, notes)
+    pixels = colour.to_rgb(values, raster.model, raster.icc, raster.curve, notes)
     if alpha is not None:
-        picture = colour.over_white(picture, alpha, notes)
-    pixels = np.asarray(picture)
+        pixels = colour.over_white(pixels, alpha, notes)
     if missing is not None:
         share = 100 * float(missing.mean())
         notes.append(

@@ -179,7 +179,7 @@ def image_from_array(pixels: npt.NDArray[Any], *, name: str = "array") -> Image:
     elif values.dtype.kind not in "bu" or values.dtype.itemsize > 2:
         raise cannot_open(name, f"its values are {values.dtype}", "pass uint8, uint16, bool or floating point values")
     values = values[..., None] if values.ndim == 2 else values
-    colours = np.ascontiguousarray(values[..., :3].astype(values.dtype.newbyteorder("="), copy=False))
+    colours = np.array(values[..., :3], dtype=values.dtype.newbyteorder("="), order="C")
     alpha = values[..., 3].astype(colours.dtype) if values.shape[2] == 4 else None
     bits = 8 * colours.dtype.itemsize
     mode = mode_in_words(colours.shape[2], colours.dtype, alpha=alpha is not None)

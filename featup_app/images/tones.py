@@ -65,7 +65,9 @@ def missing_of(values: Samples, nodata: float | None) -> tuple[Mask | None, str 
             words.append(what)
             np.logical_or(found, pixels, out=found)
 
-    if floating:
+    with np.errstate(invalid="ignore"):
+        ends = np.array([values.min(), values.max()])
+    if floating and not np.isfinite(ends).all():
         mark(~np.isfinite(values), "values that are infinite or not a number")
     if nodata is not None and np.isfinite(nodata):
         with warnings.catch_warnings():
@@ -73,7 +75,7 @@ def missing_of(values: Samples, nodata: float | None) -> tuple[Mask | None, str 
             wanted: Any = values.dtype.type(nodata) if floating else nodata
         if floating or nodata == int(nodata):
             mark(values == wanted, f"the value {nodata:g}", every=not floating)
-    if floating and values.dtype.itemsize > 2:
+    if floating and values.dtype.itemsize > 2 and not np.abs(ends).max() < _HUGE:
         mark(np.abs(values) >= _HUGE, "values beyond 1e20")
     stand_in = _stand_in(values, found)
     if stand_in is not None:
@@ -85,7 +87,7 @@ def _stand_in(values: Samples, missing: Mask) -> float | None:
     """The lowest value if it is one that stands for "no data" and lies far below all others."""
     if values.dtype.kind not in "if" or values.dtype.itemsize < 2:
         return None
-    known = values[~missing]
+    known = values[~missing] if missing.any() else values
     if not known.size:
         return None
     lowest = float(known.min())
@@ -125,7 +127,8 @@ def scale_of(values: Samples, bits: int, missing: Mask | None, wanted: tuple[flo
         return Scale(low, high, f"{whole} scaled to 8 bit{_beyond(int(beyond))}.")
     if first >= 0 and first <= last / 4:
         first = 0
-    clipped = int(np.count_nonzero(known < first) + np.count_nonzero(known > last))
+    clipped = int(np.count_nonzero(known < first)) if least < first else 0
+    clipped += int(np.count_nonzero(known > last)) if most > last else 0
     if values.dtype == np.uint16 and first == 0:
         rest = f"reach only {last:g}, which is shown as white" if not clipped else f"reach {last:g}, which is white"
         return Scale(0, last, f"{bits} bit scaled to 8 bit; the values {rest}{_beyond(clipped)}.")
@@ -182,9 +185,12 @@ def eight_bit(values: Samples, scale: Scale) -> Pixels:
 
 
 def _scaled(values: npt.NDArray[np.float64], low: float, high: float) -> Pixels:
-    with np.errstate(all="ignore"):
-        part = (values - low) / ((high - low) or 1)
-        return np.rint(np.clip(np.nan_to_num(part, nan=0.0, posinf=1.0, neginf=0.0), 0, 1) * 255).astype(np.uint8)
+    with np.errstate(all="ignore"):  # pixels without data have any value
+        part = values - low
+        part /= (high - low) or 1
+        np.clip(part, 0, 1, out=part)
+        part *= 255
+        return np.rint(part, out=part).astype(np.uint8)
 
 
 def alpha_range(alpha: Samples, bits: int, colour_high: float) -> float:
