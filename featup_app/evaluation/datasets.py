@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featup_app.base.errors import EvaluationError
-from featup_app.images import IMAGE_SUFFIXES, Image, Selection, load_image
+from featup_app.images import IMAGE_SUFFIXES, Image, Selection, load_image, stored_values
 
 Labels = npt.NDArray[np.int16]
 Depths = npt.NDArray[np.float32]
@@ -144,15 +144,10 @@ class Item:
 
     def _read_target(self) -> npt.NDArray[Any]:
         """(H, W) values of the target file, as stored."""
-        from PIL import Image as pillow
-
         if self.target_path is None:
             raise EvaluationError(f'The picture "{self.name}" has no labels; choose a data set that has them.')
         try:
-            with pillow.open(self.target_path) as picture:
-                values = np.asarray(
-                    picture
-                )  # the indices of a palette are classes, so they are not converted to colours
+            values = stored_values(self.target_path)
         except (OSError, ValueError, SyntaxError) as error:
             raise EvaluationError(
                 f'Cannot read "{self.target_path}": {" ".join(str(error).split())}; copy or download it again.'

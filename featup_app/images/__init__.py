@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         sample_images,
     )
     from featup_app.images.selection import Selection, split_name
+    from featup_app.images.stored import stored_values
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -32,8 +33,9 @@ __all__ = [
     "resized",
     "sample_images",
     "split_name",
+    "stored_values",
 ]
 
-__getattr__ = lazy_names(
-    __name__, {name: "selection" if name in ("Selection", "split_name") else "image" for name in __all__}
-)
+_HOMES = {"Selection": "selection", "split_name": "selection", "stored_values": "stored"}
+
+__getattr__ = lazy_names(__name__, {name: _HOMES.get(name, "image") for name in __all__})

@@ -27,10 +27,11 @@ READERS = (
     ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff"),
     ((b"\x89PNG\r\n\x1a\n",), "png"),
     ((b"\xff\xd8\xff",), "jpeg"),
+    ((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), "jpeg2000"),
     ((b"",), "pillow_formats"),
 )
-"""First bytes of a file -> the module that reads it: TIFF with tifffile and imagecodecs; PNG with Pillow, beyond 8 bits
-with imagecodecs; JPEG with Pillow, and 12-bit, lossless and JPEG-LS with imagecodecs; everything else with Pillow."""
+"""First bytes of a file -> the module that reads it. TIFF: tifffile and imagecodecs. PNG, JPEG and JPEG 2000: Pillow, and
+imagecodecs beyond 8 bits, for lossless JPEG and for JPEG-LS. Everything else: Pillow."""
 
 _UPRIGHT = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 """EXIF orientation -> quarter turns to the left, then whether to mirror left and right."""

@@ -90,6 +90,19 @@ def read(data: bytes, name: object, selection: Selection) -> Raster:
     return raster
 
 
+def first_samples(data: bytes) -> Samples:
+    """(H, W, C) samples of the first page, as stored. Raises NotReadError, or what tifffile raises."""
+    import tifffile
+
+    _check_chain(data)
+    with _without_liblj92(), tifffile.TiffFile(BytesIO(data)) as file:
+        planes = _planes(file, data)
+        if not planes:
+            raise ValueError("it is a TIFF without a picture")
+        _check(planes[0], "")
+        return planes[0].read(None)
+
+
 @contextmanager
 def _without_liblj92() -> Iterator[None]:
     """Keep imagecodecs from a library that it tries on JPEG data that libjpeg refuses: damaged data make it end the process.

@@ -231,6 +231,20 @@ def test_jpeg_ls_of_16_bits():
     assert difference(image, SCENE[..., :1]) <= 1
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("container", ["jp2", "j2k"])
+def test_jpeg_2000_of_more_bits(bits, container):
+    values = np.rint(UNIT * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    options = {"level": 0, "reversible": True, "bitspersample": bits, "codecformat": container}
+    for stored, expected in ((values, SCENE), (values[..., 0].copy(), SCENE[..., :1])):
+        data = imagecodecs.jpeg2k_encode(stored, **options)
+        image = image_from_bytes(data)
+        assert difference(image, expected) <= 1
+        assert f"{bits} bit" in image.mode
+        with pytest.raises(ImageError):
+            image_from_bytes(data[: len(data) // 3])
+
+
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_jpeg_without_its_end_marker_is_whole(progressive):
     data = encoded("JPEG", quality=95, progressive=progressive)
