@@ -28,7 +28,7 @@ def test_the_package_is_marked_as_typed_and_ships_whole():
 
 def test_the_program_imports_only_what_it_depends_on():
     needed = {"torch", "timm", "PySide6", "pyqtgraph", "numpy", "cv2", "PIL", "safetensors", "huggingface_hub"}
-    needed |= {"platformdirs", "psutil", "typer", "rich"}
+    needed |= {"platformdirs", "psutil", "typer", "rich", "tifffile", "imagecodecs"}
     optional = {"lightning_fabric"}
     found = set()
     for path in (ROOT / "featup_app").rglob("*.py"):
