@@ -14,6 +14,7 @@ from featup_app.images.selection import Selection
 
 _SIZES = b"\xff\x4f\xff\x51"
 """The beginning of a code stream: its markers SOC and SIZ."""
+_END = b"\xff\xd9"
 _SYCC = 18
 _OPACITY = 1
 
@@ -24,6 +25,7 @@ def read(data: bytes, name: object, selection: Selection) -> Raster:
     header = data[start + 8 : start + 42]
     if start < 0 or len(header) < 34:
         return pillow_formats.read(data, name, selection)
+    _check_length(data, start)
     width, height, left, top = struct.unpack(">4I", header[:16])
     count = int.from_bytes(header[32:34], "big")
     kinds = set(data[start + 42 : start + 42 + 3 * count : 3])
@@ -36,6 +38,14 @@ def read(data: bytes, name: object, selection: Selection) -> Raster:
     raster = _deep(data[:start], data, count, depth)
     pillow_formats.choose(raster, selection, name)
     return raster
+
+
+def _check_length(data: bytes, start: int) -> None:
+    """Raises EOFError if the code stream that begins at ``start`` is cut short, of which OpenJPEG would show the rest."""
+    length = int.from_bytes(data[start - 8 : start - 4], "big") if data[start - 4 : start] == b"jp2c" else 0
+    whole = start - 8 + length <= len(data) if length > 8 else data.rstrip(b"\0\n\r").endswith(_END)
+    if not whole:
+        raise EOFError("the file ends before its pixels do")
 
 
 def _deep(boxes: bytes, data: bytes, count: int, bits: int) -> Raster:
