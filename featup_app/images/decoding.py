@@ -146,13 +146,14 @@ def _toned(
     values, alpha = raster.values, raster.alpha
     if alpha is not None and not alpha.any():
         alpha = None  # programs that know no transparency leave zeros there
-    if raster.model in (CMYK, LAB):
-        wanted = tones.type_range(values.dtype, raster.bits) if wanted == AUTO and values.dtype.kind != "f" else wanted
     if alpha is not None and raster.associated:
         opaque = tones.alpha_range(alpha, raster.bits, float(values.max()))
         low, high = tones.type_range(values.dtype, raster.bits)
         values, shown = _divided(values, alpha, high), tones.Scale(low, high)
         notes.append("Colours were stored multiplied by alpha, and are divided by it.")
+    elif raster.model in (CMYK, LAB) and wanted == AUTO and values.dtype.kind != "f":
+        shown = tones.Scale(*tones.type_range(values.dtype, raster.bits))  # no ink is no black
+        opaque = 1.0 if alpha is None else tones.alpha_range(alpha, raster.bits, shown.high)
     else:
         shown = tones.scale_of(values, raster.bits, missing, wanted)
         if shown.note and not raster.natural:

@@ -73,7 +73,7 @@ def mode_in_words(channels: int, dtype: np.dtype[Any], bits: int | None = None, 
     return f"{colours}, {'floating point' if dtype.kind == 'f' else f'{bits} bit'}"
 
 
-def chosen_page(selection: Selection, sizes: Sequence[int], name: object, notes: list[str]) -> int:
+def chosen_page(selection: Selection, sizes: Sequence[int], name: object, notes: list[str], *, among: str = "") -> int:
     """Index of the page to read, with a note if there are several.
 
     Args:
@@ -81,6 +81,7 @@ def chosen_page(selection: Selection, sizes: Sequence[int], name: object, notes:
         sizes: of every page, in pixels; 0 for one that is no picture. Without a wish the first of the largest is read.
         name: of the file.
         notes: gets the note.
+        among: words behind "the largest" if not every page counts.
 
     Raises:
         ImageError: if there is no such page.
@@ -94,7 +95,7 @@ def chosen_page(selection: Selection, sizes: Sequence[int], name: object, notes:
         index = selection.page - 1
     if len(sizes) > 1:
         others = [size for each, size in enumerate(sizes) if each != index]
-        largest = ", the largest" if selection.page is None and max(others) < sizes[index] else ""
+        largest = f", the largest{among}" if selection.page is None and max(others) < sizes[index] else ""
         notes.append(f"The file holds {len(sizes)} pages; this is page {index + 1}{largest}.")
     return index
 
@@ -127,13 +128,9 @@ def say_channels(raster: Raster, shown: Sequence[int], alpha: int | None, count:
     if not left_out and tuple(shown) == tuple(range(len(shown))):
         return
     numbers = [str(index + 1) for index in shown]
-    how = (
-        f"{numbers[0]} is shown as grey"
-        if len(shown) == 1
-        else f"{', '.join(numbers)} are shown as red, green and blue"
-    )
+    how = {1: "is shown as grey", 3: "are shown as red, green and blue"}.get(len(shown), "are shown in colour")
     rest = ""
     if left_out:
         listed = ", ".join(map(str, left_out[:8])) + (", ..." if len(left_out) > 8 else "")
         rest = f"; left out: {listed}"
-    raster.notes.append(f"The file has {count} channels; {how}{rest}.")
+    raster.notes.append(f"The file has {count} channels; {', '.join(numbers)} {how}{rest}.")

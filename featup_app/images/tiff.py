@@ -74,7 +74,10 @@ def read(data: bytes, name: object, selection: Selection) -> Raster:
         if not planes:
             raise cannot_open(name, "it is a TIFF without a picture", "choose another file")
         fitting = [plane.area if plane.area <= failures.MAX_PIXELS else 0 for plane in planes]
-        index = chosen_page(selection, fitting, name, notes)
+        among = (
+            " within the limit of pixels" if 0 in fitting and max(plane.area for plane in planes) > max(fitting) else ""
+        )
+        index = chosen_page(selection, fitting, name, notes, among=among)
         plane = planes[index]
         page = plane.page
         _check(plane, name)

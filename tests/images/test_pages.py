@@ -110,6 +110,31 @@ def test_channels_of_other_formats():
     assert np.abs(image.pixels[..., 0] - (SCENE[..., 1] * alpha + 255 * (1 - alpha))).max() <= 1
 
 
+def test_the_largest_page_within_the_limit(monkeypatch):
+    monkeypatch.setattr("featup_app.images.failures.MAX_PIXELS", 48 * 64)
+    data = written(np.repeat(SCENE, 2, axis=0), SCENE, SCENE[::2, ::2], photometric="rgb", metadata=None)
+    image = opened(data)
+    assert np.array_equal(image.pixels, SCENE)
+    assert image.notes == ("The file holds 3 pages; this is page 2, the largest within the limit of pixels.",)
+    with pytest.raises(ImageError, match="limit"):
+        opened(data, 1)
+
+
+def test_grey_with_alpha_and_ink_with_a_spot_colour():
+    alpha = np.full((48, 64), 51, np.uint8)
+    data = written(
+        np.dstack([SCENE[..., 0], alpha]), photometric="minisblack", extrasamples=["unassalpha"], metadata=None
+    )
+    image = opened(data)
+    assert np.abs(image.pixels[..., 1] - (SCENE[..., 0] * 0.2 + 255 * 0.8)).max() <= 1
+    assert (image.mode, image.left_out) == ("grey with alpha, 8 bit", 0)
+    inks = np.dstack([255 - SCENE, np.zeros((48, 64), np.uint8), alpha])
+    options = {"photometric": "separated", "planarconfig": "contig", "extrasamples": ["unspecified"], "metadata": None}
+    image = opened(written(inks, **options))
+    assert np.array_equal(image.pixels, SCENE)
+    assert image.notes == ("The file has 5 channels; 1, 2, 3, 4 are shown in colour; left out: 5.",)
+
+
 @pytest.mark.parametrize("suffix", ["GIF", "WEBP", "PNG"])
 def test_frames_are_pages(suffix):
     frames = [Pillow.new("RGB", (8, 8), (n * 60, 0, 0)) for n in range(1, 4)]

@@ -123,8 +123,11 @@ def _check_fits(path: Path, facts: dict[str, Any], features: FeatureMap, image: 
     there = facts.get("image")
     if not isinstance(there, dict) or there.get("sha256") != image.sha256:
         name = there.get("name") if isinstance(there, dict) else None
+        source = f'the image "{name}"' if name else "another image"
+        if name == image.name:
+            source = "another picture of this name, or another page, channels or range of it"
         raise UpsamplerError(
-            f'The fit "{path.name}" was made for {f"the image {chr(34)}{name}{chr(34)}" if name else "another image"}, and not '
+            f'The fit "{path.name}" was made for {source}, and not '
             f'for "{image.name}"; a fit serves one image. Open that image, or fit this one.'
         )
     provenance, geometry = features.provenance, features.geometry
