@@ -54,6 +54,9 @@ ALIKE = 0.8
 ALIKE_WEIGHT = 4.0
 """How much each cosine above that adds."""
 
+FIRST = 0.9
+"""Similarities above share the range from here to 1, so that what comes first does not make the rest look alike."""
+
 KEPT_BYTES = 2**29
 """Maps for the next clicks that are kept, at most, of all fields together."""
 
@@ -109,7 +112,8 @@ class _Maps(NamedTuple):
         result = _products(pixel.grouped, self.grouped).sub_(self.common - pixel.common, alpha=COMMONNESS)
         plain = _products(pixel.plain, self.plain)
         result.add_(plain.sub_(ALIKE).clamp_(min=0), alpha=ALIKE_WEIGHT)
-        return result.div_(1 + ALIKE_WEIGHT * (1 - ALIKE))
+        largest = 1 + ALIKE_WEIGHT * (1 - ALIKE)
+        return result.sub_((result - FIRST).clamp_(min=0), alpha=(largest - 1) / (largest - FIRST))
 
 
 def _products(query: Tensor, maps: Tensor) -> Tensor:

@@ -271,4 +271,12 @@ def test_a_thing_smaller_than_its_group_stands_out():
     )
     inside = torch.zeros(96, 144, dtype=torch.bool)
     inside[48:56, 32:40] = True
-    assert float(found[inside].min()) > float(found[~inside].max()) + 0.1
+    assert float(found[inside].min()) > float(found[~inside].max()) + 0.02
+
+
+def test_what_comes_first_leaves_the_rest_of_its_group_near_the_top():
+    found = similarity(upsample(two_things(0.8), method="attention"), (40, 32), size=SIZE)
+    assert float(found[square()].median()) > 0.7
+    assert float(found[~square()].median()) < 0.5
+    region = found >= proposed_threshold(found)
+    assert float((region & square()).sum() / (region | square()).sum()) > 0.8
