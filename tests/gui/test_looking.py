@@ -28,7 +28,7 @@ def test_first_start_shows_a_sample_with_all_its_views(start, config):
     studio = driver.studio
     assert studio.image is not None
     assert studio.image.name in [path.name for path in sample_images()]
-    assert studio.settings.method == "jbu"
+    assert studio.settings.method == "attention"
     for name in ("pca", "similarity", "cam"):
         assert driver.views[name].has_lens, name
         assert driver.views[name].subtitle.text(), name
