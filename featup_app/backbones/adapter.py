@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import timm
 import torch
@@ -15,7 +16,8 @@ from timm.data import resolve_model_data_config
 
 from featup_app.backbones import heads
 from featup_app.backbones.catalogue import BackboneInfo
-from featup_app.backbones.layers import Layer, find_layer
+from featup_app.backbones.layers import ATTENTION_INPUT, HEAD, Layer, find_layer
+from featup_app.backbones.probing import Source, find_source, intermediates, layout_of, probe
 from featup_app.base.errors import BackboneError
 from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Geometry, Size
@@ -32,9 +34,6 @@ EfficientNet-Lite0 at most 3.4 px remain, a tenth of a cell (measured with mirro
 used. Other networks may differ: a trained MobileNetV2 has -3.5 px horizontally and about -12 px vertically (gradients only).
 """
 
-ATTENTION_INPUT = "attention input"
-HEAD = "head"
-
 
 class Backbone:
     """A pretrained model that turns images into feature maps.
@@ -47,10 +46,12 @@ class Backbone:
         default_layer: name of the layer that is used if none is given.
         stride: in pixels; both sides of the resized input are multiples of it.
         default_size: shorter side of the resized input when no size is given.
+        fixed_hw: the one input size that it accepts, (height, width); None if it accepts others.
         has_head: whether it is a classifier with named classes.
         class_names: their names; empty without a head.
         class_size: shorter side of the inputs with which the model was trained.
         provenance: JSON-able facts about the weights and the preprocessing.
+        probe: what its first run showed.
     """
 
     def __init__(self, model: Any, info: BackboneInfo, *, weights: str = "random", sha256: str = "") -> None:
@@ -59,6 +60,18 @@ class Backbone:
         self.device = next(model.parameters()).device
         if not hasattr(model, "forward_intermediates"):
             raise BackboneError(f"timm's model {info.name} does not return feature maps; choose another backbone.")
+        self._accepts = frozenset(inspect.signature(self.model.forward_intermediates).parameters)
+        taps = self._taps()
+        self.probe = probe(
+            self.model,
+            self._accepts,
+            layers=len(taps),
+            stride=max(int(tap["reduction"]) for tap in taps),
+            norm=self.is_transformer,
+            name=self.name,
+        )
+        self.fixed_hw = self.probe.fixed_hw
+        self._sources: dict[str, Source | None] = {}
         self.layers = self._find_layers()
         numbered = [layer for layer in self.layers if layer.numbered]
         self.default_layer = info.default_layer or numbered[-1].name
@@ -66,13 +79,14 @@ class Backbone:
         self.default_size = 224 if self.stride == 8 else max(1, round(448 / self.stride)) * self.stride
         trained = int(self.model.pretrained_cfg.get("input_size", (3, 224, 224))[1])
         self.class_size = max(1, round(trained / self.stride)) * self.stride
+        if self.fixed_hw is not None:
+            self.default_size = self.class_size = min(self.fixed_hw)
         self.class_names = heads.class_names(self.model)
         self.has_head = bool(self.class_names)
         config = resolve_model_data_config(self.model)
         self._interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
         self._mean = torch.tensor(config["mean"], device=self.device).view(3, 1, 1)
         self._std = torch.tensor(config["std"], device=self.device).view(3, 1, 1)
-        self._accepts = set(inspect.signature(self.model.forward_intermediates).parameters)
         self.provenance: dict[str, Any] = {
             "backbone": info.name,
             "architecture": info.architecture,
@@ -95,26 +109,62 @@ class Backbone:
 
     def _taps(self) -> list[dict[str, Any]]:
         info = self.model.feature_info
-        return list(getattr(info, "info", info))
-
-    def _find_layers(self) -> tuple[Layer, ...]:
-        taps = self._taps()
+        taps = list(getattr(info, "info", info))
         if not taps:
             raise BackboneError("timm does not list which feature maps this model has; choose another backbone.")
+        return taps
+
+    def _find_layers(self) -> tuple[Layer, ...]:
         layers = []
-        for i, tap in enumerate(taps):
-            channels, stride = int(tap["num_chs"]), int(tap["reduction"])
+        for i, tap in enumerate(self._taps()):
+            stride = int(tap["reduction"])
             name = f"block {i}" if self.is_transformer else f"stage {i}"
             title = name if self.is_transformer else f"{name} (stride {stride})"
-            layers.append(Layer(name, title, channels, stride, i))
-        last = layers[-1]
-        width = int(self.model.num_features)
+            layers.append(Layer(name, title, self.probe.channels[i], stride, i))
+        last, count = layers[-1], len(layers)
         if self.is_transformer:
-            if int(self.model.num_classes) and hasattr(self.model.blocks[-1], "norm1"):
-                layers.append(Layer(ATTENTION_INPUT, "input of the last attention", width, last.stride, len(layers)))
-        elif width != last.channels and hasattr(self.model, "conv_head"):
-            layers.append(Layer(HEAD, f"head (stride {last.stride})", width, last.stride, len(layers)))
+            if int(self.model.num_classes) and self._attention_source() is not None:
+                layers.append(Layer(ATTENTION_INPUT, "input of the last attention", last.channels, last.stride, count))
+        elif self.probe.head_layout is not None and not self.probe.head_is_last:
+            width = self.probe.head_channels
+            if width != last.channels or int(self.model.num_classes):
+                layers.append(Layer(HEAD, f"head (stride {last.stride})", width, last.stride, count))
         return tuple(layers)
+
+    def _attention_source(self) -> Source | None:
+        """Where the input of the last attention arises; None if the model has no such place, or it holds no patches."""
+        norm = getattr(self.model.blocks[-1], "norm1", None)
+        if not isinstance(norm, torch.nn.Module):
+            return None
+        with torch.no_grad():
+            layout = layout_of(heads.attention_input(self.model, self.probe.inputs), self.probe.grids[-1])
+        return Source(norm, 0, 0, layout, False) if layout is not None and layout.kind == "NLC" else None
+
+    def source(self, layer: Layer) -> Source | None:
+        """Where in the model the map of a layer arises, found by a run on random numbers; None if it cannot be found."""
+        if layer.name not in self._sources:
+            if layer.name == ATTENTION_INPUT:
+                self._sources[layer.name] = self._attention_source()
+            else:
+                with torch.no_grad():
+                    shown = self._forward(self.probe.inputs, layer)
+                self._sources[layer.name] = find_source(self.model, self.probe.inputs, shown)
+        return self._sources[layer.name]
+
+    @functools.cached_property
+    def class_route(self) -> heads.ClassRoute:
+        """At which layer class maps are made, and whether by the rows of the head.
+
+        Raises:
+            BackboneError: if the backbone has no head, or its scores cannot be traced to positions.
+        """
+        return heads.class_route(self)
+
+    def class_method(self, layer: str | int | None = None) -> Literal["CAM", "Grad-CAM"]:
+        """The method by which class maps at a layer are made: :meth:`class_weights` of it. Raises as :attr:`class_route`."""
+        route = self.class_route
+        wanted = route.layer if layer is None else self.layer(layer).name
+        return "CAM" if route.linear and wanted == route.layer else "Grad-CAM"
 
     def layer(self, wanted: str | int | None = None) -> Layer:
         """The layer that a name or number means; None for the default.
@@ -129,8 +179,33 @@ class Backbone:
 
         Args:
             default: shorter side when the size is None; ``default_size`` if not given.
+
+        Raises:
+            BackboneError: if the model accepts one size only, and this is another.
+            SizeError: if the size is not understood or too large.
         """
-        return resolve_input_size(size, image_hw=image_hw, stride=self.stride, default=default or self.default_size)
+        if self.fixed_hw is not None and (size is None or size == self.fixed_hw):
+            return self.fixed_hw
+        wanted = resolve_input_size(size, image_hw=image_hw, stride=self.stride, default=default or self.default_size)
+        if self.fixed_hw is None:
+            return wanted
+        own = resolve_input_size(self.fixed_hw, image_hw=image_hw, stride=self.stride, default=1)
+        if wanted != own:
+            raise self._wrong_size(wanted, "it accepts one size only")
+        return self.fixed_hw
+
+    def grid_size(self, layer: Layer, input_hw: Size) -> Size:
+        """(h, w) of a layer's map for an input of this size."""
+        if input_hw == self.probe.size_hw:
+            return self.probe.grids[min(layer.index, len(self.probe.grids) - 1)]
+        return input_hw[0] // layer.stride, input_hw[1] // layer.stride
+
+    def _wrong_size(self, size_hw: Size, reason: str) -> BackboneError:
+        height, width = self.model.pretrained_cfg.get("input_size", (3, 0, 0))[1:]
+        return BackboneError(
+            f"The backbone {self.name} cannot work at {size_hw[0]}x{size_hw[1]} pixels ({reason}); use {height}x{width}, for "
+            "which it was made."
+        )
 
     def resized(
         self, image: Image, size: str | int | Size | None = None, *, default: int | None = None
@@ -274,35 +349,33 @@ class Backbone:
         return (batch.to(self.device, torch.float32) - self._mean) / self._std
 
     def _forward(self, inputs: torch.Tensor, layer: Layer) -> torch.Tensor:
+        grid_hw = self.grid_size(layer, (int(inputs.shape[2]), int(inputs.shape[3])))
         if layer.name == HEAD:
-            return self.model.forward_features(inputs)  # type: ignore[no-any-return]
+            assert self.probe.head_layout is not None
+            return self.probe.head_layout.grid(self.model.forward_features(inputs), grid_hw)
         if layer.name == ATTENTION_INPUT:
-            return self.as_grid(heads.attention_input(self.model, inputs), inputs)
+            source = self.source(layer)
+            assert source is not None
+            return source.layout.grid(heads.attention_input(self.model, inputs), grid_hw)
         (data,) = self._intermediates(inputs, [layer.index])
         return data
 
     def _intermediates(self, inputs: torch.Tensor, indices: Sequence[int]) -> list[torch.Tensor]:
-        wanted = {"norm": self.is_transformer, "stop_early": True, "output_fmt": "NCHW", "intermediates_only": True}
-        options = {key: value for key, value in wanted.items() if key in self._accepts}
-        return list(self.model.forward_intermediates(inputs, indices=list(indices), **options))
-
-    def as_grid(self, tokens: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """(B, prefix + h w, C) tokens of a transformer as (B, C, h, w), without the prefix tokens."""
-        rows, columns = inputs.shape[2] // self.stride, inputs.shape[3] // self.stride
-        prefix = int(getattr(self.model, "num_prefix_tokens", 0))
-        return tokens[:, prefix:].transpose(1, 2).reshape(tokens.shape[0], -1, rows, columns)
+        return intermediates(self.model, self._accepts, inputs, indices, norm=self.is_transformer)
 
     @contextlib.contextmanager
     def explained(self, inputs: torch.Tensor) -> Iterator[None]:
         """Turns the model's refusal of an input size into a sentence."""
         try:
             yield
-        except AssertionError as error:
-            fixed = self.model.pretrained_cfg.get("input_size", (3, 0, 0))
-            raise BackboneError(
-                f"The backbone {self.name} cannot work at {inputs.shape[2]}x{inputs.shape[3]} pixels "
-                f"({str(error).strip() or 'no reason given'}); try {fixed[1]}x{fixed[2]}, for which it was made."
-            ) from error
+        except torch.OutOfMemoryError:
+            raise
+        except (AssertionError, RuntimeError, ValueError, IndexError) as error:
+            if "allocate" in str(error):  # of the CPU's memory
+                raise
+            lines = str(error).strip().splitlines()
+            reason = lines[0] if lines else "no reason given"
+            raise self._wrong_size((int(inputs.shape[2]), int(inputs.shape[3])), reason) from error
 
     @contextlib.contextmanager
     def reporting(self, progress: Progress, layer: Layer | None = None) -> Iterator[None]:

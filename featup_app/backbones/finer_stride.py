@@ -19,8 +19,8 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from featup_app.backbones import heads
-from featup_app.backbones.adapter import ATTENTION_INPUT, Backbone
-from featup_app.backbones.layers import Layer
+from featup_app.backbones.adapter import Backbone
+from featup_app.backbones.layers import ATTENTION_INPUT, Layer
 from featup_app.base.errors import BackboneError
 from featup_app.base.progress import Progress, silent
 from featup_app.features import Size

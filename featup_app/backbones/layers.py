@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 from featup_app.base.errors import BackboneError
 
+ATTENTION_INPUT = "attention input"
+"""The normalised input of a transformer's last attention."""
+
+HEAD = "head"
+"""The map that the head reads, where that is not the map of the last block or stage."""
+
 
 @dataclass(frozen=True)
 class Layer:

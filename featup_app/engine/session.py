@@ -369,7 +369,7 @@ class _Looks:
         look = session.look(
             self._image, settings, progress, channels=1, size=self._wanted_size(progress), for_head=True
         )
-        return ClassEvidence(look, weights, "CAM" if layer == "head" else "Grad-CAM", note)
+        return ClassEvidence(look, weights, backbone.class_method(layer), note)
 
     def _wanted_size(self, progress: Progress) -> Size:
         """(H, W) of the other views: the map of a class has their size, whatever its own grid."""

@@ -300,7 +300,7 @@ def _for_classes(plan: Plan, name: str | None) -> tuple[Plan, tuple[tuple[str, s
     if (name is None and plan.backbone.has_head) or name == plan.backbone.name:
         return plan, ()
     backbone = load_backbone(name or CLASSIFIER, device=str(plan.backbone.device))
-    layer = backbone.layers[-1]
+    layer = backbone.layer(backbone.class_route.layer)
     usable, left_out = [], []
     for choice in plan.methods:
         try:

@@ -327,7 +327,7 @@ def test_other_families(architecture: str, channels: int, stride: int, head: boo
 
 def test_a_model_of_fixed_size_says_so() -> None:
     backbone = random_backbone("mixer_s32_224")
-    with pytest.raises(BackboneError, match=r"cannot work at 96x96 pixels.*try 224x224"):
+    with pytest.raises(BackboneError, match=r"cannot work at 96x96 pixels.*use 224x224"):
         backbone.extract(noise(70, 100), size=(96, 96))
     assert backbone.extract(noise(70, 100), size=(224, 224)).geometry.grid_hw == (7, 7)
 

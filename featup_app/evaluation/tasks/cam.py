@@ -70,7 +70,7 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
         raise BackboneError(
             f"Class activation maps need classes, and {backbone.name} tells none apart; use {CLASSIFIER}, which does."
         )
-    layer = plan.layer or backbone.layers[-1].name
+    layer = plan.layer or backbone.class_route.layer
     methods = dataclasses.replace(plan, layer=layer).prepared(for_head=True)
     common = {
         "task": "cam",
