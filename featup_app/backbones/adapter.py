@@ -50,13 +50,16 @@ class Backbone:
         has_head: whether it is a classifier with named classes.
         class_names: their names; empty without a head.
         class_size: shorter side of the inputs with which the model was trained.
+        notes: what had to be done to the weights of a file.
         provenance: JSON-able facts about the weights and the preprocessing.
         probe: what its first run showed.
     """
 
-    def __init__(self, model: Any, info: BackboneInfo, *, weights: str = "random", sha256: str = "") -> None:
+    def __init__(
+        self, model: Any, info: BackboneInfo, *, weights: str = "random", sha256: str = "", notes: Sequence[str] = ()
+    ) -> None:
         self.model: Any = model.eval().requires_grad_(False)
-        self.name, self.title = info.name, info.title
+        self.name, self.title, self.notes = info.name, info.title, tuple(notes)
         self.device = next(model.parameters()).device
         if not hasattr(model, "forward_intermediates"):
             raise BackboneError(f"timm's model {info.name} does not return feature maps; choose another backbone.")
@@ -97,6 +100,7 @@ class Backbone:
             "std": [float(v) for v in config["std"]],
             "interpolation": self._interpolation,
             "timm": timm.__version__,
+            **({"weights_notes": list(notes)} if notes else {}),
         }
 
     def __repr__(self) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,7 +19,18 @@ from timm.data import infer_imagenet_subset
 from featup_app.backbones.adapter import Backbone
 from featup_app.backbones.catalogue import BackboneInfo, known_backbone, list_backbones, unknown_backbone
 from featup_app.backbones.hub import FILES, HubError, fetch_weights
-from featup_app.backbones.weights import State, file_sha256, read_state
+from featup_app.backbones.matching import (
+    HEADS,
+    Matched,
+    State,
+    check_values,
+    classes_of,
+    grid_of,
+    matched,
+    misfit,
+    own_tensors,
+)
+from featup_app.backbones.weights import file_sha256, read_tensors, without_prefixes
 from featup_app.base.errors import BackboneError
 from featup_app.base.progress import Progress, silent
 from featup_app.base.resources import resource
@@ -33,7 +47,7 @@ _MISFIT: tuple[type[Exception], ...] = (
     SafetensorError,
     UnpicklingError,
 )
-_HEADS = ("head", "fc", "classifier", "head.fc")
+logging.getLogger("timm").addHandler(logging.NullHandler())  # or its warnings would reach the terminal
 
 
 def load_backbone(
@@ -59,14 +73,16 @@ def load_backbone(
     target = find_device(device)
     info = known_backbone(name) or _timm_info(name)
     progress(f"loading {info.name}", 0, 0)
+    notes: tuple[str, ...] = ()
     if path is not None:
-        file = Path(path)
-        model = _from_file(info, file)
+        file = Path(path).expanduser()
+        model, notes = _from_file(info, file)
+        info = _own_info(info, file)
         source = str(file.name)
     elif info.bundled is not None:
         file = _bundled_file(info)
         model = build(info.architecture, classes=info.classes)
-        model.load_state_dict(read_state(file), strict=True)
+        model.load_state_dict(without_prefixes(read_tensors(file)), strict=True)
         source = f"bundled {info.bundled}"
     elif info.hub_id is not None:
         file = _from_hub(info, progress)
@@ -77,7 +93,7 @@ def load_backbone(
             f"timm has no weights for {info.name}; choose another one, or give a local checkpoint with path=."
         )
     progress(f"loading {info.name}", 1, 1)
-    return Backbone(model.to(target), info, weights=source, sha256=file_sha256(file))
+    return Backbone(model.to(target), info, weights=source, sha256=file_sha256(file), notes=notes)
 
 
 def build(architecture: str, *, classes: int | None = None, **options: Any) -> torch.nn.Module:
@@ -177,52 +193,141 @@ def _from_hub(info: BackboneInfo, progress: Progress) -> Path:
         ) from error
 
 
-def _from_file(info: BackboneInfo, path: Path) -> torch.nn.Module:
-    """A model with the weights of a local checkpoint, translated by timm where the model knows other formats."""
-    state = read_state(path)
-    classes = 0
+def _own_info(info: BackboneInfo, path: Path) -> BackboneInfo:
+    """What is known about a model with someone's own weights: its architecture, and nothing that holds for other weights.
+
+    Bundled upsamplers, their restoration, the licence and the default layer belong to the weights that have the name.
+    """
+    if info.bundled is not None and file_sha256(path) == file_sha256(_bundled_file(info)):
+        return info
+    return replace(
+        info,
+        name=f"{info.name}@{path.name}",
+        title=f"{path.stem} ({info.title.split(' (')[0]})",
+        licence=f"not stated in {path.name}",
+        bundled=None,
+        hub_id=None,
+        default_layer=None,
+    )
+
+
+def _from_file(info: BackboneInfo, path: Path) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """A model with the weights of a local checkpoint, and what had to be done to them.
+
+    A file with the model's own names is read as it is; the names of other programs are translated by timm.
+    """
+    tensors = read_tensors(path)
     config = timm.get_pretrained_cfg(info.architecture)
-    projects = config is not None and bool(config.num_classes) and not _named_classes(info.architecture)
-    for head in _HEADS:
-        weight = state.get(f"{head}.weight")
-        if weight is None or weight.dim() != 2:
-            continue
-        if projects:
-            state = {k: v for k, v in state.items() if not k.startswith(f"{head}.")}
-        else:
-            classes = int(weight.shape[0])
-        break
+    named = (config.classifier if config is not None else None) or ()
+    heads = ((named,) if isinstance(named, str) else tuple(named)) or HEADS
+    own = own_tensors(tensors, _shapes(info.architecture, 0))
+    if own is None:
+        return _translated(info, without_prefixes(tensors), path), ()
+    classes = _classes_in(own, info, heads)
+    wanted = _shapes(info.architecture, classes)
+    check_values(own, wanted, path.name)
+    found, notes = matched(own, wanted, heads), list[str]()
+    options: dict[str, Any] = {}
+    if found.left_out:
+        notes.append(f"left out, as no part of {info.architecture}: {', '.join(found.left_out)}")
+    if "pos_embed" in found.reshaped:
+        options, note = _grid_options(info.architecture, own["pos_embed"], wanted["pos_embed"])
+        notes += [note] if note else []
+        if options:
+            wanted = _shapes(info.architecture, classes, **options)
+            found = matched(own, wanted, heads)
+    if found.missing or found.unexpected:
+        try:
+            return _translated(info, without_prefixes(own), path), tuple(notes)
+        except BackboneError:
+            raise _misfit_error(path, info, found, own, wanted) from None
+    if found.reshaped:
+        notes += _resampled(found, own, wanted)
+        try:
+            return _pretrained(info, {"state_dict": dict(found.state)}, classes, **options), tuple(notes)
+        except BackboneError as error:
+            raise _misfit_error(path, info, found, own, wanted) from error
+    model = build(info.architecture, classes=classes, **options)
+    model.load_state_dict(found.state, strict=False)
+    return model, tuple(notes)
+
+
+def _classes_in(own: State, info: BackboneInfo, heads: tuple[str, ...]) -> int:
+    """Classes of the head in a file; 0 for none, and for the projection that models such as CLIP have in its place."""
+    classes = classes_of(own, heads)
+    config = timm.get_pretrained_cfg(info.architecture)
+    projection = config is not None and config.num_classes == classes and not _named_classes(info.architecture)
+    return 0 if projection else classes
+
+
+def _grid_options(architecture: str, given: torch.Tensor, wanted: torch.Tensor) -> tuple[dict[str, Any], str]:
+    """Options for a model whose grid of positions is that of a file, if it is no square; and a sentence about it."""
+    if given.dim() != 3 or wanted.dim() != 3 or given.shape[2] != wanted.shape[2]:
+        return {}, ""
+    prefix = wanted.shape[1] - math.isqrt(wanted.shape[1]) ** 2
+    rows, columns = grid_of(given.shape[1] - prefix)
+    if rows == columns or rows == 1:
+        return {}, ""
+    with torch.device("meta"):
+        patch = build(architecture, classes=0).patch_embed.patch_size  # type: ignore[union-attr]
+    size = rows * int(patch[0]), columns * int(patch[1])  # type: ignore[index]
+    return {"img_size": size}, f"its {rows * columns} positions are read as {rows} rows of {columns}"
+
+
+def _resampled(found: Matched, own: State, wanted: Mapping[str, torch.Tensor]) -> list[str]:
+    """Sentences about the tensors that timm brings to another size."""
+    notes = []
+    for name in found.reshaped:
+        ours, theirs = own[name].shape, wanted[name].shape
+        if name.endswith("patch_embed.proj.weight") and len(ours) == 4:
+            notes.append(f"its patches of {ours[2]}x{ours[3]} pixels were resampled to {theirs[2]}x{theirs[3]}")
+        elif name.endswith("pos_embed") and len(ours) == 3:
+            notes.append(f"its {ours[1]} positions were resampled to {theirs[1]}")
+    return notes
+
+
+def _shapes(architecture: str, classes: int, **options: Any) -> State:
+    """The tensors of a model without memory behind them."""
+    with torch.device("meta"):
+        return build(architecture, classes=classes, **options).state_dict()
+
+
+def _translated(info: BackboneInfo, state: State, path: Path) -> torch.nn.Module:
+    """A model with tensors that have the names of another program, which timm knows for some families.
+
+    Raises:
+        BackboneError: if they do not fit.
+    """
+    classes = _classes_in(state, info, HEADS)
+    if classes == 0 and classes_of(state, HEADS):
+        state = {k: v for k, v in state.items() if not any(k.startswith(f"{head}.") for head in HEADS)}
+    check_values(state, {}, path.name)
     try:
         return _pretrained(info, {"state_dict": dict(state)}, classes=classes)
     except BackboneError as error:
-        raise BackboneError(f"{path.name} does not fit {info.architecture}: {_misfit(info, state, classes)}") from error
+        wanted = _shapes(info.architecture, classes)
+        raise _misfit_error(path, info, matched(state, wanted, HEADS), state, wanted) from error
 
 
-def _pretrained(info: BackboneInfo, source: Mapping[str, Any], classes: int) -> torch.nn.Module:
+def _misfit_error(
+    path: Path, info: BackboneInfo, found: Matched, state: State, wanted: Mapping[str, torch.Tensor]
+) -> BackboneError:
+    words = misfit(found, state, wanted)
+    return BackboneError(
+        f"{path.name} does not fit {info.architecture}{': ' if words else ''}{words}. Give the file of the same architecture."
+    )
+
+
+def _pretrained(info: BackboneInfo, source: Mapping[str, Any], classes: int, **options: Any) -> torch.nn.Module:
     """timm's model with weights read, and where needed translated, by timm itself."""
     overlay = dict(source)
     if "state_dict" in source:
         overlay |= {"num_classes": classes, "label_offset": 0}
     try:
-        return build(info.architecture, classes=classes, pretrained=True, pretrained_cfg_overlay=overlay)
+        return build(info.architecture, classes=classes, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except _MISFIT as error:
         reason = re.sub(r"\s+", " ", str(error)).strip()[:200]
         raise BackboneError(
             f"The weights of {info.name} cannot be used ({reason}); delete {source.get('file', 'the file')} and "
             "download it again."
         ) from error
-
-
-def _misfit(info: BackboneInfo, state: State, classes: int) -> str:
-    """In words, how the tensors of a file differ from those of a model."""
-    wanted = {k: v for k, v in build(info.architecture, classes=classes).state_dict().items() if v.is_floating_point()}
-    fitting = [k for k, v in state.items() if k in wanted and wanted[k].shape == v.shape]
-    missing = [k for k in wanted if k not in state]
-    other = [k for k, v in state.items() if k in wanted and wanted[k].shape != v.shape]
-    unexpected = [k for k, v in state.items() if k not in wanted and v.is_floating_point()]
-    parts = [f"{len(fitting)} of the model's {len(wanted)} tensors fit"]
-    for title, names in (("missing", missing), ("of another shape", other), ("unexpected", unexpected)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            parts.append(f"{title}: {', '.join(names[:3])}{more}")
-    return "; ".join(parts) + ". Give the file of the same architecture."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from featup_app.base.errors import BackboneError
 State = dict[str, torch.Tensor]
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "student", "state_dict_ema", "model_ema", "backbone")
-PREFIXES = ("_orig_mod.", "module.", "backbone.", "model.", "encoder.")
+WRAPPERS = (
+    "state_dict", "params_ema", "model", "model_state_dict", "teacher", "student", "state_dict_ema", "model_ema", "backbone",
+    "params", "net", "network", "module", "ema",
+)  # fmt: skip
+PREFIXES = ("_orig_mod.", "module.", "backbone.", "model.", "encoder.", "teacher.", "net.", "vit.", "visual.")
 
 
 def file_sha256(path: Path) -> str:
@@ -32,13 +36,13 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_state(path: Path) -> State:
-    """The named tensors of a checkpoint, without what training loops wrap around them.
+def read_tensors(path: Path) -> State:
+    """The named tensors of a checkpoint as they are, with the names of the modules that wrap them.
 
     Raises:
         BackboneError: if the file is missing, damaged, of another kind, or holds anything but tensors and plain values.
     """
-    return unwrap(read_content(path)[0], path)
+    return named_tensors(read_content(path)[0], path)
 
 
 def read_content(path: Path) -> tuple[Any, dict[str, str]]:
@@ -96,12 +100,26 @@ class _LeftOutMapping:
         return {}
 
 
+_NUMPY_KINDS = (
+    "Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float16", "Float32", "Float64",
+    "Str", "Bytes",
+)  # fmt: skip
+
 _HARMLESS = [
     *((_LeftOut, f"builtins.{name}") for name in ("bool", "dict", "float", "int", "list", "set", "str", "tuple")),
     *((_LeftOut, f"pathlib.{name}") for name in ("PosixPath", "WindowsPath", "_local.PosixPath", "_local.WindowsPath")),
     *((_LeftOut, f"omegaconf.base.{name}") for name in ("ContainerMetadata", "Metadata")),
     *((_LeftOut, f"omegaconf.{name}") for name in ("dictconfig.DictConfig", "listconfig.ListConfig", "nodes.AnyNode")),
+    *(
+        (_LeftOut, f"{module}.multiarray.{name}")
+        for module in ("numpy.core", "numpy._core")
+        for name in ("scalar", "_reconstruct")
+    ),
+    *((_LeftOut, f"numpy.{name}") for name in ("dtype", "ndarray")),
+    *((_LeftOut, f"numpy.dtypes.{kind}DType") for kind in _NUMPY_KINDS),
+    *((_LeftOut, f"datetime.{name}") for name in ("datetime", "date", "timedelta", "timezone")),
     (_LeftOut, "argparse.Namespace"),
+    (_LeftOut, "types.SimpleNamespace"),
     (_LeftOut, "typing.Any"),
     (_LeftOutMapping, "collections.defaultdict"),
     (_LeftOutMapping, "lightning.fabric.utilities.data.AttributeDict"),
@@ -116,7 +134,8 @@ _REFUSALS = ("global", "reduce", "can only create new object", "can only build")
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(list(_HARMLESS)):
+        # Torch warns about old formats of the file in words for programmers.
+        with torch.serialization.safe_globals(list(_HARMLESS)), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if any(word in str(error).lower() for word in _REFUSALS):
@@ -137,21 +156,38 @@ def _short(error: BaseException) -> str:
     return lines[0][:100] if lines else type(error).__name__
 
 
-def unwrap(content: Any, path: Path | None = None) -> State:
-    """The named tensors inside a checkpoint, with the prefixes of wrapping modules removed.
+def named_tensors(content: Any, path: Path | None = None) -> State:
+    """The named tensors inside a checkpoint, without what a training loop saves beside them.
 
-    Where most names have such a prefix, the others belong to another part, such as a projection head, and are left out.
+    Raises:
+        BackboneError: if there are none.
     """
     while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
+        inside = {key: value for key, value in content.items() if isinstance(value, Mapping) and _count(value)}
+        known = next((inside[key] for key in WRAPPERS if key in inside), None)
+        if known is None and inside and not any(isinstance(value, torch.Tensor) for value in content.values()):
+            known = max(inside.values(), key=_count)
+        if known is None:
             break
-        content = inner
+        content = known
     tensors = {}
     if isinstance(content, Mapping):
         tensors = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
     if not tensors:
         raise BackboneError(f"{path or 'The file'} holds no named tensors.")
+    return tensors
+
+
+def _count(content: Mapping[Any, Any]) -> int:
+    """How many tensors a mapping holds, inner mappings included."""
+    return sum(_count(v) if isinstance(v, Mapping) else isinstance(v, torch.Tensor) for v in content.values())
+
+
+def without_prefixes(tensors: State) -> State:
+    """The tensors without the prefixes of wrapping modules, floating point ones in float32.
+
+    Where most names have such a prefix, the others belong to another part, such as a projection head, and are left out.
+    """
     stripped = True
     while stripped:
         stripped = False

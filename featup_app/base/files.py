@@ -40,6 +40,15 @@ def replace_or_raise(path: Path, content: bytes, error: type[FeatUpError]) -> No
         raise error(f'Cannot write "{path}": {reason_of(failure)}; choose another name or folder.') from failure
 
 
+def file_state(path: str) -> tuple[str, int, int]:
+    """Differs between versions of a file: path, time of its last change in nanoseconds, bytes; -1 if there is no file."""
+    try:
+        found = os.stat(os.path.expanduser(path))
+    except OSError:
+        return path, -1, -1
+    return path, found.st_mtime_ns, found.st_size
+
+
 def reason_of(error: OSError) -> str:
     """The reason that the system gives for an error, for the middle of a sentence."""
     return (error.strerror or str(error) or type(error).__name__).lower()

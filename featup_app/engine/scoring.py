@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from featup_app.base.files import file_state
 from featup_app.base.progress import Progress, silent
 from featup_app.engine.settings import ViewSettings
 from featup_app.features import Size
@@ -46,7 +47,8 @@ class MethodScores:
 
 def measured_settings(settings: ViewSettings) -> Hashable:
     """What the scores of a method depend on besides the method: scores measured under equal ones belong together."""
-    return settings.backbone, settings.layer, settings.input_size, settings.weights_file, settings.upsampler
+    files = [file_state(file) if file else None for file in (settings.weights_file, settings.upsampler_file)]
+    return settings.backbone, settings.layer, settings.input_size, settings.upsampler, *files
 
 
 class Scorer:

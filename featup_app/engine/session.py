@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from featup_app.backbones import Backbone, load_backbone
 from featup_app.backbones.catalogue import CLASSIFIER
+from featup_app.base.files import file_state
 from featup_app.base.peak_memory import release_free_memory
 from featup_app.base.progress import Progress, silent
 from featup_app.engine import memory
@@ -84,7 +85,7 @@ class Session:
             path = settings.weights_file
             return load_backbone(settings.backbone, device=self.device, path=path, progress=progress)
 
-        return self._backbones.get((settings.backbone, settings.weights_file), load)
+        return self._backbones.get((settings.backbone, _weights_state(settings)), load)
 
     def backbone_facts(self, settings: ViewSettings, progress: Progress = silent) -> BackboneFacts:
         """What menus show of a backbone; loads it. Raises BackboneError."""
@@ -238,6 +239,7 @@ class Session:
         return FieldFacts(
             backbone=settings.backbone,
             backbone_title=self.backbone(settings, progress).title,
+            backbone_notes=self.backbone(settings, progress).notes,
             layer=features.layer,
             channels=features.channels,
             geometry=features.geometry,
@@ -381,4 +383,9 @@ class _Looks:
 
 
 def _map_key(image: Image, settings: ViewSettings) -> Hashable:
-    return image.sha256, settings.backbone, settings.weights_file, settings.layer, settings.input_size
+    return image.sha256, settings.backbone, _weights_state(settings), settings.layer, settings.input_size
+
+
+def _weights_state(settings: ViewSettings) -> Hashable:
+    """Differs between the weights of a backbone, also when its file was written again."""
+    return None if settings.weights_file is None else file_state(settings.weights_file)

@@ -16,6 +16,7 @@ import platformdirs
 
 from featup_app.backbones.catalogue import CLASSIFIER, DEFAULT_BACKBONE
 from featup_app.base.errors import Cancelled, FeatUpError, ImageError, SizeError, UpsamplerError
+from featup_app.base.files import file_state
 from featup_app.base.progress import Progress, Stage, silent
 from featup_app.features import Size
 from featup_app.multiview.held_out import HELD_OUT_VIEWS
@@ -206,7 +207,7 @@ class Workshop:
 
     def __init__(self, *, device: str | None = None) -> None:
         self._device = device
-        self._backbones: dict[tuple[str, str | None], Backbone] = {}
+        self._backbones: dict[tuple[str, tuple[str, int, int] | None], Backbone] = {}
 
     def survey(self, request: TrainingRequest, progress: Progress = silent) -> TrainingSurvey:
         """Count the images, and try the backbone on a few of them.
@@ -300,11 +301,12 @@ class Workshop:
     def _load(self, request: TrainingRequest, progress: Progress) -> list[Backbone]:
         from featup_app.backbones import load_backbone
 
-        wanted = [(name, request.weights_file if len(request.backbones) == 1 else None) for name in request.backbones]
+        given = request.weights_file if len(request.backbones) == 1 else None
+        wanted = [(name, None if given is None else file_state(given)) for name in request.backbones]
         self._backbones = {key: value for key, value in self._backbones.items() if key in wanted}
-        for name, file in wanted:
-            if (name, file) not in self._backbones:
-                self._backbones[name, file] = load_backbone(name, device=self._device, path=file, progress=progress)
+        for name, state in wanted:
+            if (name, state) not in self._backbones:
+                self._backbones[name, state] = load_backbone(name, device=self._device, path=given, progress=progress)
         return [self._backbones[key] for key in wanted]
 
 

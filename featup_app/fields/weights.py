@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from featup_app.base.errors import UpsamplerError
+from featup_app.base.files import file_state
 from featup_app.base.resources import resource
 from featup_app.features import FeatureMap
 from featup_app.fields.registry import CLASSICAL, Method, find_method
@@ -110,15 +110,6 @@ def default_upsampler(
 def loaded_upsampler(path: str | Path) -> Upsampler:
     """The weights in a file, read once, and again when the file has changed. Raises UpsamplerError."""
     return _read(*file_state(str(path)))
-
-
-def file_state(path: str) -> tuple[str, int, int]:
-    """Differs between versions of a file: path, time of its last change in nanoseconds, bytes; -1 if there is no file."""
-    try:
-        found = os.stat(os.path.expanduser(path))
-    except OSError:
-        return path, -1, -1
-    return path, found.st_mtime_ns, found.st_size
 
 
 @functools.lru_cache(maxsize=16)

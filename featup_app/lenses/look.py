@@ -33,7 +33,10 @@ class UpsamplerFacts:
 
 @dataclass(frozen=True)
 class FieldFacts:
-    """What a person wants to know about the features that a view shows; ``upsampler`` is None for methods without weights."""
+    """What a person wants to know about the features that a view shows.
+
+    ``upsampler`` is None for methods without weights; ``backbone_notes`` are what had to be done to the weights of a file.
+    """
 
     backbone: str
     backbone_title: str
@@ -43,6 +46,7 @@ class FieldFacts:
     method: str
     size: Size
     upsampler: UpsamplerFacts | None = None
+    backbone_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
