@@ -37,7 +37,7 @@ def claimed(folder: Path, name: str) -> Iterator[bool]:
         OSError: if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.lock"
+    path = folder / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:24]}.lock"
     handle = _acquire(path)
     if handle is None:
         yield False

@@ -6,6 +6,7 @@ This module has the plain layouts, :mod:`featup_app.evaluation.known_datasets` t
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featup_app.base.errors import EvaluationError
+from featup_app.base.files import reason_of
+from featup_app.evaluation.turned import as_targets
 from featup_app.images import IMAGE_SUFFIXES, Image, Selection, load_image, stored_values
 
 Labels = npt.NDArray[np.int16]
@@ -85,8 +88,14 @@ class Item:
     selection: Selection = field(default_factory=Selection)
 
     def image(self) -> Image:
-        """The picture, decoded. Raises ImageError if it cannot be decoded."""
-        return load_image(self.image_path, self.selection)
+        """The picture, decoded; as its targets lie, if EXIF data turn it and not them.
+
+        Raises:
+            ImageError: if it cannot be decoded.
+            EvaluationError: if it is turned, and the targets may or may not be.
+        """
+        image = load_image(self.image_path, self.selection)
+        return image if self.target_path is None else as_targets(image, self.image_path, self.target_path)
 
     def labels(self) -> Labels:
         """Class or region of every pixel, (H, W) int16: 0 .. class_count - 1, any number of a region, or :data:`UNLABELLED`.
@@ -94,7 +103,12 @@ class Item:
         Raises:
             EvaluationError: if the file cannot be read, or holds a class that the data set does not have.
         """
-        values = self._read_target().astype(np.int32)
+        stored = self._read_target()
+        if stored.dtype.kind == "f" and not (np.isfinite(stored) & (stored == np.round(stored))).all():
+            raise EvaluationError(
+                f'The labels "{self.target_path}" hold fractions, infinite numbers or NaN; one whole number per pixel is needed.'
+            )
+        values = stored.astype(np.int32)
         values[values == (-1 if self.void is None else self.void)] = UNLABELLED
         largest = int(values.max())
         if self.table and largest >= len(self.table):
@@ -119,12 +133,14 @@ class Item:
         return values.astype(np.int16)
 
     def depths(self) -> Depths:
-        """Distance at every pixel, (H, W) float32 in metres; 0 where the camera gave no reading.
+        """Distance at every pixel, (H, W) float32 in metres; 0 where there is no reading: zero, negative, infinite or NaN.
 
         Raises:
             EvaluationError: if the file cannot be read.
         """
-        return (self._read_target() / self.per_metre).astype(np.float32)
+        with np.errstate(over="ignore"):
+            metres = (self._read_target() / self.per_metre).astype(np.float32)
+        return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
 
     def check_size(self, targets: str, target_hw: tuple[int, ...], image_hw: tuple[int, int]) -> None:
         """Check that the targets have the size of the picture.
@@ -278,13 +294,33 @@ def _classes(folder: Path) -> tuple[tuple[str, ...], int | None]:
     path = folder / CLASSES_FILE
     if not path.is_file():
         return CAMVID_CLASSES, CAMVID_VOID
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.strip() for line in text_of(path).splitlines() if line.strip()]
     voids = [index for index, name in enumerate(names) if name.lower() == "void"]
     if len(voids) > 1 or (voids and voids[0] != len(names) - 1) or len(names) - len(voids) < 2:
         raise EvaluationError(
             f'The file "{path}" must name at least two classes, one a line, and `void`, if there is one, in the last line.'
         )
     return tuple(names[: len(names) - len(voids)]), voids[0] if voids else None
+
+
+def text_of(path: Path) -> str:
+    """The text of a list that a person or another program wrote: UTF-8 or UTF-16, with or without a mark, else Windows' Latin-1.
+
+    Raises:
+        EvaluationError: if the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EvaluationError(f'Cannot read "{path}": {reason_of(error)}; check its permissions.') from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace")
+    if b"\0" in content:  # UTF-16 without a mark: ASCII letters have a zero byte
+        return content.decode("utf-16-le" if content[1:2] == b"\0" else "utf-16-be", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
 
 
 def layout_error(folder: Path, why: str, tree: str) -> EvaluationError:

@@ -101,7 +101,7 @@ def write_html(
     """
     with Staging(overwrite=True) as files:
         page = html_page(reports, summary=summary, samples=samples, passed_over=passed_over)
-        files.add(folder / HTML_FILE).write_text(page, encoding="utf-8")
+        files.add(folder / HTML_FILE).write_text(page, encoding="utf-8", errors="backslashreplace")
     return folder / HTML_FILE
 
 

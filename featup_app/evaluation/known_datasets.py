@@ -22,6 +22,7 @@ from featup_app.evaluation.datasets import (
     layout_error,
     pairs,
     pictures,
+    text_of,
     visible_pictures,
 )
 
@@ -205,7 +206,7 @@ def _ade20k_names(path: Path) -> tuple[str, ...]:
     """Names of the classes from the list of the data set; numbers if it is missing."""
     if not path.is_file():
         return tuple(f"class {number}" for number in range(1, _ADE20K_COUNT + 1))
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    lines = text_of(path).splitlines()[1:]
     names = tuple(line.split("\t")[-1].split(",")[0].strip() for line in lines if line.strip())
     if len(names) != _ADE20K_COUNT:
         raise EvaluationError(
@@ -218,7 +219,7 @@ def _listed(folder: Path, path: Path, tree: str) -> list[str]:
     """The names in a file with one picture a line."""
     if not path.is_file():
         raise layout_error(folder, f'there is no file "{path}"', tree)
-    names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.split()[0] for line in text_of(path).splitlines() if line.strip()]
     if not names:
         raise layout_error(folder, f'the file "{path}" names no pictures', tree)
     return names

@@ -115,5 +115,5 @@ def write_table(values: Mapping[str, Any], as_csv: str, folder: Path) -> list[Pa
     texts = json.dumps(values, indent=2, sort_keys=True) + "\n", as_csv
     with Staging(overwrite=True) as files:
         for name, text in zip(REPORT_FILES, texts, strict=True):
-            files.add(folder / name).write_text(text, encoding="utf-8")
+            files.add(folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     return [folder / name for name in REPORT_FILES]

@@ -42,7 +42,21 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
     rows = tuple(_row(plan, configuration, probed) for configuration in probed.found)
     settings = report_settings(plan, probed, choices, splits)
     failures = tuple(probed.failures.items())
-    return Report("depth", FIGURES[0], f"{plan.folds} folds", False, rows, failures, settings, FURTHER)
+    spread = f"{plan.folds} folds"
+    return Report("depth", FIGURES[0], spread, False, rows, failures, settings, FURTHER, notes_of(probed))
+
+
+def notes_of(probed: Probed) -> tuple[str, ...]:
+    """A sentence about the pixels without readings, if there are some."""
+    found = next(iter(probed.found.values()), [])
+    readings, pixels = (sum(values.get(name, 0) for values in found) for name in ("readings", "pixels"))
+    if readings == pixels:
+        return ()
+    share = 100 * readings / pixels
+    return (
+        f"Depths were measured at {readings:,} of {pixels:,} pixels ({share:.1f} %); the others (zero, negative, infinite or "
+        "not a number) are left out.",
+    )
 
 
 def score_of(probed: Probed, configuration: Configuration) -> DepthScore:

@@ -56,7 +56,17 @@ def evaluate(plan: Plan, records: Records, folder: Path, *, progress: Progress =
     spread = f"{plan.folds} folds"
     if kind == DEPTHS:
         distances = ((FIGURES[0], False), *depth.FURTHER)
-        return Report("preserve", "RMSE (m) minus bilinear's", spread, False, rows, failures, settings, distances)
+        return Report(
+            "preserve",
+            "RMSE (m) minus bilinear's",
+            spread,
+            False,
+            rows,
+            failures,
+            settings,
+            distances,
+            depth.notes_of(probed),
+        )
     shares = (("mIoU", True), *segmentation.FURTHER)
     return Report("preserve", "mIoU minus bilinear's", spread, True, rows, failures, settings, shares)
 

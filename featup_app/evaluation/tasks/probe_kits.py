@@ -190,4 +190,4 @@ class DepthKit(Kit[DepthFrame]):
         self, choice: ProbeChoice, field: FeatureField, probes: ProbeSet, frame: DepthFrame, progress: Progress
     ) -> Values:
         figures = depth_figures(field, probes, frame.target, metric=choice.metric, progress=progress)
-        return {"figures": figures.tolist()}
+        return {"figures": figures.tolist(), "readings": int((frame.target > 0).sum()), "pixels": frame.target.numel()}
