@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ RGBD_TREE = (
 )
 _COLOUR_FOLDERS = ("color", "rgb", "images")
 _LARGEST_NUMBER = int(np.iinfo(np.int16).max)
+_LARGEST_VALUE = int(np.iinfo(np.int32).max)
 _LOOKED_AT = 100
 
 
@@ -107,6 +109,10 @@ class Item:
         if stored.dtype.kind == "f" and not (np.isfinite(stored) & (stored == np.round(stored))).all():
             raise EvaluationError(
                 f'The labels "{self.target_path}" hold fractions, infinite numbers or NaN; one whole number per pixel is needed.'
+            )
+        if stored.max(initial=0) > _LARGEST_VALUE or stored.min(initial=0) < -_LARGEST_VALUE:
+            raise EvaluationError(
+                f'The labels "{self.target_path}" hold values beyond {_LARGEST_VALUE}, which are no classes.'
             )
         values = stored.astype(np.int32)
         values[values == (-1 if self.void is None else self.void)] = UNLABELLED
@@ -163,8 +169,10 @@ class Item:
         if self.target_path is None:
             raise EvaluationError(f'The picture "{self.name}" has no labels; choose a data set that has them.')
         try:
-            values = stored_values(self.target_path)
-        except (OSError, ValueError, SyntaxError) as error:
+            # The decoders warn about odd files in words for programmers; what cannot be read raises as well.
+            with warnings.catch_warnings(action="ignore"):
+                values = stored_values(self.target_path)
+        except Exception as error:  # a damaged file breaks the decoders in any way
             raise EvaluationError(
                 f'Cannot read "{self.target_path}": {" ".join(str(error).split())}; copy or download it again.'
             ) from error

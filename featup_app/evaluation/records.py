@@ -93,7 +93,7 @@ class Records:
             try:
                 entry = json.loads(line)
                 self._known[entry["configuration"], entry["picture"]] = entry["values"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # part of an incomplete line
 
     @contextlib.contextmanager

@@ -291,8 +291,11 @@ def score_segmentation(
 def _read_cache(path: Path | None, key: str) -> dict[str, np.ndarray] | None:
     if path is None or not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as stored:
-        return dict(stored) if str(stored["key"]) == key else None
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            return dict(stored) if str(stored["key"]) == key else None
+    except Exception:  # noqa: BLE001 - a damaged file breaks the reader in any way, and is written anew
+        return None
 
 
 def _write_cache(path: Path, key: str, maps: Sequence[FeatureMap]) -> None:

@@ -68,7 +68,7 @@ def picture_provenance(path: str | Path) -> dict[str, Any]:
         facts = read_json(text) if isinstance(text, str) else {}
     except FileNotFoundError as error:
         raise ExportError(f'Cannot read "{path}": there is no such file.') from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # a damaged file breaks the readers of the picture and of its text in any way
         raise ExportError(f'Cannot read "{path}": it is damaged or not a PNG picture.') from error
     if facts.get("schema") != SCHEMA:
         raise ExportError(f'Cannot read "{path}": it is not a picture that featup-app wrote.')

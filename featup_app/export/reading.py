@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-import zipfile
-import zlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featup_app.base.errors import ExportError
+from featup_app.base.errors import ExportError, FeatUpError
 from featup_app.base.files import PROVENANCE
 from featup_app.export.containers import FEATURES
 from featup_app.export.feature_files import json_beside, read_json
 from featup_app.export.provenance import SCHEMA, VERSION
-
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +49,20 @@ def load_export(path: str | Path) -> LoadedExport:
     except OSError as error:
         raise ExportError(f'Cannot read "{path}": {(error.strerror or str(error)).lower()}.') from error
     try:
-        if start.startswith(b"\x93NUMPY"):
-            features, provenance = _read_npy(path)
-        elif start.startswith(b"PK\x03\x04"):
-            features, provenance = _read_npz(path)
-        else:
-            features, provenance = _read_safetensors(path, start)
-    except _DAMAGE as error:
+        with warnings.catch_warnings(action="ignore"):  # numpy warns about headers that are none
+            if start.startswith(b"\x93NUMPY"):
+                features, provenance = _read_npy(path)
+            elif start.startswith(b"PK\x03\x04"):
+                features, provenance = _read_npz(path)
+            else:
+                features, provenance = _read_safetensors(path, start)
+        _check(path, features, provenance)
+    except FeatUpError:
+        raise
+    except Exception as error:  # a damaged file breaks the readers in any way: tokens, zip members, unicode, memory
         raise ExportError(
             f'Cannot read "{path}": it is damaged, cut short or not an export of featup-app ({_reason(error)}).'
         ) from error
-    _check(path, features, provenance)
     return LoadedExport(features, provenance, path)
 
 
@@ -77,7 +77,7 @@ def _read_npy(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         if PROVENANCE not in archive or FEATURES not in archive:
             raise _foreign(path)
         return archive[FEATURES], read_json(str(archive[PROVENANCE][()]))
@@ -104,6 +104,8 @@ def _read_safetensors(path: Path, start: bytes) -> tuple[NDArray[Any], dict[str,
 
 def _check(path: Path, features: NDArray[Any], provenance: dict[str, Any]) -> None:
     if provenance.get("schema") != SCHEMA:
+        raise _foreign(path)
+    if not isinstance(features, np.ndarray) or features.dtype.kind != "f":
         raise _foreign(path)
     version = provenance.get("version")
     if not isinstance(version, int) or version > VERSION:

@@ -337,7 +337,7 @@ def _provenance(content: Any, metadata: Mapping[str, str], path: Path) -> dict[s
     if PROVENANCE in metadata:
         try:
             stored = json.loads(metadata[PROVENANCE])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UpsamplerError(
                 f"The description in {path} is damaged ({error}); copy or download the file again."
             ) from error

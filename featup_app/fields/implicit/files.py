@@ -154,7 +154,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except OSError as error:
         raise UpsamplerError(f'Cannot read "{path}": {reason_of(error)}.') from error
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise _damaged(path) from error
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
         raise UpsamplerError(
