@@ -50,6 +50,7 @@ class Backbone:
         has_head: whether it is a classifier with named classes.
         class_names: their names; empty without a head.
         class_size: shorter side of the inputs with which the model was trained.
+        loaded_as: the name and the path that ``load_backbone`` was given, to load it in another process.
         notes: what had to be done to the weights of a file.
         provenance: JSON-able facts about the weights and the preprocessing.
         probe: what its first run showed.
@@ -60,6 +61,7 @@ class Backbone:
     ) -> None:
         self.model: Any = model.eval().requires_grad_(False)
         self.name, self.title, self.notes = info.name, info.title, tuple(notes)
+        self.loaded_as: tuple[str, str | None] = info.name, None
         self.device = next(model.parameters()).device
         if not hasattr(model, "forward_intermediates"):
             raise BackboneError(f"timm's model {info.name} does not return feature maps; choose another backbone.")

@@ -93,7 +93,9 @@ def load_backbone(
             f"timm has no weights for {info.name}; choose another one, or give a local checkpoint with path=."
         )
     progress(f"loading {info.name}", 1, 1)
-    return Backbone(model.to(target), info, weights=source, sha256=file_sha256(file), notes=notes)
+    backbone = Backbone(model.to(target), info, weights=source, sha256=file_sha256(file), notes=notes)
+    backbone.loaded_as = name, None if path is None else str(path)
+    return backbone
 
 
 def build(architecture: str, *, classes: int | None = None, **options: Any) -> torch.nn.Module:

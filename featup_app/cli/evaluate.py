@@ -8,6 +8,7 @@ from featup_app.cli import evaluate_options as options
 from featup_app.cli.options import (
     BackboneName,
     Channels,
+    Checkpoint,
     Device,
     InputSize,
     LayerName,
@@ -36,6 +37,7 @@ def evaluate(
     protocol: options.Protocols = "",
     probe: options.Probe = "",
     backbone: BackboneName = EvaluationRequest.backbone,
+    checkpoint: Checkpoint = None,
     cam_backbone: options.CamBackbone = None,
     layer: LayerName = None,
     size: InputSize = None,
@@ -73,6 +75,7 @@ def evaluate(
         depth_unit=depth_unit,
         probe=probe,
         backbone=backbone,
+        checkpoint=checkpoint,
         cam_backbone=cam_backbone,
         layer=layer,
         size=size,

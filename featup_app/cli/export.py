@@ -18,6 +18,7 @@ from featup_app.cli.options import (
     AsJSON,
     BackboneName,
     Channels,
+    Checkpoint,
     Device,
     Images,
     InputSize,
@@ -27,7 +28,15 @@ from featup_app.cli.options import (
     UpsamplerChoice,
     selection_of,
 )
-from featup_app.cli.terminal import BAD_INPUT, CANCELLED, print_json, print_line, print_message, progress_bar
+from featup_app.cli.terminal import (
+    BAD_INPUT,
+    CANCELLED,
+    print_json,
+    print_line,
+    print_message,
+    print_notes,
+    progress_bar,
+)
 from featup_app.engine.exporting import ExportOptions, export_image, unique_stems
 from featup_app.engine.settings import ViewSettings
 from featup_app.fields import CLASSICAL, DEFAULT_METHOD, METHODS, find_method
@@ -42,6 +51,7 @@ def export(
     images: Images,
     folder: options.Folder = Path(),
     backbone: BackboneName = _DEFAULT.backbone,
+    checkpoint: Checkpoint = None,
     layer: LayerName = None,
     size: InputSize = None,
     method: options.Method = None,
@@ -72,6 +82,7 @@ def export(
         method=method,
         output_size=output_size,
         upsampler=upsampler,
+        weights_file=None if checkpoint is None else str(checkpoint),
     )
     _check_upsampler(method, upsampler)
     selection = selection_of(page, channels, range)
@@ -141,6 +152,8 @@ def _export_all(
         from featup_app.images import load_image
 
         session = Session(device=device)
+        if settings.weights_file is not None:
+            print_notes(session.backbone(settings, progress))  # refused once, not for each image
         fitted = None
         if find_method(settings.method).takes_fit:
             fitted, settings = settings.upsampler_file, settings.with_(upsampler=None)

@@ -19,6 +19,7 @@ from featup_app.cli import fit_options as options
 from featup_app.cli.options import (
     BackboneName,
     Channels,
+    Checkpoint,
     Device,
     InputSize,
     LayerName,
@@ -28,7 +29,7 @@ from featup_app.cli.options import (
     selection_of,
 )
 from featup_app.cli.stopping import checked, stopped_by_signals
-from featup_app.cli.terminal import CANCELLED, print_line, print_message, progress_bar
+from featup_app.cli.terminal import CANCELLED, print_line, print_message, print_notes, progress_bar
 from featup_app.fields.implicit.recipe import FitRecipe, find_fit_recipe
 from featup_app.images.selection import AUTO, named
 
@@ -43,6 +44,7 @@ def fit(
     image: options.Image,
     output: options.Output,
     backbone: BackboneName = DEFAULT_BACKBONE,
+    checkpoint: Checkpoint = None,
     layer: LayerName = None,
     size: InputSize = None,
     recipe: options.Recipe = "default",
@@ -71,7 +73,7 @@ def fit(
         try:
             with progress_bar() as bar:
                 bar("starting", 0, 0)
-                features = _features(picture, backbone, layer, size, device, checked(bar, check))
+                features = _features(picture, backbone, checkpoint, layer, size, device, checked(bar, check))
                 fitting = _within_memory(features, chosen, seed, smaller=smaller)
                 stopped = _run(fitting, steps, seconds, bar, check, as_json=as_json)
                 field = fitting.field()
@@ -103,6 +105,7 @@ def _check(output: Path, seconds: float | None) -> None:
 def _features(
     image: Path,
     backbone: str,
+    checkpoint: Path | None,
     layer: str | None,
     size: str | None,
     device: str | None,
@@ -112,7 +115,8 @@ def _features(
     from featup_app.images import load_image
 
     picture = load_image(image)
-    loaded = load_backbone(backbone, device=device, progress=progress)
+    loaded = load_backbone(backbone, device=device, path=checkpoint, progress=progress)
+    print_notes(loaded)
     return loaded.extract(picture, size=size, layer=layer, progress=progress)
 
 

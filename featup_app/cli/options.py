@@ -22,6 +22,15 @@ UpsamplerChoice = Annotated[
 BackboneName = Annotated[
     str, typer.Option("--backbone", metavar="NAME", help="Pretrained model; `featup-app backbones` lists them.")
 ]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="Weights for the model of --backbone instead of its own: .safetensors, or a checkpoint of torch (nothing in it is "
+        "executed).",
+    ),
+]
 LayerName = Annotated[
     str | None,
     typer.Option("--layer", metavar="LAYER", help='Layer of the backbone: a number, or a name such as "block 10".'),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from featup_app.backbones import Backbone
+
 _PIPE_WIDTH = 260
 
 DEFECT = 1
@@ -58,6 +60,12 @@ def print_message(text: object) -> None:
     """Print a message or an error to stderr."""
     sys.stderr.write(f"featup-app: {text}\n")
     sys.stderr.flush()
+
+
+def print_notes(backbone: Backbone) -> None:
+    """Print what had to be done to the weights of a checkpoint to stderr."""
+    for note in backbone.notes:
+        print_message(f"{backbone.name}: {note}.")
 
 
 @contextmanager

@@ -14,9 +14,19 @@ from featup_app.backbones.catalogue import DEFAULT_BACKBONE
 from featup_app.base.errors import Cancelled, FeatUpError
 from featup_app.base.progress import Progress, Stage, silent
 from featup_app.cli import train_options as options
-from featup_app.cli.options import Channels, Device, LayerName, Page, Range, ReportAsJSON, Seed, selection_of
+from featup_app.cli.options import (
+    Channels,
+    Checkpoint,
+    Device,
+    LayerName,
+    Page,
+    Range,
+    ReportAsJSON,
+    Seed,
+    selection_of,
+)
 from featup_app.cli.stopping import checked, stopped_by_signals
-from featup_app.cli.terminal import CANCELLED, print_json, print_line, print_message, progress_bar
+from featup_app.cli.terminal import CANCELLED, print_json, print_line, print_message, print_notes, progress_bar
 from featup_app.images.selection import AUTO, Selection, named
 from featup_app.training.distributed import Processes, is_first, join_processes
 
@@ -30,6 +40,7 @@ def train(
     images: options.Images,
     output: options.Output,
     backbone: options.Backbones = None,
+    checkpoint: Checkpoint = None,
     method: options.Method = "jbu",
     layer: LayerName = None,
     steps: options.Steps = None,
@@ -78,11 +89,23 @@ def train(
     with _training_processes() as processes, stopped_by_signals(alone=processes.count == 1) as check:
         if output.suffix.lower() != ".safetensors":
             raise FeatUpError(f'Weights are written as safetensors; give "{output.name}" the ending .safetensors.')
+        if checkpoint is not None and len(backbone or []) > 1:
+            raise FeatUpError("--checkpoint has the weights of one model; give --backbone once, or leave it out.")
         try:
             with progress_bar() if processes.first else nullcontext(silent) as bar:
                 chosen = _recipe(recipe, method, restoration)
                 result = _run(
-                    images, validation, selection, backbone or [], chosen, device, arguments, bar, check, processes
+                    images,
+                    validation,
+                    selection,
+                    backbone or [DEFAULT_BACKBONE],
+                    checkpoint,
+                    chosen,
+                    device,
+                    arguments,
+                    bar,
+                    check,
+                    processes,
                 )
         except Cancelled:
             if processes.first:
@@ -108,6 +131,7 @@ def _run(
     validation: Path | None,
     selection: Selection,
     backbones: list[str],
+    checkpoint: Path | None,
     recipe: Recipe,
     device: str | None,
     arguments: dict[str, Any],
@@ -138,9 +162,12 @@ def _run(
                     None if validation is None else [named(path, selection) for path in find_images([validation])]
                 )
                 loaded = [
-                    load_backbone(name, device=processes.device(device), progress=progress)
-                    for name in backbones or [DEFAULT_BACKBONE]
+                    load_backbone(name, device=processes.device(device), path=checkpoint, progress=progress)
+                    for name in backbones
                 ]
+    if processes.first:
+        for entry in loaded:
+            print_notes(entry)
     return train_upsampler(
         found,
         loaded,

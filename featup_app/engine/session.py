@@ -99,6 +99,7 @@ class Session:
             stride=backbone.stride,
             has_head=backbone.has_head,
             device=str(backbone.device),
+            fixed_size=backbone.fixed_hw is not None,
         )
 
     def features(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> FeatureMap:

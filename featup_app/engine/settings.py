@@ -91,7 +91,7 @@ def _in_words(value: Any) -> str:
 
 @dataclass(frozen=True)
 class BackboneFacts:
-    """A loaded backbone for menus: (name, title) of its layers, and which one is the default."""
+    """A loaded backbone for menus: (name, title) of its layers, the default one, and whether it accepts one input size only."""
 
     name: str
     title: str
@@ -101,3 +101,4 @@ class BackboneFacts:
     stride: int
     has_head: bool
     device: str
+    fixed_size: bool = False

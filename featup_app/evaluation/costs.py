@@ -118,7 +118,7 @@ def _measured_elsewhere(plan: Plan, choice: MethodChoice, image: Path, progress:
     import torch
 
     request = {
-        "backbone": plan.backbone.name,
+        "backbone": plan.backbone.loaded_as,
         "device": str(plan.backbone.device),
         "layer": plan.layer,
         "size": plan.size,
@@ -163,7 +163,8 @@ def _measure_here(request: Mapping[str, Any]) -> dict[str, Any]:
     from featup_app.ops.cuda import wait_for
 
     torch.set_num_threads(request["threads"])
-    backbone = load_backbone(request["backbone"], device=request["device"])
+    name, path = request["backbone"]
+    backbone = load_backbone(name, device=request["device"], path=path)
     features = backbone.extract(load_image(request["image"]), size=request["size"], layer=request["layer"])
     choice = MethodChoice(**request["choice"])
     method = choice.prepare(backbone.name, features.layer, features.channels)

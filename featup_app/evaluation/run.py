@@ -59,6 +59,7 @@ class EvaluationRequest:
         protocols: ways of measuring; the task's default if empty.
         probe: kind of probe; the task's default if empty.
         backbone: name of the backbone whose features are upsampled.
+        checkpoint: weights for that backbone instead of its own, or None.
         cam_backbone: backbone with classes for the task cam; ``backbone`` or the bundled classifier if None.
         layer, size: of the backbone; its defaults if None.
         upsampler: weights of methods that use weights, as in ``ViewSettings``.
@@ -86,6 +87,7 @@ class EvaluationRequest:
     protocols: tuple[str, ...] = ()
     probe: str = ""
     backbone: str = DEFAULT_BACKBONE
+    checkpoint: Path | None = None
     cam_backbone: str | None = None
     layer: str | None = None
     size: str | None = None
@@ -107,7 +109,8 @@ class EvaluationRequest:
         values = dataclasses.asdict(self)
         for name in ("data", "train"):
             values[name] = [str(path) for path in values[name]]
-        return json.dumps({**values, "output": str(self.output)})
+        checkpoint = None if self.checkpoint is None else str(self.checkpoint)
+        return json.dumps({**values, "output": str(self.output), "checkpoint": checkpoint})
 
     @staticmethod
     def from_json(text: str) -> EvaluationRequest:
@@ -115,9 +118,9 @@ class EvaluationRequest:
         values = json.loads(text)
         for name in ("data", "train"):
             values[name] = tuple(Path(path) for path in values[name])
-        return EvaluationRequest(
-            **{**values, "output": Path(values["output"]), "protocols": tuple(values["protocols"])}
-        )
+        checkpoint = None if values["checkpoint"] is None else Path(values["checkpoint"])
+        values |= {"output": Path(values["output"]), "protocols": tuple(values["protocols"]), "checkpoint": checkpoint}
+        return EvaluationRequest(**values)
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class EvaluationResult:
         reports: one report for each task that could be measured.
         summary: all tasks in one table; None unless all were requested.
         passed_over: (task, reason) of tasks that could not be measured.
-        notes: messages about problems that changed no result.
+        notes: messages about problems that changed no result, and about the weights of a checkpoint.
         files: the files that were written.
     """
 
@@ -202,10 +205,11 @@ def run_evaluation(request: EvaluationRequest, *, progress: Progress = silent) -
         measured = _measure(work, progress)
         complaint = helpers.complaint()
     samples = _measure_extras(request, measured, progress)
-    notes = () if complaint is None else (
-        f"A helping process ended early, which cost time but no results; its last line: {complaint}",
-    )  # fmt: skip
-    return _write(work, measured.reports, samples, notes)
+    backbone = measured.plan.backbone
+    notes = [f"{backbone.name}: {note}." for note in backbone.notes]
+    if complaint is not None:
+        notes.append(f"A helping process ended early, which cost time but no results; its last line: {complaint}")
+    return _write(work, measured.reports, samples, tuple(notes))
 
 
 def _checked(request: EvaluationRequest) -> _Work:
@@ -258,7 +262,7 @@ def _measure(work: _Work, progress: Progress) -> _Measured:
 
     request = work.request
     plan = Plan(
-        backbone=load_backbone(request.backbone, device=request.device),
+        backbone=load_backbone(request.backbone, device=request.device, path=request.checkpoint),
         methods=work.methods,
         data=work.entries[0].data,
         size=request.size,

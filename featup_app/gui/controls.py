@@ -32,6 +32,7 @@ _INPUT_TIP = (
     "Size of the image for the backbone (shorter side, or HEIGHTxWIDTH). Larger gives a finer feature grid and "
     "takes longer."
 )
+_FIXED_TIP = "This model accepts one input size only: the whole image is resized to it."
 _LONGEST_TITLE = 24
 """Characters of the name of weights that fit into the tool bar; the tooltip shows the whole name."""
 
@@ -64,6 +65,7 @@ class Controls(QWidget):
         self._catalogue = catalogue
         self._statuses = {info.name: "bundled" for info in catalogue if info.bundled}
         self._upsampler: UpsamplerFacts | None = None
+        self._files: dict[str, tuple[str, str]] = {}  # backbone and weights file of the entries that have one
 
         self.backbone = _box("Backbone", _BACKBONE_TIP, width=110, most=380)
         self.layer = _box("Layer", _LAYER_TIP, width=142, most=260)
@@ -111,9 +113,10 @@ class Controls(QWidget):
         self._settings = settings
         if self.layer.count() == 0:
             self._set_layers(())
-        if self.backbone.findData(settings.backbone) < 0:
-            self._add_backbone(settings.backbone)
-        _select(self.backbone, settings.backbone)
+        entry = _entry_of(settings)
+        if self.backbone.findData(entry) < 0:
+            self._add_backbone(entry, settings)
+        _select(self.backbone, entry)
         _select(self.layer, settings.layer or "")
         _select(self.input, settings.input_size or "")
         _select(self.method, settings.method)
@@ -155,6 +158,8 @@ class Controls(QWidget):
             return
         self._set_layers(facts.layers, facts.default_layer)
         self.input.setItemText(0, f"auto ({facts.default_size})")
+        self.input.setEnabled(not facts.fixed_size)
+        self.input.setToolTip(_FIXED_TIP if facts.fixed_size else _INPUT_TIP)
         _select(self.layer, self._settings.layer or "")
         _select(self.input, self._settings.input_size or "")
         self._statuses.setdefault(facts.name, "cached")
@@ -197,10 +202,14 @@ class Controls(QWidget):
             self.backbone.setModel(model)
             self.backbone.view().setMinimumWidth(430)
 
-    def _add_backbone(self, name: str) -> None:
-        """A model that is not in the catalogue, such as a local file's."""
-        item = QStandardItem(name)
-        item.setData(name, Qt.ItemDataRole.UserRole)
+    def _add_backbone(self, entry: str, settings: ViewSettings) -> None:
+        """A model that is not in the catalogue, or one of it with the weights of a file."""
+        file = settings.weights_file
+        item = QStandardItem(settings.backbone if file is None else f"{Path(file).name} ({settings.backbone})")
+        if file is not None:
+            self._files[entry] = settings.backbone, file
+            item.setToolTip(f"{settings.backbone} with the weights of {file}")
+        item.setData(entry, Qt.ItemDataRole.UserRole)
         model = self.backbone.model()
         assert isinstance(model, QStandardItemModel)
         model.insertRow(model.rowCount() - 1, item)
@@ -209,11 +218,11 @@ class Controls(QWidget):
 
     def _backbone_activated(self) -> None:
         if self.backbone.currentData() == OTHER_MODEL:
-            _select(self.backbone, self._settings.backbone)
+            _select(self.backbone, _entry_of(self._settings))
             self.other_model_asked.emit()
-        elif self.backbone.currentData() != self._settings.backbone or self._settings.weights_file is not None:
-            name = self.backbone.currentData()
-            settings = self._settings.with_(backbone=name, layer=None, input_size=None, weights_file=None)
+        elif self.backbone.currentData() != _entry_of(self._settings):
+            name, file = self._files.get(self.backbone.currentData(), (self.backbone.currentData(), None))
+            settings = self._settings.with_(backbone=name, layer=None, input_size=None, weights_file=file)
             self.choose_backbone(settings)
 
     def choose_backbone(self, settings: ViewSettings) -> None:
@@ -280,6 +289,11 @@ def _upsampler_tip(facts: UpsamplerFacts) -> str:
         for name, value in facts.details
     )
     return f"<b>{escape(facts.title)}</b><table>{rows}</table>"
+
+
+def _entry_of(settings: ViewSettings) -> str:
+    """The data of the entry of a backbone: its name, with the file if its weights come from one."""
+    return settings.backbone if settings.weights_file is None else f"{settings.backbone}@{settings.weights_file}"
 
 
 def _select(box: QComboBox, data: str) -> None:

@@ -74,7 +74,7 @@ class FactsTab(ScrolledPage):
         for name, text in texts.items():
             self.rows[name].setText(text)
         details = () if facts.upsampler is None else facts.upsampler.details
-        self._weights = (*(("Backbone", note) for note in facts.backbone_notes), *details)
+        self._weights = (*(("Checkpoint", note) for note in facts.backbone_notes), *details)
         self._show_details()
 
     def _show_details(self) -> None:
