@@ -377,7 +377,7 @@ class Backbone:
         except torch.OutOfMemoryError:
             raise
         except (AssertionError, RuntimeError, ValueError, IndexError) as error:
-            if "allocate" in str(error):  # of the CPU's memory
+            if "memory" in str(error):  # of the processor, which torch reports as any other error
                 raise
             lines = str(error).strip().splitlines()
             reason = lines[0] if lines else "no reason given"

@@ -18,7 +18,7 @@ def _sized(side: int, **options: Any) -> dict[str, Any]:
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "beit": ("beit_base_patch16_224", _sized(64, depth=2, embed_dim=48, num_heads=3)),
-    "byoanet": ("botnet26t_256", {}),
+    "byoanet": ("botnet26t_256", _sized(128, img_size=128)),
     "byobnet": ("test_byobnet", {}),
     "cait": ("cait_xxs24_224", _sized(64, depth=3)),
     "coat": ("coat_tiny", _sized(64)),
@@ -66,7 +66,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "metaformer": ("poolformerv2_s12", {}),
     "mlp_mixer": ("mixer_s32_224", {}),
     "mobilenetv3": ("mobilenetv3_small_050", {}),
-    "mobilenetv5": ("mobilenetv5_base", {}),
+    "mobilenetv5": ("mobilenetv5_base", {"channel_multiplier": 0.25}),
     "mobilevit": ("mobilevit_xxs", {}),
     "mvitv2": ("mvitv2_tiny", {}),
     "naflexvit": ("naflexvit_base_patch16_gap", {"depth": 2, "embed_dim": 48, "num_heads": 3}),
@@ -77,7 +77,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "pit": ("pit_ti_224", _sized(64)),
     "pnasnet": ("pnasnet5large", {}),
     "pvt_v2": ("pvt_v2_b0", {}),
-    "rdnet": ("rdnet_tiny", {}),
+    "rdnet": ("rdnet_tiny", {"num_blocks_list": [1] * 7}),
     "regnet": ("regnetx_002", {}),
     "repghost": ("repghostnet_050", {}),
     "repvit": ("repvit_m1", {}),
