@@ -190,7 +190,7 @@ class Backbone:
             BackboneError: if the model accepts one size only, and this is another.
             SizeError: if the size is not understood or too large.
         """
-        if self.fixed_hw is not None and (size is None or size == self.fixed_hw):
+        if self.fixed_hw is not None and (size in (None, self.fixed_hw) or str(size) == str(min(self.fixed_hw))):
             return self.fixed_hw
         wanted = resolve_input_size(size, image_hw=image_hw, stride=self.stride, default=default or self.default_size)
         if self.fixed_hw is None:

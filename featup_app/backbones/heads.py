@@ -60,9 +60,6 @@ class Classifier(Protocol):
     probe: Probe
 
     @property
-    def is_transformer(self) -> bool: ...
-
-    @property
     def class_route(self) -> ClassRoute: ...
 
     def layer(self, wanted: str | int | None = None) -> Layer: ...

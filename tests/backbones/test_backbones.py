@@ -329,7 +329,9 @@ def test_a_model_of_fixed_size_says_so() -> None:
     backbone = random_backbone("mixer_s32_224")
     with pytest.raises(BackboneError, match=r"cannot work at 96x96 pixels.*use 224x224"):
         backbone.extract(noise(70, 100), size=(96, 96))
-    assert backbone.extract(noise(70, 100), size=(224, 224)).geometry.grid_hw == (7, 7)
+    for size in (None, (224, 224), 224, "224", "224x224"):
+        assert backbone.extract(noise(70, 100), size=size).geometry.grid_hw == (7, 7)
+    assert (backbone.default_size, backbone.class_size, backbone.fixed_hw) == (224, 224, (224, 224))
 
 
 # Names, downloads, files
