@@ -97,7 +97,7 @@ class Item:
             EvaluationError: if it is turned, and the targets may or may not be.
         """
         image = load_image(self.image_path, self.selection)
-        return image if self.target_path is None else as_targets(image, self.image_path, self.target_path)
+        return image if self.target_path is None else as_targets(image, self.target_path)
 
     def labels(self) -> Labels:
         """Class or region of every pixel, (H, W) int16: 0 .. class_count - 1, any number of a region, or :data:`UNLABELLED`.

@@ -53,6 +53,7 @@ class Decoded:
         pages, page: how many pages the file holds, and which this is, from 1.
         channels, left_out: how many channels the page has, and how many of them are not seen.
         deep: whether the range of values had to be chosen, because samples have more than 8 bits.
+        orientation: the EXIF orientation of the file, from which ``pixels`` were turned upright; 1 for none.
     """
 
     pixels: Pixels
@@ -64,6 +65,7 @@ class Decoded:
     channels: int = 3
     left_out: int = 0
     deep: bool = False
+    orientation: int = 1
 
 
 def decode(data: bytes, name: object, selection: Selection | None = None) -> Decoded:
@@ -113,8 +115,8 @@ def finish(raster: Raster, selection: Selection, name: object) -> Decoded:
         pixels[missing] = np.rint(pixels[~missing].mean(axis=0)).astype(np.uint8)
     if raster.orientation in _UPRIGHT:
         notes.append(f"Turned upright as its EXIF orientation ({raster.orientation}) says.")
-        pixels = _turned(pixels, raster.orientation)
-        missing = None if missing is None else _turned(missing, raster.orientation)
+        pixels = turned(pixels, raster.orientation)
+        missing = None if missing is None else turned(missing, raster.orientation)
     return Decoded(
         np.ascontiguousarray(pixels),
         raster.mode,
@@ -125,6 +127,7 @@ def finish(raster: Raster, selection: Selection, name: object) -> Decoded:
         raster.channels,
         raster.left_out,
         raster.values.dtype.kind == "f" or raster.bits > 8,
+        raster.orientation if raster.orientation in _UPRIGHT else 1,
     )
 
 
@@ -175,10 +178,17 @@ def _divided(values: Any, alpha: Any, high: float) -> Any:
     return result
 
 
-def _turned(pixels: Any, orientation: int) -> Any:
+def turned(pixels: Any, orientation: int) -> Any:
+    """(H, W, ...) pixels of a file with an EXIF orientation from 2 to 8, upright."""
     turns, mirrored = _UPRIGHT[orientation]
     pixels = np.rot90(pixels, turns)
     return pixels[:, ::-1] if mirrored else pixels
+
+
+def turned_back(pixels: Any, orientation: int) -> Any:
+    """The reverse of :func:`turned`."""
+    turns, mirrored = _UPRIGHT[orientation]
+    return np.rot90(pixels[:, ::-1] if mirrored else pixels, -turns)
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class Image:
         pages, page: how many pages the file holds, and which this is, from 1.
         channels, left_out: how many channels the page has, and how many of them are not seen.
         deep: whether samples have more than 8 bits, so that a range of values was chosen.
+        orientation: the EXIF orientation of the file, from which ``pixels`` were turned upright; 1 for none.
     """
 
     pixels: Pixels
@@ -63,6 +64,7 @@ class Image:
     channels: int = 3
     left_out: int = 0
     deep: bool = False
+    orientation: int = 1
 
     def __post_init__(self) -> None:
         pixels = self.pixels
@@ -149,6 +151,7 @@ def _image(decoded: Decoded, data: bytes, name: str, path: Path | None, selectio
         decoded.channels,
         decoded.left_out,
         decoded.deep,
+        decoded.orientation,
     )
 
 
