@@ -87,20 +87,16 @@ def train(
         "checkpoint": output.with_suffix(".training.pt"),
     }
     with _training_processes() as processes, stopped_by_signals(alone=processes.count == 1) as check:
-        if output.suffix.lower() != ".safetensors":
-            raise FeatUpError(f'Weights are written as safetensors; give "{output.name}" the ending .safetensors.')
-        if checkpoint is not None and len(backbone or []) > 1:
-            raise FeatUpError("--checkpoint has the weights of one model; give --backbone once, or leave it out.")
+        _check(output, backbone or [], checkpoint)
         try:
             with progress_bar() if processes.first else nullcontext(silent) as bar:
-                chosen = _recipe(recipe, method, restoration)
                 result = _run(
                     images,
                     validation,
                     selection,
                     backbone or [DEFAULT_BACKBONE],
                     checkpoint,
-                    chosen,
+                    _recipe(recipe, method, restoration),
                     device,
                     arguments,
                     bar,
@@ -117,6 +113,14 @@ def train(
                 if not result.stopped:
                     arguments["checkpoint"].unlink(missing_ok=True)
         processes.leave()
+
+
+def _check(output: Path, backbones: list[str], checkpoint: Path | None) -> None:
+    """Refuse bad options before anything is read. Raises FeatUpError."""
+    if output.suffix.lower() != ".safetensors":
+        raise FeatUpError(f'Weights are written as safetensors; give "{output.name}" the ending .safetensors.')
+    if checkpoint is not None and len(backbones) > 1:
+        raise FeatUpError("--checkpoint has the weights of one model; give --backbone once, or leave it out.")
 
 
 def _recipe(name: str, method: str, restoration: float | None) -> Recipe:
