@@ -140,14 +140,16 @@ class Controls(QWidget):
             title = {"bundled": "for backbone"}.get(facts.kind, str(facts.kind))
             entries[0] = (f"built-in ({title})", "", _upsampler_tip(facts))
         entries.append(("Load file…", LOAD_UPSAMPLER, _LOAD_TIP))
+        method = find_method(self._settings.method)
+        usable = method.takes_weights
+        if not usable:
+            entries = [("none", self._settings.upsampler or "", "")]
         with QSignalBlocker(self.weights):
             self.weights.clear()
             for title, data, tip in entries:
                 self.weights.addItem(title if len(title) <= _LONGEST_TITLE else f"{title[: _LONGEST_TITLE - 1]}…", data)
                 self.weights.setItemData(self.weights.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         _select(self.weights, self._settings.upsampler or "")
-        method = find_method(self._settings.method)
-        usable = method.takes_weights
         self.weights.setEnabled(usable)
         tooltip = self.weights.currentData(Qt.ItemDataRole.ToolTipRole)
         self.weights.setToolTip(tooltip if usable else f"{method.title} has no weights to choose.")
