@@ -50,6 +50,11 @@ class FitRecord:
         return report is not None and (report.state is None or report.held_out is not None)
 
     @property
+    def showable(self) -> bool:
+        """Whether there is something to show: features, or the base field that they are going to be added to."""
+        return self.usable or (self.report is not None and self.report.based)
+
+    @property
     def unsaved_seconds(self) -> float:
         """Seconds of fitting that would be lost with it."""
         state = self.report.state if self.report is not None else None
@@ -135,9 +140,9 @@ class FitBook:
         self._shown[record.key] = record.number
 
     def to_show(self, image: Image, settings: ViewSettings) -> FitRecord | None:
-        """The fit that was last shown for these features, if it has features to show."""
+        """The fit that was last shown for these features, if it has something to show."""
         record = self.find(self._shown.get(features_key(image, settings)))
-        return record if record is not None and record.usable else None
+        return record if record is not None and record.showable else None
 
     def of_image(self, image: Image | None) -> list[FitRecord]:
         """The fits of an image, the oldest first."""

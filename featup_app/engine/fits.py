@@ -69,7 +69,8 @@ class FitReport:
         number: of the fit.
         geometry: of the features that it is fitted to.
         state: numbers and curve; None for a fit that was read from a file.
-        held_out: lowest held-out error, if it is known; before the first step it is not, and there are no features yet.
+        held_out: lowest held-out error, if it is known; before the first step it is not.
+        based: whether a base field can be shown before the first step.
         title: what it is called.
         details: (name, value) pairs for its tooltip.
     """
@@ -80,6 +81,7 @@ class FitReport:
     held_out: float | None
     title: str
     details: tuple[tuple[str, str], ...] = ()
+    based: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class Fits:
         memory_budget: float,
         progress: Progress = silent,
     ) -> FitReport | FitRefusal:
-        """Prepare a fit: its held-out views and the errors of what it is compared with.
+        """Begin a fit: its base field can be shown at once. Held-out views are the work of its first pieces.
 
         Args:
             number: of the new fit.
@@ -159,14 +161,12 @@ class Fits:
 
         Raises:
             UpsamplerError: if these features cannot be fitted.
-            BackboneError: if views cannot be seen by the backbone.
         """
         progress("preparing the fit", 0, 0)
         fit = _make(features, request)
         needed = fit.memory_bytes()
         if needed > memory_budget:
             return _refusal(number, features, request, fit, memory_budget)
-        fit.prepare(progress)
         self._kept[number] = _Kept(_features_key(features), request, request.title, features, fit)
         return self.report(number)
 
@@ -175,6 +175,7 @@ class Fits:
 
         Raises:
             UpsamplerError: if there is no such fit, or it was read from a file.
+            BackboneError: if views cannot be seen by the backbone.
         """
         fit = self._going(number)
         before = fit.state.step
@@ -209,7 +210,8 @@ class Fits:
         state = kept.fit.state if kept.fit is not None else None
         held_out = state.best if state is not None else _recorded_error(kept.field)
         known = held_out if held_out is not None and math.isfinite(held_out) else None
-        return FitReport(number, kept.features.geometry, state, known, kept.title, _details(kept))
+        based = kept.fit is not None and kept.fit.base_field is not None
+        return FitReport(number, kept.features.geometry, state, known, kept.title, _details(kept), based)
 
     def _going(self, number: int) -> ImplicitFit:
         kept = self._find(number)
@@ -225,7 +227,7 @@ class Fits:
     # -- fields ----------------------------------------------------------------------------------------------------
 
     def field(self, number: int, features: FeatureMap, *, latest: bool = False) -> FeatureField:
-        """The field of a fit: of its best state, or of its latest.
+        """The field of a fit: of its best state, or of its latest; before the first step its base field.
 
         Args:
             number: of the fit.
@@ -233,7 +235,7 @@ class Fits:
             latest: the state after the last step, instead of the best one.
 
         Raises:
-            UpsamplerError: if there is no such fit, or it was made for other features.
+            UpsamplerError: if there is no such fit, it was made for other features, or it has neither a base field nor features.
         """
         kept = self._find(number)
         if kept.key != _features_key(features):
@@ -244,7 +246,7 @@ class Fits:
         state = kept.fit.state
         step = (state.step, True) if latest else (state.best_step, False)
         if kept.field is None or kept.field_step != step:
-            field = kept.fit.field(best=not latest)
+            field = kept.fit.field(best=not latest) or kept.fit.base_field
             if field is None:
                 raise UpsamplerError(f"The fit “{kept.title}” has no features yet; let it take its first step.")
             kept.field, kept.field_step = field, step
@@ -351,7 +353,9 @@ def _piece_progress(fit: ImplicitFit, seconds: float, progress: Progress) -> Pro
             shown = words, done, total
         elif stage is Stage.EXTRACTING and total:
             first = done if first < 0 else first
-            if not recipe.solve:
+            if not fit.prepared:
+                shown = words, done, total
+            elif not recipe.solve:
                 shown = words, done, recipe.views
             if done > first and time.monotonic() - started >= seconds:
                 raise _PieceOver

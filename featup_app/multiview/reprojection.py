@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from featup_app.base.errors import EvaluationError
-from featup_app.base.progress import Progress, part_of, silent
+from featup_app.base.progress import Progress, Stage, part_of, silent
 from featup_app.features import FeatureMap, Region, Size
 from featup_app.multiview.held_out import HELD_OUT_PADDING, HELD_OUT_SEED, HELD_OUT_VIEWS, HELD_OUT_ZOOM
 from featup_app.multiview.jitter import Jitter, random_jitter
@@ -68,13 +68,19 @@ class Reprojection:
 
 
 def held_out_views(
-    features: FeatureMap, *, count: int = HELD_OUT_VIEWS, seed: int = HELD_OUT_SEED, progress: Progress = silent
+    features: FeatureMap,
+    *,
+    count: int = HELD_OUT_VIEWS,
+    seed: int = HELD_OUT_SEED,
+    found: list[Tensor] | None = None,
+    progress: Progress = silent,
 ) -> HeldOutViews:
     """Draw the held-out views of an image and run its backbone on them.
 
     Args:
         features: the image's own features; they name image, backbone, layer and input size.
-        count: number of views.
+        count: number of views; fewer are the first of more.
+        found: features of the first views from an earlier call that was cancelled; those of further ones are added.
         seed: of the draw; the same for all methods that are compared.
         progress: called for each view; may cancel.
 
@@ -94,23 +100,26 @@ def held_out_views(
     jitters = tuple(
         random_jitter(generator, input_hw, max_padding=padding, max_zoom=HELD_OUT_ZOOM) for _ in range(count)
     )
-    maps = []
-    for index, jitter in enumerate(jitters):
-        progress("features of held-out views", index, count)
+    maps = [] if found is None else found
+    for index, jitter in enumerate(jitters[len(maps) :], len(maps)):
+        progress("features of held-out views", index, count, Stage.EXTRACTING)
         maps.append(backbone.features(jitter.pixels(pixels)[None], features.layer)[0])
     return HeldOutViews(jitters, torch.stack(maps), input_hw)
 
 
-def reprojection_error(field: Projected, views: HeldOutViews, *, progress: Progress = silent) -> Reprojection:
+def reprojection_error(
+    field: Projected, views: HeldOutViews, *, size: Size | None = None, progress: Progress = silent
+) -> Reprojection:
     """How far a field's features, seen through each view, are from the backbone's.
 
-    The field is drawn at the backbone's input size, some channels at a time, and looked up bilinearly at one point for each
-    input pixel of the view. Look-up and box average are separable and linear, hence two small matrices for each view
-    (:func:`~featup_app.multiview.box_view_cells`).
+    The field is drawn at the backbone's input size or another one, some channels at a time, and looked up bilinearly at one
+    point for each input pixel of the view. Look-up and box average are separable and linear, hence two small matrices for
+    each view (:func:`~featup_app.multiview.box_view_cells`).
 
     Args:
         field: of the same image, backbone and layer as the views.
         views: made by :func:`held_out_views`.
+        size: (H, W) at which the field is drawn; the backbone's input size if not given.
         progress: called for each block of channels; may cancel.
 
     Raises:
@@ -119,7 +128,8 @@ def reprojection_error(field: Projected, views: HeldOutViews, *, progress: Progr
     channels, grid = views.features.shape[1], (views.features.shape[2], views.features.shape[3])
     if field.channels != channels:
         raise ValueError(f"the field has {field.channels} channels, the views have {channels}")
-    block = max(1, _BLOCK_BYTES // (4 * views.input_hw[0] * views.input_hw[1]))
+    size = size or views.input_hw
+    block = max(1, _BLOCK_BYTES // (4 * size[0] * size[1]))
     identity = torch.eye(channels, device=views.features.device)
     squared = torch.zeros(len(views.jitters), dtype=torch.float64)
     for start in range(0, channels, block):
@@ -127,7 +137,7 @@ def reprojection_error(field: Projected, views: HeldOutViews, *, progress: Progr
         chosen = slice(start, start + block)
         drawn = field.project(
             identity[chosen],
-            size=views.input_hw,
+            size=size,
             progress=part_of(progress, start, channels, words="looking through held-out views"),
         )
         seen = box_view_cells(drawn.permute(1, 2, 0), views.jitters, grid).permute(0, 3, 1, 2)

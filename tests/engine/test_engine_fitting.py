@@ -23,7 +23,13 @@ from featup_app.lenses import CAMRequest, PCARequest, SimilarityRequest
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SETTINGS = ViewSettings(backbone="tf_efficientnet_lite0", input_size="96", output_size="4x", method="implicit")
-SMALL = FitRequest(replace(FIT_RECIPES["default"], views=16))
+SMALL = FitRequest(replace(FIT_RECIPES["default"], views=16, held_out=2))
+
+
+def begin_prepared(session, number, image, request):
+    """Begin a fit, and let it see its held-out views."""
+    begin_fit(session, number, image, SETTINGS, request)
+    session.fits._going(number).prepare()
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +47,8 @@ def fitted(session, image):
     """The number of a fit that has run to its end."""
     number = next_number()
     report = begin_fit(session, number, image, SETTINGS, SMALL)
-    assert report.held_out is None, "there is nothing before the first step"
-    assert report.state.bilinear > 0
+    assert report.held_out is None, "no view was seen yet"
+    assert report.based
     while not report.state.finished:
         report = session.fits.go_on(number, seconds=0.01)
     return number
@@ -50,9 +56,7 @@ def fitted(session, image):
 
 def test_pieces_are_short_and_the_fit_gets_better(session, image):
     number = next_number()
-    begin_fit(session, number, image, SETTINGS, SMALL)
-    with pytest.raises(UpsamplerError, match="no features yet"):
-        session.field(image, SETTINGS.with_(fit=number))
+    begin_prepared(session, number, image, SMALL)
     first = session.fits.go_on(number, seconds=0.0001)
     assert first.state.step == 1
     assert first.title == "default, 16 views, seed 0"
@@ -70,7 +74,7 @@ def test_pieces_are_short_and_the_fit_gets_better(session, image):
 def test_gathering_views_for_a_descent_is_cut_into_pieces_too(session, image):
     request = FitRequest(replace(FIT_RECIPES["paper"], views=30, gradient_steps=2, samples_per_cell=4))
     number, told = next_number(), []
-    begin_fit(session, number, image, SETTINGS, request)
+    begin_prepared(session, number, image, request)
     pieces = 0
     while session.fits.go_on(number, seconds=1e-4, progress=lambda *each: told.append(each)).state.step == 0:
         pieces += 1
@@ -85,7 +89,7 @@ def test_a_step_of_large_views_is_cut_into_pieces_too(session, image, monkeypatc
     monkeypatch.setattr("featup_app.fields.implicit.views.BATCH_PIXELS", 1)
     request = FitRequest(replace(FIT_RECIPES["default"], views=8, views_per_step=4))
     number = next_number()
-    begin_fit(session, number, image, SETTINGS, request)
+    begin_prepared(session, number, image, request)
     steps = [session.fits.go_on(number, seconds=1e-4).state.step for _ in range(6)]
     assert steps == [0, 0, 0, 1, 1, 1], "a view for each piece, and the step with the last one"
     whole = next_number()
@@ -93,6 +97,41 @@ def test_a_step_of_large_views_is_cut_into_pieces_too(session, image, monkeypatc
     session.fits.go_on(whole, seconds=60)
     session.fits.go_on(number, seconds=60)
     assert session.fits.report(number).held_out == pytest.approx(session.fits.report(whole).held_out, rel=1e-5)
+
+
+def test_the_base_field_is_shown_before_a_view_was_seen(session, image):
+    number = next_number()
+    started = SETTINGS.with_(fit=number)
+    report = begin_fit(session, number, image, SETTINGS, SMALL)
+    assert (report.based, report.state.step, report.held_out) == (True, 0, None)
+    base = session.view(image, started, PCARequest())
+    plain = session.view(image, SETTINGS.with_(method=SMALL.recipe.start), PCARequest())
+    assert np.array_equal(base.picture(), plain.picture())
+    while session.fits.go_on(number, seconds=1e-4).state.step == 0:
+        assert np.array_equal(session.view(image, started, PCARequest()).picture(), base.picture())
+    assert not np.array_equal(session.view(image, started, PCARequest()).picture(), base.picture())
+
+    none = FitRequest(replace(SMALL.recipe, start="mean"))
+    number = next_number()
+    assert not begin_fit(session, number, image, SETTINGS, none).based
+    with pytest.raises(UpsamplerError, match="no features yet"):
+        session.field(image, SETTINGS.with_(fit=number))
+
+
+def test_held_out_views_are_seen_one_piece_after_the_other(session, image):
+    number, told = next_number(), []
+    begin_fit(session, number, image, SETTINGS, FitRequest(replace(SMALL.recipe, held_out=4)))
+    fit = session.fits._going(number)
+    pieces = 0
+    while not fit.prepared:
+        session.fits.go_on(number, seconds=1e-4, progress=lambda *each: told.append(each))
+        pieces += 1
+        assert pieces < 8
+    assert pieces == 4, "a view for each piece, and the first step with the last one"
+    assert ("features of held-out views", 2, 4) in told
+    whole = next_number()
+    begin_prepared(session, whole, image, FitRequest(replace(SMALL.recipe, held_out=4)))
+    assert fit.state.jbu == session.fits.report(whole).state.jbu
 
 
 def test_views_of_a_fit(session, image, fitted):
@@ -142,7 +181,7 @@ def test_cancelling_leaves_nothing_or_the_last_good_state(session, image):
     with pytest.raises(Cancelled):
         begin_fit(session, number, image, SETTINGS, SMALL, cancel)
     assert number not in session.fits
-    begin_fit(session, number, image, SETTINGS, SMALL)
+    begin_prepared(session, number, image, SMALL)
     before = session.fits.go_on(number, seconds=0.0001)
     with pytest.raises(Cancelled):
         session.fits.go_on(number, progress=cancel)
@@ -174,7 +213,7 @@ def test_what_was_learned(session, fitted):
     assert learned.uncertainty.limits[0] > 0
     assert learned.kernel.pixels.ndim == 3
     assert learned.saliency is None
-    assert len(learned.views) == 16
+    assert len(learned.views) == SMALL.recipe.held_out
     for picture, residual in learned.views:
         assert picture.dtype == np.uint8
         assert picture.shape[2] == residual.pixels.shape[2] == 3

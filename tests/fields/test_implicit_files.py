@@ -29,6 +29,7 @@ SIZE = (24, 32)
 SOLVED = FitRecipe(name="tiny", waves=24, views=4, views_per_step=4)
 RECIPES = {
     "bilinear": replace(SOLVED, start="bilinear"),
+    "joint bilateral": replace(SOLVED, start="jbu"),
     "fourier": SOLVED,
     "all components": replace(SOLVED, components=0, uncertainty=False),
     "no colour": replace(SOLVED, colour=False),
@@ -70,7 +71,7 @@ def test_a_fit_comes_back_to_the_last_bit(tmp_path, features, name):
 def test_a_file_holds_the_weights_that_its_fit_started_from(tmp_path, monkeypatch):
     photo = image_from_array(load_image(resource("images", "coffee.jpg")).pixels[::4, ::4])
     features = load_backbone("tf_efficientnet_lite0").extract(photo, size="96")
-    field = fitted(features, replace(SOLVED, waves=8))
+    field = fitted(features, replace(SOLVED, waves=8, start="jbu"))
     weights = field.start.weights
     assert weights.home("backbone") == "tf_efficientnet_lite0"
     assert bool(weights.restoration.positional.any())
@@ -82,9 +83,16 @@ def test_a_file_holds_the_weights_that_its_fit_started_from(tmp_path, monkeypatc
     assert again.start.weights.facts() == {**weights.facts(), "file": path.name}
 
 
-def test_weights_that_a_file_lacks_are_named(tmp_path, features, field):
+def test_a_file_holds_the_settings_of_the_attention_that_its_fit_started_from(tmp_path, features, field, monkeypatch):
     path = tmp_path / "fit.safetensors"
     save_fit(field, path)
+    monkeypatch.setattr("featup_app.fields.attention.COLOUR", 0.5)
+    assert torch.equal(load_fit(path, features).features(size=SIZE), field.features(size=SIZE))
+
+
+def test_weights_that_a_file_lacks_are_named(tmp_path, features):
+    path = tmp_path / "fit.safetensors"
+    save_fit(fitted(features, replace(SOLVED, start="jbu")), path)
     with safe_open(path, framework="pt") as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     del tensors["start.upsampler.up2.sigma_spatial"]

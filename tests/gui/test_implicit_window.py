@@ -110,6 +110,26 @@ def test_a_fit_begins_with_the_method_and_is_better_than_bilinear(driver):
     assert panel.fits.item(0).text().startswith("default, 16 views, seed 0")
 
 
+def test_the_base_field_is_shown_before_the_first_step(driver, monkeypatch):
+    """The first picture waits for no view: held-out views come one after the other, and nothing is fitted before them."""
+    waiting = []
+    monkeypatch.setattr(fit_module.ImplicitFit, "prepare", lambda self, progress: waiting.append(1) or time.sleep(0.01))
+    monkeypatch.setattr(fit_module.ImplicitFit, "_one_step", lambda self, progress: time.sleep(0.01))
+    studio, panel = driver.studio, desk(driver).panel
+    choose_implicit(driver)
+    driver.wait_for(lambda: studio.views["pca"].facts.method == "implicit")
+    driver.wait_for(lambda: studio.views["similarity"].facts.method == "implicit")
+    driver.wait_for(lambda: bool(waiting))
+    assert shown_report(driver).state.step == 0
+    assert not driver.views["pca"].stale
+    driver.click("pca", 100, 100)
+    driver.wait_for(lambda: studio.views["similarity"].request.point == pytest.approx((100, 100), abs=1))
+    click(panel.discard)
+    wait_for_end(driver)
+    assert studio.settings.method == "jbu"
+    assert panel.fits.count() == 0
+
+
 def test_compute_repeats_nothing_and_other_settings_make_another_fit(driver):
     fitted(driver)
     panel, studio = desk(driver).panel, driver.studio
@@ -227,7 +247,7 @@ def test_what_was_learned(driver):
     assert learned.uncertainty.isVisible()
     assert not learned.kernel.isVisible(), "this recipe learns none"
     assert not learned.saliency.isVisible()
-    assert learned.number.maximum() == 16
+    assert learned.number.maximum() == 8
     assert learned.number.value() == 1
     picture = learned.residual._image
     QTest.keyClick(learned.number, Qt.Key.Key_Up)

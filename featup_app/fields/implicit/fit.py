@@ -17,6 +17,7 @@ from torch import Tensor
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.progress import Progress, Stage, silent
 from featup_app.features import FeatureMap, Size
+from featup_app.fields.field import FeatureField
 from featup_app.fields.implicit import planning
 from featup_app.fields.implicit.held_out import HeldOutComponents
 from featup_app.fields.implicit.implicit_field import ImplicitField, LearnedUncertainty
@@ -63,6 +64,7 @@ class ImplicitFit:
         self._diverged = False
         self._points: list[FitPoint] = []
         self._durations: list[float] = []
+        self._held_out_maps: list[Tensor] = []
         self._yardstick: _Yardstick | None = None
         self._learner: Learner | None = None
         self._network: ImplicitNetwork | None = None
@@ -86,18 +88,32 @@ class ImplicitFit:
     # -- fitting -------------------------------------------------------------------------------------------------------
 
     def prepare(self, progress: Progress = silent) -> FitState:
-        """Compute the held-out views and the errors of bilinear interpolation and JBU on them. Does nothing the second time."""
+        """Compute the held-out views and the errors of bilinear interpolation and JBU on them.
+
+        A call after one that was cancelled goes on with the views that are missing; after that nothing is done.
+        """
         if self._yardstick is None:
             # Methods are asked for by name: the registry stands above this package.
             from featup_app.fields.registry import upsample
 
-            views = held_out_views(self.features, progress=progress)
+            count, size = self.recipe.held_out, self.fit_hw()
+            views = held_out_views(self.features, count=count, found=self._held_out_maps, progress=progress)
             bilinear, jbu = (
-                reprojection_error(upsample(self.features, self.image, name), views, progress=progress).mean
+                reprojection_error(upsample(self.features, self.image, name), views, size=size, progress=progress).mean
                 for name in ("bilinear", "jbu")
             )
             self._yardstick = _Yardstick(views, bilinear, jbu)
         return self.state
+
+    @property
+    def prepared(self) -> bool:
+        """Whether :meth:`prepare` has nothing left to do."""
+        return self._yardstick is not None
+
+    @property
+    def base_field(self) -> FeatureField | None:
+        """What the network adds to, the features before the first step; None if that is the mean feature."""
+        return self._start.field
 
     def run(
         self,
@@ -198,9 +214,9 @@ class ImplicitFit:
         return ImplicitField(self.features, self.image, kept, components, settings, uncertainty, start=self._start)
 
     def measure(self, progress: Progress = silent) -> Reprojection:
-        """The held-out reprojection error of the best state as decision 0032 defines it, for every method alike.
+        """The held-out reprojection error of the best state at all pixels of the input, as decision 0032 defines it.
 
-        The errors of the curve are taken at the fitted points instead of at all pixels of the input.
+        The errors of the curve, and those of bilinear interpolation and JBU beside it, are taken at the fitted points.
 
         Raises:
             UpsamplerError: before the first step.

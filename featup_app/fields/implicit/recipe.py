@@ -25,9 +25,9 @@ class FitRecipe:
     Attributes:
         network: "fourier" (one layer of waves of position and colour together) or "perceptron" (the published one: waves of
             each coordinate and colour, three layers).
-        start: the base field that the network adds to, which remains where the views determine nothing: "jbu" (joint bilateral
-            upsampling of the image's own features with the bundled weights, which a saved fit holds), "bilinear" (their
-            bilinear interpolation) or "mean" (the mean feature, as published).
+        start: the base field that the network adds to, which remains where the views determine nothing: "attention" (attention
+            of the image's own features, untrained), "jbu" (their joint bilateral upsampling with the bundled weights, which a
+            saved fit holds), "bilinear" (their bilinear interpolation) or "mean" (the mean feature, as published).
         positional: whether the positional component is removed from the features that are fitted to, where the
             bundled weights know it (:mod:`featup_app.fields.restoration`).
         colour: whether the network sees the colour of a place; without it, it sees positions alone.
@@ -62,11 +62,12 @@ class FitRecipe:
         blur_pin: weight of the squared distance between the features and their blurred form.
         patience: steps without a lower held-out error after which the fit ends; 0 to go on to the end.
         measure_every: gradient steps between two measurements on the held-out views.
+        held_out: views that the curve is measured on, the first of those that methods are compared on.
     """
 
     name: str = "default"
     network: str = "fourier"
-    start: str = "jbu"
+    start: str = "attention"
     positional: bool = True
     colour: bool = True
     waves: int = 0
@@ -96,6 +97,7 @@ class FitRecipe:
     blur_pin: float = 0.0
     patience: int = 0
     measure_every: int = 10
+    held_out: int = 8
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -135,7 +137,7 @@ class FitRecipe:
 
 _CHOICES = {
     "network": ("fourier", "perceptron"),
-    "start": ("jbu", "bilinear", "mean"),
+    "start": ("attention", "jbu", "bilinear", "mean"),
     "downsampler": ("box", "blur", "attention"),
 }
 _LEAST = {
@@ -160,6 +162,7 @@ _LEAST = {
     "blur_pin": 0,
     "patience": 0,
     "measure_every": 1,
+    "held_out": 1,
 }
 
 DEFAULT = FitRecipe()
@@ -209,5 +212,5 @@ def fit_recipe_from_facts(facts: Mapping[str, Any]) -> FitRecipe:
     unknown = sorted(set(facts) - known)
     if unknown:
         raise UpsamplerError(f'The recipe has an unknown entry "{unknown[0]}"; it was written by another version.')
-    # Earlier versions knew neither.
-    return FitRecipe(**{"start": "mean", "positional": False, **facts})
+    # Earlier versions knew none of these.
+    return FitRecipe(**{"start": "mean", "positional": False, "held_out": 16, **facts})

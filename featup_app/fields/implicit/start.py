@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from featup_app.features import FeatureMap
-from featup_app.fields import jbu
+from featup_app.fields import attention, jbu
 from featup_app.fields.bilinear import BilinearField
 from featup_app.fields.field import FeatureField
 from featup_app.fields.implicit.recipe import FitRecipe
@@ -45,6 +45,8 @@ class Start:
         """The start with these weights; without any, joint bilateral upsampling is the classical one."""
         if recipe.start == "jbu":
             return cls(jbu.make_field(features, image, options_for("jbu", weights)), weights)
+        if recipe.start == "attention":
+            return cls(attention.make_field(features, image, {}))
         return cls(BilinearField(features) if recipe.start == "bilinear" else None)
 
     @classmethod
@@ -63,6 +65,8 @@ class Start:
             UpsamplerError: if its weights are damaged or do not fit the features.
         """
         weights = None
+        if recipe.start == "attention":
+            return cls(attention.make_field(features, image, (facts or {})["settings"]))
         if facts is not None:
             own = {name[len(_TENSORS) :]: value for name, value in tensors.items() if name.startswith(_TENSORS)}
             weights = upsampler_of(own, facts["provenance"], path, sha256=str(facts["sha256"]))
@@ -77,8 +81,10 @@ class Start:
         return {f"{_TENSORS}{name}": value for name, value in named.items()}
 
     def facts(self) -> dict[str, Any] | None:
-        """Provenance and hash of the weights, JSON-able; None without weights."""
+        """Provenance and hash of the weights, or the settings of an attention; JSON-able. None where there is neither."""
         weights = self.weights
+        if isinstance(self.field, attention.AttentionField):
+            return {"settings": self.field.settings()}
         if weights is None:
             return None
         return {"provenance": {"channels": weights.channels, **weights.provenance}, "sha256": weights.sha256}

@@ -251,15 +251,16 @@ class FitDesk(QObject):
         self._notify("warning", refusal.sentence, action=action)
 
     def _reported(self, record: FitRecord, report: FitReport) -> None:
-        first = not record.usable
+        before, first = record.report, not record.showable
         record.report = report
         assert report.state is not None
         if report.state.finished:
-            if first and record.usable:
+            if first and record.showable:
                 self._show_in_views(record)
             self._end(record)
             return
-        if record.usable:
+        stepped = before is None or before.state is None or before.state.step < report.state.step
+        if record.showable and stepped:
             self._show_live(record, first=first)
         if self.book.paused and self._studio.live_size is not None:
             self._studio.live_size = None  # a paused fit leaves time for pictures of full size
@@ -269,7 +270,7 @@ class FitDesk(QObject):
         self._continue()
 
     def _show_live(self, record: FitRecord, *, first: bool) -> None:
-        """Show the running fit: when its first features are there, then about once a second."""
+        """Show the running fit: its base field or its first features at once, then about once a second."""
         now = time.monotonic()
         if first:
             self._show_in_views(record)

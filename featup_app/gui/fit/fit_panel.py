@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -198,6 +199,8 @@ class FitPanel(QWidget):
                 Level("bilinear", "bilinear", state.bilinear, style.CURVE_BILINEAR),
                 Level("jbu", "FeatUp JBU", state.jbu, style.CURVE_CLASSICAL),
             ]
+            if math.isfinite(state.jbu)
+            else []
         )
         points = [(point.step, point.held_out, point.loss) for point in state.points]
         self.curve.show_points(points, planned=state.steps)
