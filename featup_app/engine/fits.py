@@ -397,8 +397,8 @@ def _recorded_error(field: FeatureField | None) -> float | None:
 def _details(kept: _Kept) -> tuple[tuple[str, str], ...]:
     height, width = kept.features.geometry.input_hw
     entries = [("Layer", kept.features.layer), ("Input", f"{width} × {height}")]
-    if kept.request is not None:
-        entries.append(("Views", str(kept.request.recipe.views)))
+    if kept.fit is not None:
+        entries.append(("Views", str(kept.fit.recipe.views)))
     return tuple(entries)
 
 

@@ -15,7 +15,7 @@ from featup_app.fields import upsample
 from featup_app.fields.implicit import FIT_RECIPES, ImplicitFit, find_fit_recipe, fit_recipe_from_facts
 from featup_app.fields.implicit import start as start_module
 from featup_app.fields.implicit.network import FourierNetwork, PerceptronNetwork
-from featup_app.fields.implicit.planning import in_short_steps
+from featup_app.fields.implicit.planning import in_short_steps, with_views
 from featup_app.fields.implicit.solving import weights_of
 from featup_app.fields.implicit.uncertainty import CellUncertainty
 from featup_app.fields.implicit.views import ViewSource
@@ -124,13 +124,21 @@ def test_views_arrive_in_steps(features):
 
 
 def test_steps_are_short_where_views_are_large():
-    default = FIT_RECIPES["default"]
+    default = replace(FIT_RECIPES["default"], views=96)
     assert in_short_steps(default, (224, 224)) == default
     short = in_short_steps(default, (448, 448))
     assert (short.views_per_step, short.views, short.steps) == (2, default.views, 4 * default.steps)
-    assert in_short_steps(default, (4000, 3000)).views_per_step == 1
+    assert in_short_steps(default, (4000, 3000)).views_per_step == 2, "a solution for a single view would cost too much"
     for recipe in (FIT_RECIPES["paper"], replace(default, gradient_steps=5)):
         assert in_short_steps(recipe, (448, 448)) == recipe
+
+
+def test_large_grids_are_fitted_to_fewer_views(features):
+    default = FIT_RECIPES["default"]
+    grids = ((1, 1), (16, 16), (16, 24), (26, 34), (32, 48), (200, 300))
+    assert [with_views(default, grid).views for grid in grids] == [96, 96, 64, 28, 24, 24]
+    assert with_views(SOLVED, (200, 300)) == SOLVED, "a number that was asked for"
+    assert ImplicitFit(features).state.steps == 96 // default.views_per_step
 
 
 def test_jitter_is_as_large_as_told(features):
@@ -249,7 +257,7 @@ def test_the_blur_pin_draws_features_to_their_blurred_form(features):
 
 def test_the_magnitude_term_draws_the_lengths_of_features_to_those_of_the_views(features):
     def error(weight: float) -> float:
-        fit = fitted(features, PERCEPTRON, gradient_steps=40, magnitude=weight)
+        fit = fitted(features, PERCEPTRON, gradient_steps=40, magnitude=weight, samples_per_cell=4)
         lengths = fit._learner.components.of(features.data[None])[0].norm(dim=0)
         return float((box_average(magnitude(fit), (3, 4))[0] - lengths).square().mean())
 
@@ -262,7 +270,7 @@ def test_each_downsampler_descends_and_shows_what_it_learned(features, name, siz
     fit = fitted(features, recipe)
     kernel = fit.downsampler_kernel()
     assert float(kernel.sum()) == pytest.approx(1, abs=1e-4)
-    assert tuple(kernel.shape) == ((4, 4) if name == "box" else (6, 6))
+    assert tuple(kernel.shape) == ((3, 3) if name == "box" else (6, 6))
     assert (float(kernel.max() - kernel.min()) > 1e-4) == (name != "box")
     saliency = fit.saliency(SIZE)
     assert (saliency is not None) == (name == "attention")
@@ -303,7 +311,7 @@ def test_gradient_steps_follow_a_solution_and_improve_it(start):
     [
         ({"network": "hash"}, 'network is "hash"; choose one of: fourier, perceptron'),
         ({"downsampler": "max"}, "downsampler"),
-        ({"views": 0}, "views is 0; it must be at least 1"),
+        ({"views": -1}, "views is -1; it must be at least 0"),
         ({"rate": math.nan}, "rate is nan"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"solve": False}, "neither solves nor takes gradient steps"),

@@ -12,7 +12,7 @@ from featup_app.fields.implicit import FitRecipe, ImplicitFit
 from featup_app.images import Image, image_from_array
 
 SOLVED = FitRecipe(name="tiny", waves=48, views=8, views_per_step=4)
-DESCENDED = replace(SOLVED, solve=False, gradient_steps=12, measure_every=2, rate=1e-2)
+DESCENDED = replace(SOLVED, solve=False, gradient_steps=12, measure_every=2, rate=1e-2, patience=0)
 PERCEPTRON = replace(DESCENDED, network="perceptron", hidden=24, frequencies=6)
 SIZE = (24, 32)
 

@@ -56,11 +56,12 @@ class ImplicitFit:
         self, features: FeatureMap, image: Image | None = None, *, recipe: FitRecipe = DEFAULT, seed: int = 0
     ) -> None:
         self.features, self.image = features, image or features.image
-        self.recipe, self.seed = recipe, seed
+        self.recipe, self.seed = planning.with_views(recipe, features.geometry.grid_hw), seed
         self._generator = torch.Generator().manual_seed(seed)
         self._source = ViewSource(features, self.image, recipe, seed)
         self._start = Start.of(recipe, features, self.image)
-        self._steps, self._step, self._seconds, self._reason = recipe.steps, 0, 0.0, ""
+        self._steps, self._step, self._seconds, self._reason = self.recipe.steps, 0, 0.0, ""
+        self._extended_at = 0
         self._diverged = False
         self._points: list[FitPoint] = []
         self._durations: list[float] = []
@@ -157,7 +158,7 @@ class ImplicitFit:
         else:
             self.recipe = replace(recipe, views=(recipe.solving_steps + steps) * recipe.views_per_step)
         self._steps = self.recipe.steps
-        self._reason, self._diverged = "", False
+        self._reason, self._diverged, self._extended_at = "", False, self._step
 
     @property
     def state(self) -> FitState:
@@ -280,7 +281,7 @@ class ImplicitFit:
         self._error = error
         if best is None or error < best.error:
             self._best = _Best(copy.deepcopy(self._latest()), error, self._step)
-        elif self.recipe.patience and self._step - best.step >= self.recipe.patience:
+        elif self.recipe.patience and self._step - max(best.step, self._extended_at) >= self.recipe.patience:
             self._reason = f"The held-out error has not fallen for {self._step - best.step} steps."
 
     def _solving_step(self, progress: Progress) -> float | None:

@@ -14,6 +14,24 @@ CONVOLUTIONAL_CELL = 32
 """Cells of this many pixels and more get proportionally more points to be fitted at than those of a transformer."""
 
 
+MOST_VIEWS, FEWEST_VIEWS = 96, 24
+"""Views of a fit whose recipe leaves their number open."""
+
+CELLS_SEEN = 24_576
+"""Cells of all these views together, for each of which the solution has an equation."""
+
+FEWEST_AT_ONCE = 2
+"""Views of a short step: a solution takes half as long as a large view."""
+
+
+def with_views(recipe: FitRecipe, grid_hw: Size) -> FitRecipe:
+    """The recipe with a number of views, if it leaves that open: the more cells a view has, the fewer views are needed."""
+    if recipe.views:
+        return recipe
+    enough = math.ceil(CELLS_SEEN / math.prod(grid_hw))
+    return replace(recipe, views=min(max(enough, FEWEST_VIEWS), MOST_VIEWS))
+
+
 def fitted_size(recipe: FitRecipe, geometry: Geometry) -> Size:
     """(H, W) points at which the network is evaluated while it is fitted."""
     if recipe.samples_per_cell == 0:
@@ -54,9 +72,9 @@ def smaller(recipe: FitRecipe, geometry: Geometry) -> FitRecipe | None:
 
 
 def in_short_steps(recipe: FitRecipe, input_hw: Size) -> FitRecipe:
-    """A solving recipe with as many views, but no more in a step than the backbone sees at once, so that pictures of the fit
-    are renewed every second or two where views are large too."""
-    at_once = max(1, BATCH_PIXELS // math.prod(input_hw))
+    """A solving recipe with as many views, but no more in a step than the backbone sees at once, or two, so that pictures of
+    the fit are renewed every few seconds where views are large too."""
+    at_once = max(FEWEST_AT_ONCE, BATCH_PIXELS // math.prod(input_hw))
     if not recipe.solve or recipe.gradient_steps or recipe.views_per_step <= at_once:
         return recipe
     return replace(recipe, views_per_step=at_once)

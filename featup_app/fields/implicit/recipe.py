@@ -42,7 +42,8 @@ class FitRecipe:
         dropout: of the perceptron's inputs and first layer, whole channels at a time.
         components: principal components that the network predicts; 0 for all channels. Gradient steps fit those of the views'
             features, as published; a solution is found for all channels and then compressed to those that it uses most.
-        views: jittered views of the image whose features are computed.
+        views: jittered views of the image whose features are computed; 0 for as many as the grid needs: 96 for up to 256 cells,
+            fewer for more, at least 24 (:func:`featup_app.fields.implicit.planning.with_views`).
         views_per_step: views that a solving step adds, or that a gradient step is computed on.
         max_padding, max_zoom: of the jitter, padding in pixels at an input of 224.
         samples_per_cell: points along a side of each cell at which the network is evaluated while it is fitted; 0 for every
@@ -78,11 +79,11 @@ class FitRecipe:
     hidden: int = 128
     dropout: float = 0.0
     components: int = 128
-    views: int = 96
+    views: int = 0
     views_per_step: int = 8
     max_padding: int = 30
     max_zoom: float = 1.8
-    samples_per_cell: int = 4
+    samples_per_cell: int = 3
     solve: bool = True
     ridge: float = 3.0
     image_weight: float = 3.0
@@ -95,7 +96,7 @@ class FitRecipe:
     magnitude: float = 0.0
     total_variation: float = 0.0
     blur_pin: float = 0.0
-    patience: int = 0
+    patience: int = 4
     measure_every: int = 10
     held_out: int = 8
 
@@ -122,7 +123,7 @@ class FitRecipe:
 
     @property
     def solving_steps(self) -> int:
-        """Steps in which views are added and the last layer is solved for."""
+        """Steps in which views are added and the last layer is solved for; 0 while the number of views is open."""
         return math.ceil(self.views / self.views_per_step) if self.solve else 0
 
     @property
@@ -147,7 +148,7 @@ _LEAST = {
     "frequencies": 1,
     "hidden": 1,
     "components": 0,
-    "views": 1,
+    "views": 0,
     "views_per_step": 1,
     "max_padding": 0,
     "max_zoom": 1,
@@ -184,6 +185,7 @@ PAPER = FitRecipe(
     magnitude=1e-3,
     total_variation=0.05,
     blur_pin=0.1,
+    patience=0,
 )
 """The published configuration (FeatUp's ``implicit_upsampler.yaml``), with the attention downsampler's patches summed row by row
 instead of being cut out, and its saliency dropout only where it learns."""

@@ -20,7 +20,7 @@ _RECIPES = {
 }
 _VIEWS_TIP = (
     "Jittered views: moved, zoomed and mirrored copies of the image for the backbone. More of them give finer detail and take "
-    "more time and memory."
+    "more time and memory. Automatic: 96 for small feature grids, down to 24 for large ones."
 )
 _STEPS_TIP = (
     "Gradient steps on the whole network after the views were computed. The quick recipe needs none; the published one consists "
@@ -49,7 +49,8 @@ class FitSettings(ScrolledPage):
             title, tip = _RECIPES.get(name, (name, ""))
             self.recipe.addItem(title, name)
             self.recipe.setItemData(self.recipe.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
-        self.views = number_box("Views", _VIEWS_TIP, 1, 100_000)
+        self.views = number_box("Views", _VIEWS_TIP, 0, 100_000)
+        self.views.setSpecialValueText("Automatic")
         self.steps = number_box("Further steps", _STEPS_TIP, 0, 1_000_000)
         self.colour = QCheckBox("Use the colours of the image")
         self.colour.setToolTip(_COLOUR_TIP)
@@ -112,4 +113,4 @@ class FitSettings(ScrolledPage):
 
     def _check(self) -> None:
         recipe = self.request().recipe
-        self.note.setText(f"{recipe.steps:,} steps in all")
+        self.note.setText(f"{recipe.steps:,} steps in all" if recipe.views else "")
