@@ -66,7 +66,7 @@ _SMALLEST = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class _Cells:
+class Cells:
     """The coarse map as a click sees it: (K, h, w) grouped components, and (1, h, w) their commonness.
 
     ``matrix`` (K, C) and ``offset`` (K) make components of features, and ``shift`` is what grouping adds to those of the cells.
@@ -126,7 +126,7 @@ class Prepared:
     """A field prepared for clicks at one output size and grouping; ``kept`` are the maps of all strips, or None."""
 
     field: FeatureField
-    cells: _Cells
+    cells: Cells
     size: Size
     kept: tuple[_Maps, ...] | None
 
@@ -193,7 +193,7 @@ class Prepared:
 class _Question:
     """What was prepared for a size and grouping: the cells, and the maps while they are kept. ``asked`` orders questions."""
 
-    cells: _Cells
+    cells: Cells
     maps: tuple[_Maps, ...] | None = None
     asked: int = 0
 
@@ -225,7 +225,7 @@ def prepare(
     key = size, grouping
     question = known.get(key)
     if question is None:
-        cells = _cells(field, grouping, progress)
+        cells = grouped_cells(field, grouping, progress)
         if cells is None:
             return None
         question = known[key] = _Question(cells)
@@ -257,7 +257,8 @@ def _forget_but(kept_bytes: int) -> None:
             question.maps = None
 
 
-def _cells(field: FeatureField, grouping: float, progress: Progress) -> _Cells | None:
+def grouped_cells(field: FeatureField, grouping: float, progress: Progress = silent) -> Cells | None:
+    """The coarse map of a field as a click sees it; None if its features do not vary. ``grouping`` as in :func:`prepare`."""
     features, data = field.coarse, field.coarse.data.float()
     basis = fit_pca(features, components=COMPONENTS, progress=progress)
     varying = basis.varying()
@@ -273,7 +274,7 @@ def _cells(field: FeatureField, grouping: float, progress: Progress) -> _Cells |
     if grouping > 0:
         mean, rounds = _grouped(plain, grid, progress)
         grouped = torch.lerp(plain, mean, grouping)
-    return _Cells(
+    return Cells(
         components=grouped.view(-1, *grid),
         commonness=_commonness(grouped).view(1, *grid),
         shift=(grouped - plain).view(-1, *grid),
@@ -322,7 +323,7 @@ def _blocks(count: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, count, step)]
 
 
-def _drawn(field: FeatureField, cells: _Cells, size: Size, region: Region, progress: Progress) -> _Maps:
+def _drawn(field: FeatureField, cells: Cells, size: Size, region: Region, progress: Progress) -> _Maps:
     """The maps of a region, as the field carries them from its cells."""
     count = len(cells.components)
     if isinstance(field, LinearField):

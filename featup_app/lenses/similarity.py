@@ -62,7 +62,8 @@ def similarity(
         progress: may cancel.
 
     Returns:
-        (H, W) in -1 .. 1; the pixel that holds the point is 1, and others can only reach it by being as alike and rarer.
+        (H, W) in -1 .. 1; the pixel that holds the point is 1, and others can only reach it by being as alike and rarer. Of a
+        fit it is the mean of the answers from the image and from views of it (:mod:`featup_app.lenses.asked_views`).
 
     Raises:
         LensError: if the grouping is not between 0 and 1.
@@ -70,7 +71,10 @@ def similarity(
     prepared = _prepared(field, size, grouping, spare_bytes, progress)
     if prepared is None:  # features that do not vary have no mean to be seen from
         return cosine(field, point, size=size, progress=progress)
-    return prepared.similarity(point, progress)
+    values = prepared.similarity(point, progress)
+    from featup_app.lenses.asked_views import averaged
+
+    return averaged(field, values, point, grouping=float(grouping), progress=progress)
 
 
 def group(
@@ -95,11 +99,13 @@ def group(
 def _prepared(
     field: FeatureField, size: Size, grouping: float, spare_bytes: float, progress: Progress
 ) -> Prepared | None:
+    from featup_app.lenses.asked_views import asked_field
     from featup_app.lenses.grouping import prepare
 
     if not 0 <= grouping <= 1:
         raise LensError(f"The grouping is {grouping:g}; it must be a number from 0 to 1.")
-    return prepare(field, size=size, grouping=float(grouping), spare_bytes=spare_bytes, progress=progress)
+    asked = asked_field(field)
+    return prepare(asked, size=size, grouping=float(grouping), spare_bytes=spare_bytes, progress=progress)
 
 
 def cosine(field: FeatureField, point: Point, *, size: Size, progress: Progress = silent) -> Tensor:

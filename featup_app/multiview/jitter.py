@@ -100,6 +100,23 @@ class Jitter:
         view = F.grid_sample(flat, grid[None], mode="bilinear", padding_mode="border", align_corners=False)
         return view.reshape(*features.shape[:-2], *size).to(features.dtype)
 
+    def seen(self, size: Size) -> tuple[Tensor, Tensor]:
+        """Where the view shows the pixels of the image, the reverse of :meth:`coordinates`.
+
+        Args:
+            size: (h, w), how many rows and columns the image is drawn with.
+
+        Returns:
+            (h, w, 2) float32: (x, y) of each pixel centre of the image as fractions of the view's width and height, and (h, w)
+            bool: whether it is in the view.
+        """
+        rows = self._back(self.top, self.size_hw[0], size[0])
+        columns = self._back(self.left, self.size_hw[1], size[1])
+        if self.flip:
+            columns = 1 - columns
+        inside = ((rows >= 0) & (rows <= 1))[:, None] & ((columns >= 0) & (columns <= 1))
+        return torch.stack([columns.expand(size), rows[:, None].expand(size)], dim=-1).float(), inside
+
     def _places(self, size: Size) -> Tensor:
         """:meth:`coordinates` in float64, since at large sizes single precision is a visible part of a pixel."""
         rows = self._along(self.top, self.size_hw[0], size[0])
@@ -113,13 +130,21 @@ class Jitter:
         view_pixels = (torch.arange(count, dtype=torch.float64) + 0.5) * (length / count)
         # Zooming interpolates between the centres of the padded pixels; beyond the last centre the last pixel counts.
         padded_length = length + 2 * self.padding
-        # An axis that gains no whole pixel by the zoom is copied by torch's interpolation.
-        zoom = self.zoom if int(padded_length * self.zoom) > padded_length else 1.0
-        padded = ((view_pixels + offset) / zoom).clamp(0.5, padded_length - 0.5)
+        padded = ((view_pixels + offset) / self._zoom_along(length)).clamp(0.5, padded_length - 0.5)
         # Reflect padding mirrors at the centre of the edge pixel, which it does not repeat.
         centres = (padded - self.padding - 0.5).abs()
         centres = (length - 1) - ((length - 1) - centres).abs()
         return (centres + 0.5) / length
+
+    def _back(self, offset: int, length: int, count: int) -> Tensor:
+        """Places, as fractions of one side of the view, of ``count`` pixel centres of the image: (count) float64."""
+        pixels = (torch.arange(count, dtype=torch.float64) + 0.5) * (length / count)
+        return ((pixels + self.padding) * self._zoom_along(length) - offset) / length
+
+    def _zoom_along(self, length: int) -> float:
+        """The enlargement of a side: one that gains no whole pixel by the zoom is copied by torch's interpolation."""
+        padded_length = length + 2 * self.padding
+        return self.zoom if int(padded_length * self.zoom) > padded_length else 1.0
 
 
 def identity_jitter(size_hw: Size) -> Jitter:

@@ -136,7 +136,7 @@ def test_steps_are_short_where_views_are_large():
 def test_large_grids_are_fitted_to_fewer_views(features):
     default = FIT_RECIPES["default"]
     grids = ((1, 1), (16, 16), (16, 24), (26, 34), (32, 48), (200, 300))
-    assert [with_views(default, grid).views for grid in grids] == [96, 96, 64, 28, 24, 24]
+    assert [with_views(default, grid).views for grid in grids] == [96, 96, 96, 56, 32, 32]
     assert with_views(SOLVED, (200, 300)) == SOLVED, "a number that was asked for"
     assert ImplicitFit(features).state.steps == 96 // default.views_per_step
 

@@ -52,6 +52,20 @@ def test_flipping_a_view_twice_gives_it_back(size_hw, size, seed):
     assert replace(mirrored, flip=not mirrored.flip) == view
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=seeds, size=sizes)
+def test_a_pixel_of_the_image_is_found_where_the_view_shows_it(seed, size):
+    view = draw_view(seed, (48, 64))
+    places, inside = view.seen(size)
+    for row, column in inside.nonzero().tolist()[::7]:
+        x, y = places[row, column].tolist()
+        # The view, drawn finely, looks at the pixel from there.
+        fine = view.coordinates((480, 640))
+        there = fine[min(int(y * 480), 479), min(int(x * 640), 639)]
+        expected = torch.tensor([(column + 0.5) / size[1], (row + 0.5) / size[0]])
+        torch.testing.assert_close(there, expected, atol=0.02, rtol=0)
+
+
 @settings(max_examples=60, deadline=None)
 @given(size_hw=st.tuples(st.integers(30, 60), st.integers(30, 60)), factor=st.integers(1, 3), seed=seeds)
 def test_a_smooth_picture_looks_the_same_at_every_resolution(size_hw, factor, seed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from featup_app.fields.implicit.implicit_field import ImplicitField, LearnedUnce
 from featup_app.fields.implicit.network import FourierNetwork, ImplicitNetwork, PerceptronNetwork
 from featup_app.fields.implicit.recipe import FitRecipe, fit_recipe_from_facts
 from featup_app.fields.implicit.start import Start
-from featup_app.fields.implicit.views import Components
+from featup_app.fields.implicit.views import AskedViews, Components
 from featup_app.images import Image
+from featup_app.multiview import Jitter
 
 SCHEMA = "featup-app/implicit"
 VERSION = 1
@@ -41,6 +43,9 @@ def save_fit(field: ImplicitField, path: Path) -> None:
     tensors |= {"basis": field.components.basis, "mean": field.components.mean, **field.start.tensors()}
     if field.uncertainty is not None:
         tensors["uncertainty"] = field.uncertainty.scale
+    asked = field.asked
+    if asked is not None:
+        tensors["asked"] = asked.features
     geometry = field.geometry
     facts = {
         "schema": SCHEMA,
@@ -54,6 +59,7 @@ def save_fit(field: ImplicitField, path: Path) -> None:
         "grid_hw": geometry.grid_hw,
         "unit": field.components.scale,
         "fit": field.settings(),
+        "asked": None if asked is None else [dataclasses.asdict(jitter) for jitter in asked.jitters],
     }
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     content = save(plain, {PROVENANCE: json.dumps(plain_facts(facts), sort_keys=True)})
@@ -88,6 +94,7 @@ def load_fit(path: Path, features: FeatureMap, image: Image | None = None) -> Im
         recipe = fit_recipe_from_facts(settings["recipe"])
         network = _network(recipe, tensors, features)
         basis, mean, unit = tensors["basis"], tensors["mean"], float(facts["unit"])
+        asked = _asked(facts.get("asked"), tensors, features)
         start = Start.from_file(recipe, features, image, tensors, settings.get("start"), path)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _damaged(path) from error
@@ -103,7 +110,18 @@ def load_fit(path: Path, features: FeatureMap, image: Image | None = None) -> Im
         settings,
         None if uncertainty is None else LearnedUncertainty(uncertainty.to(device)),
         start=start,
+        asked=asked,
     )
+
+
+def _asked(facts: list[dict[str, Any]] | None, tensors: dict[str, Tensor], features: FeatureMap) -> AskedViews | None:
+    """The views in which a click is asked; None for fits of earlier versions. Raises ValueError if they do not fit together."""
+    if facts is None:
+        return None
+    jitters = tuple(Jitter(**{**entry, "size_hw": tuple(entry["size_hw"])}) for entry in facts)
+    if tensors["asked"].shape != (len(jitters), *features.data.shape):
+        raise ValueError("the views of a click do not fit the features")
+    return AskedViews(jitters, tensors["asked"].to(features.data.device))
 
 
 def _network(recipe: FitRecipe, tensors: dict[str, Tensor], features: FeatureMap) -> ImplicitNetwork:

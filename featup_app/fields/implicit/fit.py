@@ -27,7 +27,7 @@ from featup_app.fields.implicit.recipe import DEFAULT, FitRecipe
 from featup_app.fields.implicit.solving import compressed
 from featup_app.fields.implicit.start import Start
 from featup_app.fields.implicit.state import FitPoint, FitState, OnState, ignore_state
-from featup_app.fields.implicit.views import Components, Views, ViewSource
+from featup_app.fields.implicit.views import ASKED_VIEWS, AskedViews, Components, Views, ViewSource
 from featup_app.images import Image
 from featup_app.multiview import HeldOutViews, Reprojection, held_out_views, reprojection_error
 
@@ -62,6 +62,7 @@ class ImplicitFit:
         self._start = Start.of(recipe, features, self.image)
         self._steps, self._step, self._seconds, self._reason = self.recipe.steps, 0, 0.0, ""
         self._extended_at = 0
+        self._asked = AskedViews((), features.data.new_zeros(0, *features.data.shape, dtype=torch.float16))
         self._diverged = False
         self._points: list[FitPoint] = []
         self._durations: list[float] = []
@@ -190,7 +191,8 @@ class ImplicitFit:
     def field(self, *, best: bool = True) -> ImplicitField | None:
         """The features of the best state that was measured, or of the latest; None before the first step.
 
-        Before the first measurement only the latest state exists. The fit may go on meanwhile.
+        Before the first measurement only the latest state exists. The fit may go on meanwhile. Views in which a click is asked
+        belong to the best state alone: a running fit is looked at again and again.
         """
         learner, shown = self._learner, self._best if best else None
         network = self._network if shown is None else shown.network
@@ -212,7 +214,10 @@ class ImplicitFit:
             kept.last, components = compressed(kept.last, components, learner.normal.hidden, self.recipe.components)
         expected = learner.expected_errors()
         uncertainty = None if expected is None else LearnedUncertainty(expected)
-        return ImplicitField(self.features, self.image, kept, components, settings, uncertainty, start=self._start)
+        asked = self._asked if best else None
+        return ImplicitField(
+            self.features, self.image, kept, components, settings, uncertainty, start=self._start, asked=asked
+        )
 
     def measure(self, progress: Progress = silent) -> Reprojection:
         """The held-out reprojection error of the best state at all pixels of the input, as decision 0032 defines it.
@@ -287,17 +292,23 @@ class ImplicitFit:
     def _solving_step(self, progress: Progress) -> float | None:
         """Add some views, and solve for the last layer."""
         count = min(self.recipe.views_per_step, self.recipe.views - self._source.drawn)
-        views = self._source.more(max(count, 1), progress)
+        views = self._more_views(max(count, 1), progress)
         return self._learner_of(views).solve(self.recipe, views, first=not self._step)
 
     def _descent_step(self, progress: Progress) -> float:
         """A gradient step on some of the views, which are gathered first."""
         recipe = self.recipe
         while self._source.drawn < recipe.views:
-            views = self._source.more(min(recipe.views_per_step, recipe.views - self._source.drawn), progress)
+            views = self._more_views(min(recipe.views_per_step, recipe.views - self._source.drawn), progress)
             self._learner_of(views).gather(recipe, views)
         assert self._learner is not None
         return self._learner.descend(recipe)
+
+    def _more_views(self, count: int, progress: Progress) -> Views:
+        views = self._source.more(count, progress)
+        if len(self._asked.jitters) < ASKED_VIEWS:
+            self._asked = self._asked.with_more(views, ASKED_VIEWS)
+        return views
 
     def _learner_of(self, views: Views) -> Learner:
         """The learner, which is built from the first views."""

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Region, Size
-from featup_app.fields.field import FeatureField
+from featup_app.fields.attention import AttentionField
+from featup_app.fields.field import FeatureField, LinearField
 from featup_app.fields.guidance import Guidance
 from featup_app.fields.implicit.network import ImplicitNetwork, pixel_places
 from featup_app.fields.implicit.start import Start
-from featup_app.fields.implicit.views import Components
+from featup_app.fields.implicit.views import AskedViews, Components
 from featup_app.images import Image
 
 KEPT_BYTES = 2**29
@@ -40,6 +41,9 @@ class LearnedUncertainty:
 class ImplicitField(FeatureField):
     """Features that a network predicts for the position and colour of each output pixel, added to a base field.
 
+    A click is not asked of the fitted features but of :attr:`carrier`, the base field or an attention without one, and of
+    :attr:`asked` (decision 0088).
+
     The network is evaluated once for an output size; its principal components are kept in half precision, and every lens
     folds its functionals into them. Parts of such an output that are asked for earlier are rounded in the same way, so that
     numbers do not depend on what happens to be kept. For outputs whose components do not fit into :data:`KEPT_BYTES`, few
@@ -53,6 +57,7 @@ class ImplicitField(FeatureField):
         settings: recipe, seed and figures, for exports and files.
         uncertainty: the errors that the fit expects; None if it learned none.
         start: the base field; the components' mean where it has none.
+        asked: views in which a click is asked too; None for none.
     """
 
     method = "implicit"
@@ -67,10 +72,12 @@ class ImplicitField(FeatureField):
         uncertainty: LearnedUncertainty | None = None,
         *,
         start: Start,
+        asked: AskedViews | None = None,
     ) -> None:
         super().__init__(features)
         self.start, self._base = start, start.field
-        self.image = image
+        self.image, self.asked = image, asked
+        self.carrier = start.field if isinstance(start.field, LinearField) else AttentionField(features, image)
         self.network, self.components, self.uncertainty = network, components, uncertainty
         self._settings = dict(settings)
         # The network takes positions in the image, wherever the receptive fields of the coarse cells lie.

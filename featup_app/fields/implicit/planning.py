@@ -8,16 +8,16 @@ from dataclasses import replace
 from featup_app.features import FeatureMap, Geometry, Size
 from featup_app.fields.implicit.network import FourierNetwork
 from featup_app.fields.implicit.recipe import FitRecipe
-from featup_app.fields.implicit.views import BATCH_PIXELS
+from featup_app.fields.implicit.views import ASKED_VIEWS, BATCH_PIXELS
 
 CONVOLUTIONAL_CELL = 32
 """Cells of this many pixels and more get proportionally more points to be fitted at than those of a transformer."""
 
 
-MOST_VIEWS, FEWEST_VIEWS = 96, 24
+MOST_VIEWS, FEWEST_VIEWS = 96, 32
 """Views of a fit whose recipe leaves their number open."""
 
-CELLS_SEEN = 24_576
+CELLS_SEEN = 49_152
 """Cells of all these views together, for each of which the solution has an equation."""
 
 FEWEST_AT_ONCE = 2
@@ -48,12 +48,12 @@ def memory_bytes(recipe: FitRecipe, features: FeatureMap) -> int:
     outputs = min((recipe.gradient_steps and recipe.components) or channels, channels)
     width = FourierNetwork.width_for(recipe, geometry.grid_hw) if recipe.network == "fourier" else recipe.hidden
     per_view = 4 * cells * channels
-    views = 16 * per_view + 4 * recipe.views_per_step * per_view
+    views = (recipe.held_out + 4 * recipe.views_per_step + ASKED_VIEWS // 2) * per_view
     total = 8 * width * points + views + 300 * 2**20
     total += 8 * outputs * points if recipe.start != "mean" else 0
     if recipe.solve:
         # Rows of the held-out or new views, sums in single and double precision, and the solution's factor.
-        total += 4 * width * cells * max(16, recipe.views_per_step) * 2 + 24 * width**2
+        total += 4 * width * cells * max(recipe.held_out, recipe.views_per_step) * 2 + 24 * width**2
     if recipe.gradient_steps:
         pixels = math.prod(geometry.input_hw)
         total += 4 * recipe.views * cells * outputs + points * 4 * (12 * width + 8 * outputs)

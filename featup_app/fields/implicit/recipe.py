@@ -42,8 +42,8 @@ class FitRecipe:
         dropout: of the perceptron's inputs and first layer, whole channels at a time.
         components: principal components that the network predicts; 0 for all channels. Gradient steps fit those of the views'
             features, as published; a solution is found for all channels and then compressed to those that it uses most.
-        views: jittered views of the image whose features are computed; 0 for as many as the grid needs: 96 for up to 256 cells,
-            fewer for more, at least 24 (:func:`featup_app.fields.implicit.planning.with_views`).
+        views: jittered views of the image whose features are computed; 0 for as many as the grid needs: 96 for up to 512 cells,
+            fewer for more, at least 32 (:func:`featup_app.fields.implicit.planning.with_views`).
         views_per_step: views that a solving step adds, or that a gradient step is computed on.
         max_padding, max_zoom: of the jitter, padding in pixels at an input of 224.
         samples_per_cell: points along a side of each cell at which the network is evaluated while it is fitted; 0 for every

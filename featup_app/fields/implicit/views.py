@@ -17,6 +17,9 @@ from featup_app.multiview import Jitter, random_jitter
 BATCH_PIXELS = 8 * 224 * 224
 """Pixels of the views that the backbone sees at once; between batches a fit can be cancelled."""
 
+ASKED_VIEWS = 16
+"""Views in which a click is asked too: the first ones that are fitted to (decision 0088)."""
+
 
 @dataclass(frozen=True)
 class Views:
@@ -29,6 +32,24 @@ class Views:
 
     jitters: tuple[Jitter, ...]
     features: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class AskedViews:
+    """Views of the image in which a click is asked too.
+
+    Attributes:
+        jitters: V views.
+        features: (V, C, h, w) float16, the backbone's features of them, with their positional component.
+    """
+
+    jitters: tuple[Jitter, ...]
+    features: Tensor
+
+    def with_more(self, views: Views, most: int) -> AskedViews:
+        """These views and further ones, at most so many."""
+        jitters, features = self.jitters + views.jitters, torch.cat([self.features, views.features.half()])
+        return AskedViews(jitters[:most], features[:most])
 
 
 class ViewSource:

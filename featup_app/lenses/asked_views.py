@@ -1,0 +1,135 @@
+"""A click on a fit, asked in several views of the image: the mean of the answers, instead of an answer from mean features.
+
+A fit averages what the backbone sees in moved, zoomed and mirrored views. That explains views best, but takes from the features
+what depends on the position, by which a region is told from another one like it. So the fitted features are not asked. Each view
+is centred, whitened and grouped for itself (:mod:`featup_app.lenses.grouping`) and gives an answer of its own; the answers are
+brought back to the image and averaged with that of the base field. What single views add by chance averages out, and as views
+are moved by parts of a cell, edges become finer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from featup_app.base.progress import Progress, part_of, silent
+from featup_app.features import FeatureMap, Point, Size
+from featup_app.fields.attention import AttentionField
+from featup_app.fields.field import FeatureField
+from featup_app.fields.implicit.implicit_field import ImplicitField
+from featup_app.images import image_from_array, resized
+from featup_app.lenses.grouping import COMMONNESS, grouped_cells
+from featup_app.multiview import Jitter
+
+FINER = 4
+"""Points along a side of a cell at which the views answer; attention brings their mean from there to the output."""
+
+_KEPT_BYTES = 2**27
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A view at the points of the image: unit components (K, h, w) float16, (h, w) commonness, and whether it shows the point."""
+
+    units: Tensor
+    commonness: Tensor
+    inside: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Views:
+    views: tuple[_View, ...]
+    carrier: AttentionField
+
+
+_known: WeakKeyDictionary[ImplicitField, dict[float, _Views]] = WeakKeyDictionary()
+"""What was prepared for a field, by grouping; values must not refer to the field."""
+
+
+def asked_field(field: FeatureField) -> FeatureField:
+    """The field whose weights bring the answer to a click to the output: the base field of a fit, else the field itself."""
+    return field.carrier if isinstance(field, ImplicitField) else field
+
+
+def averaged(
+    field: FeatureField, values: Tensor, point: Point, *, grouping: float, progress: Progress = silent
+) -> Tensor:
+    """The mean of the answers to a click from the image and from the views of a fit.
+
+    Args:
+        field: a fit; of any other field there are no views.
+        values: (H, W), the answer from the image.
+        point: (x, y) in original image pixels.
+        grouping: as in :func:`~featup_app.lenses.similarity`.
+        progress: may cancel; the first click prepares the views.
+
+    Returns:
+        (H, W) in -1 .. 1; the values themselves where no view shows the point.
+    """
+    if not isinstance(field, ImplicitField) or field.asked is None or not field.asked.jitters:
+        return values
+    known = _known.setdefault(field, {})
+    if grouping not in known:
+        known.clear()
+        known[grouping] = _prepared(field, grouping, progress)
+    prepared = known[grouping]
+    size: Size = (values.shape[0], values.shape[1])
+    fine = prepared.carrier.geometry.grid_hw
+    row, column = prepared.carrier.geometry.pixel_of(point, fine)
+    image = F.adaptive_avg_pool2d(values[None, None], fine)[0, 0]
+    sums = values.new_zeros(2, *fine)
+    for view in prepared.views:
+        if bool(view.inside[row, column]):
+            query, own = view.units[:, row, column].float(), view.commonness[row, column]
+            answer = torch.einsum("k,khw->hw", query, view.units.float()) - COMMONNESS * (view.commonness - own)
+            sums[0] += (answer.clamp(-1, 1) - image) * view.inside
+            sums[1] += view.inside
+    # The difference to the image's answer is carried, which thereby keeps its own edges.
+    difference, count = prepared.carrier.carry(sums, size=size, progress=progress)
+    result: Tensor = (values + difference / (count + 1)).clamp_(-1, 1)
+    return result
+
+
+def _prepared(field: ImplicitField, grouping: float, progress: Progress) -> _Views:
+    asked, features = field.asked, field.coarse
+    assert asked is not None
+    rows, columns = features.geometry.grid_hw
+    channels = 2 * asked.features.shape[1] * len(asked.jitters)
+    finer = max(1, min(FINER, math.isqrt(_KEPT_BYTES // (rows * columns * min(channels, 2 * 64 * len(asked.jitters))))))
+    fine = rows * finer, columns * finer
+    geometry = replace(features.geometry, grid_hw=fine, offset_xy=(0.0, 0.0))
+    carrier = AttentionField(replace(features, data=features.data.new_zeros(1, *fine), geometry=geometry), field.image)
+    small = resized(field.image.pixels, features.geometry.input_hw)
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float()
+    found = []
+    for index, (jitter, maps) in enumerate(zip(asked.jitters, asked.features, strict=True)):
+        part = part_of(progress, index, len(asked.jitters), words="asking views")
+        view = _view(jitter, features, maps.float(), pixels, fine, grouping, part)
+        if view is not None:
+            found.append(view)
+    return _Views(tuple(found), carrier)
+
+
+def _view(
+    jitter: Jitter, features: FeatureMap, maps: Tensor, pixels: Tensor, fine: Size, grouping: float, progress: Progress
+) -> _View | None:
+    """A view grouped for itself, carried by its own picture, and brought back; None if its features do not vary."""
+    shown = jitter.pixels(pixels).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+    picture = image_from_array(np.ascontiguousarray(shown.numpy()))
+    geometry = replace(features.geometry, image_hw=features.geometry.input_hw)
+    field = AttentionField(replace(features, data=maps, geometry=geometry, image=picture), picture)
+    cells = grouped_cells(field, grouping, progress)
+    if cells is None:
+        return None
+    carried = field.carry(torch.cat([cells.components, cells.commonness]), size=fine, progress=progress)
+    carried[:-1] = F.normalize(carried[:-1], dim=0)
+    places, inside = jitter.seen(fine)
+    grid = (2 * places - 1).to(carried)
+    back = F.grid_sample(carried[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False)[0]
+    return _View(F.normalize(back[:-1], dim=0).half(), back[-1], inside.to(carried.device))
