@@ -136,7 +136,7 @@ def test_steps_are_short_where_views_are_large():
 def test_large_grids_are_fitted_to_fewer_views(features):
     default = FIT_RECIPES["default"]
     grids = ((1, 1), (16, 16), (16, 24), (26, 34), (32, 48), (200, 300))
-    assert [with_views(default, grid).views for grid in grids] == [96, 96, 96, 56, 32, 32]
+    assert [with_views(default, grid).views for grid in grids] == [96, 96, 96, 49, 28, 28]
     assert with_views(SOLVED, (200, 300)) == SOLVED, "a number that was asked for"
     assert ImplicitFit(features).state.steps == 96 // default.views_per_step
 
@@ -261,7 +261,7 @@ def test_the_magnitude_term_draws_the_lengths_of_features_to_those_of_the_views(
         lengths = fit._learner.components.of(features.data[None])[0].norm(dim=0)
         return float((box_average(magnitude(fit), (3, 4))[0] - lengths).square().mean())
 
-    assert error(1.0) < 0.5 * error(0.0)
+    assert error(1.0) < 0.6 * error(0.0)
 
 
 @pytest.mark.parametrize(("name", "size"), [("box", 29), ("blur", 56), ("attention", 56)])
@@ -270,7 +270,7 @@ def test_each_downsampler_descends_and_shows_what_it_learned(features, name, siz
     fit = fitted(features, recipe)
     kernel = fit.downsampler_kernel()
     assert float(kernel.sum()) == pytest.approx(1, abs=1e-4)
-    assert tuple(kernel.shape) == ((3, 3) if name == "box" else (6, 6))
+    assert tuple(kernel.shape) == ((2, 2) if name == "box" else (6, 6))
     assert (float(kernel.max() - kernel.min()) > 1e-4) == (name != "box")
     saliency = fit.saliency(SIZE)
     assert (saliency is not None) == (name == "attention")

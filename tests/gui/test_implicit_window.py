@@ -247,7 +247,7 @@ def test_what_was_learned(driver):
     assert learned.uncertainty.isVisible()
     assert not learned.kernel.isVisible(), "this recipe learns none"
     assert not learned.saliency.isVisible()
-    assert learned.number.maximum() == 8
+    assert learned.number.maximum() == 6
     assert learned.number.value() == 1
     picture = learned.residual._image
     QTest.keyClick(learned.number, Qt.Key.Key_Up)

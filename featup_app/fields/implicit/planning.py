@@ -14,10 +14,10 @@ CONVOLUTIONAL_CELL = 32
 """Cells of this many pixels and more get proportionally more points to be fitted at than those of a transformer."""
 
 
-MOST_VIEWS, FEWEST_VIEWS = 96, 32
+MOST_VIEWS, FEWEST_VIEWS = 96, 28
 """Views of a fit whose recipe leaves their number open."""
 
-CELLS_SEEN = 49_152
+CELLS_SEEN = 43_008
 """Cells of all these views together, for each of which the solution has an equation."""
 
 FEWEST_AT_ONCE = 2

@@ -42,8 +42,8 @@ class FitRecipe:
         dropout: of the perceptron's inputs and first layer, whole channels at a time.
         components: principal components that the network predicts; 0 for all channels. Gradient steps fit those of the views'
             features, as published; a solution is found for all channels and then compressed to those that it uses most.
-        views: jittered views of the image whose features are computed; 0 for as many as the grid needs: 96 for up to 512 cells,
-            fewer for more, at least 32 (:func:`featup_app.fields.implicit.planning.with_views`).
+        views: jittered views of the image whose features are computed; 0 for as many as the grid needs: 96 for up to 448 cells,
+            fewer for more, at least 28 (:func:`featup_app.fields.implicit.planning.with_views`).
         views_per_step: views that a solving step adds, or that a gradient step is computed on.
         max_padding, max_zoom: of the jitter, padding in pixels at an input of 224.
         samples_per_cell: points along a side of each cell at which the network is evaluated while it is fitted; 0 for every
@@ -83,7 +83,7 @@ class FitRecipe:
     views_per_step: int = 8
     max_padding: int = 30
     max_zoom: float = 1.8
-    samples_per_cell: int = 3
+    samples_per_cell: int = 2
     solve: bool = True
     ridge: float = 3.0
     image_weight: float = 3.0
@@ -98,7 +98,7 @@ class FitRecipe:
     blur_pin: float = 0.0
     patience: int = 4
     measure_every: int = 10
-    held_out: int = 8
+    held_out: int = 6
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

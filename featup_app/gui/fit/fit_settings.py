@@ -20,7 +20,7 @@ _RECIPES = {
 }
 _VIEWS_TIP = (
     "Jittered views: moved, zoomed and mirrored copies of the image for the backbone. More of them give finer detail and take "
-    "more time and memory. Automatic: 96 for small feature grids, down to 32 for large ones."
+    "more time and memory. Automatic: 96 for small feature grids, down to 28 for large ones."
 )
 _STEPS_TIP = (
     "Gradient steps on the whole network after the views were computed. The quick recipe needs none; the published one consists "
