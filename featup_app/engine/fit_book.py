@@ -28,6 +28,7 @@ class FitRecord:
         title: what it is called.
         report: its latest state; None while it is prepared.
         saved: whether a file holds it.
+        behind: whether it runs behind what is shown, unasked.
     """
 
     number: int
@@ -37,6 +38,7 @@ class FitRecord:
     title: str
     report: FitReport | None = None
     saved: bool = False
+    behind: bool = False
 
     @property
     def key(self) -> Hashable:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featup_app.base.errors import SizeError
 from featup_app.base.progress import Progress, silent
+from featup_app.engine.fit_book import FitRecord
 from featup_app.engine.fits import FitRefusal, FitReport, FitRequest
 from featup_app.engine.settings import ViewSettings
 from featup_app.features import Geometry, Size
@@ -100,3 +102,13 @@ def live_size(settings: ViewSettings, geometry: Geometry) -> Size:
     height, width = resolve_output_size(settings.output_size, image_hw=geometry.image_hw, grid_hw=geometry.grid_hw)
     shrink = min(1.0, (LIVE_PIXELS / (height * width)) ** 0.5)
     return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+
+def live_size_text(settings: ViewSettings, record: FitRecord) -> str | None:
+    """:func:`live_size` of a fit with a report, as a person would type it; None if the chosen size is not understood."""
+    assert record.report is not None
+    try:
+        height, width = live_size(settings, record.report.geometry)
+    except SizeError:
+        return None  # the views report it
+    return f"{height}x{width}"

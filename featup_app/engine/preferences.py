@@ -26,6 +26,7 @@ class Preferences:
         settings: the last settings of the views.
         export_folder: where the last export went.
         export_format, export_dtype: of the last export.
+        refine: whether pictures are refined while nobody is at work.
         window: geometry and dock layout as the window system packs them (base64).
     """
 
@@ -34,6 +35,7 @@ class Preferences:
     export_folder: str = ""
     export_format: str = "npz"
     export_dtype: str = "float32"
+    refine: bool = False
     window: dict[str, str] = field(default_factory=dict)
 
     def add_recent(self, path: Path) -> None:
@@ -69,6 +71,7 @@ def load_preferences() -> Preferences:
     for name in ("export_folder", "export_format", "export_dtype"):
         if isinstance(stored.get(name), str):
             setattr(preferences, name, stored[name])
+    preferences.refine = stored.get("refine") is True
     window = stored.get("window")
     if isinstance(window, dict):
         preferences.window = {str(key): value for key, value in window.items() if isinstance(value, str)}

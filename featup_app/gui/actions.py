@@ -14,7 +14,8 @@ from featup_app.lenses import LENSES
 
 @dataclass(frozen=True)
 class Command:
-    """One command: name in code, menu, title, shortcuts, tooltip, optional icon, and whether a separator precedes it."""
+    """One command: name in code, menu, title, shortcuts, tooltip, optional icon, whether a separator precedes it, and whether it
+    is a switch."""
 
     name: str
     menu: str
@@ -23,6 +24,7 @@ class Command:
     tip: str
     icon: str = ""
     separated: bool = False
+    switch: bool = False
 
 
 _FIXED: tuple[Command, ...] = (
@@ -41,6 +43,15 @@ _FIXED: tuple[Command, ...] = (
         "compute", "&Compute", "&Compute", ("F5", "Ctrl+Return"), "Compute all views with these settings", "compute"
     ),
     Command("cancel", "&Compute", "C&ancel", ("Esc",), "Stop computing; the current pictures stay", "cancel"),
+    Command(
+        "refine",
+        "&Compute",
+        "&Refine while idle",
+        (),
+        "Fit the picture while you do nothing, and show the fit in its place; not on battery. Undo brings the picture back",
+        separated=True,
+        switch=True,
+    ),
     Command("fit", "&View", "&Fit image", ("Home", "0"), "Show the whole image in all views", "fit"),
     Command("zoom_in", "&View", "Zoom &in", ("+", "="), "Enlarge"),
     Command("zoom_out", "&View", "Zoom &out", ("-",), "Reduce"),
@@ -89,6 +100,7 @@ def make_actions(parent: QWidget, handlers: Mapping[str, Callable[[], object]]) 
         )
         action.setToolTip(command.tip + keys)
         action.setStatusTip(command.tip)
+        action.setCheckable(command.switch)
         if command.icon:
             action.setIcon(style.icon(command.icon))
         handler = handlers[command.name]

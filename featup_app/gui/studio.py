@@ -200,6 +200,12 @@ class Studio(QObject):
         for name in lens_names():
             self._request_view(name)
 
+    def exchange(self, settings: ViewSettings) -> None:
+        """Choose settings whose pictures take the place of the present ones, which are not dimmed meanwhile."""
+        self.settings = settings
+        self.settings_changed.emit(settings)
+        self.refresh(classes=True)
+
     def refresh(self, *, classes: bool = False) -> None:
         """Compute the views again without dimming them, since the features improve and do not change otherwise.
 

@@ -32,6 +32,7 @@ from featup_app.gui.dialogs import UPSAMPLER_PATTERN, OtherModelDialog, about_te
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.export_desk import ExportDesk
 from featup_app.gui.fit.fit_desk import FitDesk
+from featup_app.gui.fit.refinement import Refinement
 from featup_app.gui.notices import NoticeBar
 from featup_app.gui.opening import ImageOpener
 from featup_app.gui.quality.quality_desk import QualityDesk
@@ -71,6 +72,7 @@ class MainWindow(QMainWindow):
         self.exporting = ExportDesk(self.engine, self.studio, self.notice.show_message, preferences, self)
         self.training = TrainingDesk(self.studio, self.notice.show_message, self)
         self.fitting = FitDesk(self.engine, self.studio, self.notice.show_message, self)
+        self.refinement = Refinement(self.fitting, self.studio, self.engine, self.notice.show_message)
         self.quality = QualityDesk(self.engine, self.studio, self.inspector.quality)
         self.actions_by_name = make_actions(self, self._handlers())
         self.compute_button = QPushButton(style.icon("compute", style.ON_PRIMARY), "Compute")
@@ -82,6 +84,8 @@ class MainWindow(QMainWindow):
         self._wire()
         self._restore_layout()
         self._show_busy(False)
+        self.actions_by_name["refine"].setChecked(preferences.refine)
+        self.refinement.enable(preferences.refine)
         QTimer.singleShot(0, self._look_up_statuses)
 
     # -- building --------------------------------------------------------------------------------------------------
@@ -99,6 +103,7 @@ class MainWindow(QMainWindow):
             "quit": self.close,
             "compute": self._compute,
             "cancel": self.studio.cancel,
+            "refine": lambda: self.refinement.enable(self.actions_by_name["refine"].isChecked()),
             "fit": self.grid.fit,
             "zoom_in": lambda: self.grid.zoom(1.25),
             "zoom_out": lambda: self.grid.zoom(0.8),
@@ -302,6 +307,7 @@ class MainWindow(QMainWindow):
             event.ignore()
             return
         self.preferences.settings = self.studio.settings
+        self.preferences.refine = self.refinement.enabled
         self.preferences.window = {
             "geometry": base64.b64encode(bytes(self.saveGeometry().data())).decode(),
             "state": base64.b64encode(bytes(self.saveState().data())).decode(),

@@ -52,6 +52,7 @@ def test_choices_come_back_as_they_were(pictures):
         export_folder="/somewhere/ä",
         export_format="npy",
         export_dtype="float16",
+        refine=True,
         window={"geometry": "AdnQywADAAA=", "state": ""},
     )
     save_preferences(chosen)

@@ -136,9 +136,12 @@ class FitRecipe:
         return dataclasses.asdict(self)
 
 
+STARTS = ("attention", "jbu", "bilinear", "mean")
+"""What a fit can add to."""
+
 _CHOICES = {
     "network": ("fourier", "perceptron"),
-    "start": ("attention", "jbu", "bilinear", "mean"),
+    "start": STARTS,
     "downsampler": ("box", "blur", "attention"),
 }
 _LEAST = {

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QObject
+from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QWidget
 
-from featup_app.base.errors import SizeError
 from featup_app.engine.fit_book import FitBook, FitRecord, features_key
 from featup_app.engine.fits import FitRefusal, FitReport, FitRequest
-from featup_app.engine.fitting import begin_fit, live_size
+from featup_app.engine.fitting import begin_fit, live_size_text
 from featup_app.engine.jobs import Progressed
 from featup_app.engine.settings import ViewSettings
 from featup_app.fields import DEFAULT_METHOD
@@ -48,13 +47,19 @@ class FitDesk(QObject):
         studio: has the image and the settings, and shows a fit.
         notify: shows messages.
         window: the parent of the dialogs.
+
+    Signals:
+        behind_ended(FitRecord): a fit that ran behind what is shown has ended, and is kept.
     """
+
+    behind_ended = Signal(object)
 
     def __init__(self, engine: EngineBridge, studio: Studio, notify: Notify, window: QWidget) -> None:
         super().__init__(window)
         self._engine, self._studio, self._notify, self._window = engine, studio, notify, window
         self.book = FitBook()
         self._job = 0
+        self._held = self._waiting = False
         self._refreshed = 0.0
         self._seen: _Seen | None = None
         self._back_to: _Seen | None = None
@@ -121,17 +126,43 @@ class FitDesk(QObject):
         self._back_to = self._seen
         if studio.settings != settings:
             studio.choose(settings)
-        self.panel.begin(request.title)
         self.panel.settings.show_request(request)
+        self._begin(record, request)
+
+    def start_behind(self, request: FitRequest) -> None:
+        """Start a fit behind what is shown, of the same features; it is shown if the method is chosen meanwhile."""
+        image, settings = self._studio.image, self._studio.settings.with_(method=FITTED)
+        assert image is not None
+        record = self._add(image, settings, request, request.title, behind=True)
+        self.book.run(record)
+        self._begin(record, request)
+
+    def _begin(self, record: FitRecord, request: FitRequest) -> None:
+        self.panel.begin(request.title)
         self._list()
-        number = record.number
+        number, image, settings = record.number, record.image, record.settings
         self._ask(record, lambda session, progress: begin_fit(session, number, image, settings, request, progress))
 
+    def hold(self, held: bool) -> None:
+        """Let a fit that runs behind what is shown wait, or go on."""
+        self._held = held
+        if not held and self._waiting:
+            self._waiting = False
+            self._continue()
+
     def _start_wanted(self) -> None:
-        """Start a fit, since the method is chosen and these features have none."""
+        """Start a fit, since the method is chosen and these features have none; one that runs behind is shown."""
         record, image = self.book.running, self._studio.image
-        if image is not None and (record is None or record.key != features_key(image, self._studio.settings)):
+        if image is None:
+            return
+        if record is None or record.key != features_key(image, self._studio.settings):
             self.start(self.panel.settings.request())
+        elif record.behind:
+            record.behind = False
+            self.dock.appear()
+            if record.showable:
+                self._show_live(record, first=True)
+            self.hold(False)
 
     def _ask(self, record: FitRecord, work: Callable[[Session, Progress], Any]) -> None:
         def failed(sentence: str, details: str) -> None:
@@ -145,7 +176,9 @@ class FitDesk(QObject):
 
     def _continue(self) -> None:
         record = self.book.running
-        if record is not None and not self.book.paused:
+        if record is not None and record.behind and self._held:
+            self._waiting = True
+        elif record is not None and not self.book.paused:
             number = record.number
             self._ask(record, lambda session, progress: session.fits.go_on(number, progress=progress))
 
@@ -164,6 +197,7 @@ class FitDesk(QObject):
         """Discard the running fit; the pictures from before it come back."""
         record = self.book.running
         if record is not None:
+            self._waiting = False
             self._engine.cancel("fit")
             self._remove(record)
             self._restore()
@@ -185,6 +219,7 @@ class FitDesk(QObject):
         """End the running fit; it is kept if it has features to show."""
         record = self.book.running
         if record is not None:
+            self._waiting = record.behind = False
             self._engine.cancel("fit")
             self.book.running = None
             self._studio.live_size = None
@@ -195,11 +230,16 @@ class FitDesk(QObject):
         """The running fit has ended; show its best state."""
         self.book.running = None
         self._studio.live_size = None
+        behind, record.behind = record.behind, False
         if not record.usable:
             self._remove(record)
             self._restore()
             return
         self._list()
+        if behind:
+            self._show_record(self._shown_record())
+            self.behind_ended.emit(record)
+            return
         self._show_record(self._shown_record() or record)
         if self._studio.fit == record.number and self._studio.settings.method == FITTED:
             self._studio.refresh(classes=True)
@@ -245,6 +285,9 @@ class FitDesk(QObject):
 
     def _refused(self, record: FitRecord, refusal: FitRefusal) -> None:
         self._remove(record)
+        if record.behind:
+            self._show_record(self._shown_record())
+            return
         self._restore()
         smaller = refusal.smaller
         action = ("Fit smaller", lambda: self.start(smaller)) if smaller is not None else None
@@ -255,12 +298,12 @@ class FitDesk(QObject):
         record.report = report
         assert report.state is not None
         if report.state.finished:
-            if first and record.showable:
+            if first and record.showable and not record.behind:
                 self._show_in_views(record)
             self._end(record)
             return
         stepped = before is None or before.state is None or before.state.step < report.state.step
-        if record.showable and stepped:
+        if record.showable and stepped and not record.behind:
             self._show_live(record, first=first)
         if self.book.paused and self._studio.live_size is not None:
             self._studio.live_size = None  # a paused fit leaves time for pictures of full size
@@ -280,23 +323,15 @@ class FitDesk(QObject):
         self._list()
         if self._studio.fit != record.number or self._studio.settings.method != FITTED:
             return
-        self._studio.live_size = self._live_size(record)
+        self._studio.live_size = live_size_text(self._studio.settings, record)
         self._studio.refresh(classes=first)
         self._draw_tab(live=True)
-
-    def _live_size(self, record: FitRecord) -> str | None:
-        assert record.report is not None
-        try:
-            height, width = live_size(self._studio.settings, record.report.geometry)
-        except SizeError:
-            return None  # the views report it
-        return f"{height}x{width}"
 
     def _ended_early(self, record: FitRecord, *, failed: bool) -> None:
         """A piece failed, which has been reported, or was cancelled."""
         if record is not self.book.running:
             return
-        if failed or not record.usable:
+        if failed or not record.usable or record.behind:
             self._end(record)
         else:  # cancelled by the tool bar or its key: the fit stays and can be resumed
             self.book.paused = True
@@ -312,10 +347,11 @@ class FitDesk(QObject):
 
     def _show(self, record: FitRecord) -> None:
         studio = self._studio
+        record.behind = False
         wanted = record.settings_to_show(studio.settings)
         self._show_in_views(record)
         live = record is self.book.running and not self.book.paused
-        studio.live_size = self._live_size(record) if live else None
+        studio.live_size = live_size_text(self._studio.settings, record) if live else None
         if studio.settings != wanted:
             studio.choose(wanted)
         else:
@@ -360,7 +396,7 @@ class FitDesk(QObject):
         record = self.book.to_show(image, studio.settings)
         studio.fit = None if record is None else record.number
         live = record is not None and record is running and not self.book.paused
-        studio.live_size = self._live_size(record) if live and record is not None else None
+        studio.live_size = live_size_text(self._studio.settings, record) if live and record is not None else None
         self._list()
         if running is None:
             self._show_record(record)
@@ -394,12 +430,16 @@ class FitDesk(QObject):
             self._studio.fit = None
         self._engine.compute("fit forget", lambda session, progress: session.fits.forget(number), replace=False)
 
-    def _add(self, image: Image, settings: ViewSettings, request: FitRequest | None, title: str) -> FitRecord:
-        """Add a fit, remove the oldest ones beyond the limit, and show the panel."""
+    def _add(
+        self, image: Image, settings: ViewSettings, request: FitRequest | None, title: str, *, behind: bool = False
+    ) -> FitRecord:
+        """Add a fit, remove the oldest ones beyond the limit, and show the panel unless it runs behind what is shown."""
         record = self.book.add(image, settings, request, title)
+        record.behind = behind
         for surplus in self.book.surplus({record.number, self._studio.fit}):
             self._remove(surplus)
-        self.dock.appear()
+        if not behind:
+            self.dock.appear()
         return record
 
     def may_close(self) -> bool:
