@@ -24,7 +24,7 @@ from featup_app.fields.attention import AttentionField
 from featup_app.fields.field import FeatureField
 from featup_app.fields.implicit.implicit_field import ImplicitField
 from featup_app.images import image_from_array, resized
-from featup_app.lenses.grouping import COMMONNESS, grouped_cells
+from featup_app.lenses.grouping import COMPONENTS, Maps, whole_maps
 from featup_app.multiview import Jitter
 
 FINER = 4
@@ -35,10 +35,9 @@ _KEPT_BYTES = 2**27
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """A view at the points of the image: unit components (K, h, w) float16, (h, w) commonness, and whether it shows the point."""
+    """A view at the points of the image: what answers a click, in half precision, and whether it shows a point, (h, w)."""
 
-    units: Tensor
-    commonness: Tensor
+    maps: Maps
     inside: Tensor
 
 
@@ -86,9 +85,8 @@ def averaged(
     sums = values.new_zeros(2, *fine)
     for view in prepared.views:
         if bool(view.inside[row, column]):
-            query, own = view.units[:, row, column].float(), view.commonness[row, column]
-            answer = torch.einsum("k,khw->hw", query, view.units.float()) - COMMONNESS * (view.commonness - own)
-            sums[0] += (answer.clamp(-1, 1) - image) * view.inside
+            maps = Maps(*(each.float() for each in view.maps))
+            sums[0] += (maps.similarity(maps.at(row, column)).clamp_(-1, 1) - image) * view.inside
             sums[1] += view.inside
     # The difference to the image's answer is carried, which thereby keeps its own edges.
     difference, count = prepared.carrier.carry(sums, size=size, progress=progress)
@@ -100,8 +98,8 @@ def _prepared(field: ImplicitField, grouping: float, progress: Progress) -> _Vie
     asked, features = field.asked, field.coarse
     assert asked is not None
     rows, columns = features.geometry.grid_hw
-    channels = 2 * asked.features.shape[1] * len(asked.jitters)
-    finer = max(1, min(FINER, math.isqrt(_KEPT_BYTES // (rows * columns * min(channels, 2 * 64 * len(asked.jitters))))))
+    bytes_a_point = 2 * (2 * COMPONENTS + 1) * len(asked.jitters)
+    finer = max(1, min(FINER, math.isqrt(_KEPT_BYTES // (rows * columns * bytes_a_point))))
     fine = rows * finer, columns * finer
     geometry = replace(features.geometry, grid_hw=fine, offset_xy=(0.0, 0.0))
     carrier = AttentionField(replace(features, data=features.data.new_zeros(1, *fine), geometry=geometry), field.image)
@@ -117,19 +115,21 @@ def _prepared(field: ImplicitField, grouping: float, progress: Progress) -> _Vie
 
 
 def _view(
-    jitter: Jitter, features: FeatureMap, maps: Tensor, pixels: Tensor, fine: Size, grouping: float, progress: Progress
+    jitter: Jitter, features: FeatureMap, seen: Tensor, pixels: Tensor, fine: Size, grouping: float, progress: Progress
 ) -> _View | None:
     """A view grouped for itself, carried by its own picture, and brought back; None if its features do not vary."""
     shown = jitter.pixels(pixels).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
     picture = image_from_array(np.ascontiguousarray(shown.numpy()))
     geometry = replace(features.geometry, image_hw=features.geometry.input_hw)
-    field = AttentionField(replace(features, data=maps, geometry=geometry, image=picture), picture)
-    cells = grouped_cells(field, grouping, progress)
-    if cells is None:
+    field = AttentionField(replace(features, data=seen, geometry=geometry, image=picture), picture)
+    maps = whole_maps(field, size=fine, grouping=grouping, progress=progress)
+    if maps is None:
         return None
-    carried = field.carry(torch.cat([cells.components, cells.commonness]), size=fine, progress=progress)
-    carried[:-1] = F.normalize(carried[:-1], dim=0)
     places, inside = jitter.seen(fine)
-    grid = (2 * places - 1).to(carried)
-    back = F.grid_sample(carried[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False)[0]
-    return _View(F.normalize(back[:-1], dim=0).half(), back[-1], inside.to(carried.device))
+    grid = (2 * places - 1).to(maps.common)[None]
+
+    def back(values: Tensor) -> Tensor:
+        return F.grid_sample(values[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+
+    grouped, plain = (F.normalize(back(units), dim=0).half() for units in (maps.grouped, maps.plain))
+    return _View(Maps(grouped, plain, back(maps.common[None])[0].half()), inside.to(maps.common.device))

@@ -66,7 +66,7 @@ _SMALLEST = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class _Cells:
     """The coarse map as a click sees it: (K, h, w) grouped components, and (1, h, w) their commonness.
 
     ``matrix`` (K, C) and ``offset`` (K) make components of features, and ``shift`` is what grouping adds to those of the cells.
@@ -88,7 +88,7 @@ class Cells:
         return (2 if self.rounds else 1) * len(self.components) + 1
 
 
-class _Maps(NamedTuple):
+class Maps(NamedTuple):
     """A strip of the output: unit components (K, rows, W) after and before grouping, and commonness (rows, W).
 
     Where nothing is grouped, the first two are one tensor.
@@ -103,11 +103,11 @@ class _Maps(NamedTuple):
         once = 0 if self.plain is self.grouped else self.plain.nbytes
         return self.grouped.nbytes + once + self.common.nbytes
 
-    def at(self, row: int, column: int) -> _Maps:
+    def at(self, row: int, column: int) -> Maps:
         """Those of one pixel: (K), (K) and (), in memory of their own."""
-        return _Maps(*(each[..., row, column].clone() for each in self))
+        return Maps(*(each[..., row, column].clone() for each in self))
 
-    def similarity(self, pixel: _Maps) -> Tensor:
+    def similarity(self, pixel: Maps) -> Tensor:
         """(rows, W): how alike each pixel is to one; see the top of this file."""
         result = _products(pixel.grouped, self.grouped).sub_(self.common - pixel.common, alpha=COMMONNESS)
         plain = _products(pixel.plain, self.plain)
@@ -126,9 +126,9 @@ class Prepared:
     """A field prepared for clicks at one output size and grouping; ``kept`` are the maps of all strips, or None."""
 
     field: FeatureField
-    cells: Cells
+    cells: _Cells
     size: Size
-    kept: tuple[_Maps, ...] | None
+    kept: tuple[Maps, ...] | None
 
     def similarity(self, point: Point, progress: Progress = silent) -> Tensor:
         """(H, W): how alike each pixel is to the one under the point; 1 at the pixel itself.
@@ -147,11 +147,11 @@ class Prepared:
             result[strips[number].rows] = maps.similarity(pixel)
         return result.clamp_(-1, 1)
 
-    def drawn(self, progress: Progress = silent) -> tuple[_Maps, ...]:
+    def drawn(self, progress: Progress = silent) -> tuple[Maps, ...]:
         """The maps of all strips."""
         return tuple(self._maps(number, progress) for number in range(len(self._strips())))
 
-    def _maps(self, number: int, progress: Progress) -> _Maps:
+    def _maps(self, number: int, progress: Progress) -> Maps:
         """Of one strip."""
         if self.kept is not None:
             return self.kept[number]
@@ -193,8 +193,8 @@ class Prepared:
 class _Question:
     """What was prepared for a size and grouping: the cells, and the maps while they are kept. ``asked`` orders questions."""
 
-    cells: Cells
-    maps: tuple[_Maps, ...] | None = None
+    cells: _Cells
+    maps: tuple[Maps, ...] | None = None
     asked: int = 0
 
 
@@ -225,7 +225,7 @@ def prepare(
     key = size, grouping
     question = known.get(key)
     if question is None:
-        cells = grouped_cells(field, grouping, progress)
+        cells = _cells(field, grouping, progress)
         if cells is None:
             return None
         question = known[key] = _Question(cells)
@@ -257,8 +257,13 @@ def _forget_but(kept_bytes: int) -> None:
             question.maps = None
 
 
-def grouped_cells(field: FeatureField, grouping: float, progress: Progress = silent) -> Cells | None:
-    """The coarse map of a field as a click sees it; None if its features do not vary. ``grouping`` as in :func:`prepare`."""
+def whole_maps(field: FeatureField, *, size: Size, grouping: float, progress: Progress = silent) -> Maps | None:
+    """The maps that answer a click on a field, of the whole output in one part; nothing is kept. As :func:`prepare`."""
+    cells = _cells(field, grouping, progress)
+    return None if cells is None else _drawn(field, cells, size, Region.whole(size), progress)
+
+
+def _cells(field: FeatureField, grouping: float, progress: Progress) -> _Cells | None:
     features, data = field.coarse, field.coarse.data.float()
     basis = fit_pca(features, components=COMPONENTS, progress=progress)
     varying = basis.varying()
@@ -274,7 +279,7 @@ def grouped_cells(field: FeatureField, grouping: float, progress: Progress = sil
     if grouping > 0:
         mean, rounds = _grouped(plain, grid, progress)
         grouped = torch.lerp(plain, mean, grouping)
-    return Cells(
+    return _Cells(
         components=grouped.view(-1, *grid),
         commonness=_commonness(grouped).view(1, *grid),
         shift=(grouped - plain).view(-1, *grid),
@@ -323,21 +328,21 @@ def _blocks(count: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, count, step)]
 
 
-def _drawn(field: FeatureField, cells: Cells, size: Size, region: Region, progress: Progress) -> _Maps:
+def _drawn(field: FeatureField, cells: _Cells, size: Size, region: Region, progress: Progress) -> Maps:
     """The maps of a region, as the field carries them from its cells."""
     count = len(cells.components)
     if isinstance(field, LinearField):
         values = [cells.components, cells.commonness, *([cells.components - cells.shift] if cells.rounds else [])]
         drawn = field.carry(torch.cat(values), size=size, region=region, progress=progress)
         grouped = _as_units(drawn[:count])
-        return _Maps(grouped, _as_units(drawn[count + 1 :]) if cells.rounds else grouped, drawn[count].clone())
+        return Maps(grouped, _as_units(drawn[count + 1 :]) if cells.rounds else grouped, drawn[count].clone())
     # Any other field draws the components itself, and attention carries what grouping adds to them.
     plain = field.project(cells.matrix, cells.offset, size=size, region=region, progress=progress).float()
     added = cells.carrier.carry(torch.cat([cells.shift, cells.commonness]), size=size, region=region, progress=progress)
     if not cells.rounds:
         units = _as_units(plain)
-        return _Maps(units, units, added[-1].clone())
-    return _Maps(_as_units(added[:-1].add_(plain)), _as_units(plain), added[-1].clone())
+        return Maps(units, units, added[-1].clone())
+    return Maps(_as_units(added[:-1].add_(plain)), _as_units(plain), added[-1].clone())
 
 
 def _as_units(components: Tensor) -> Tensor:

@@ -206,7 +206,7 @@ def test_grouping_out_of_range():
 def test_the_group_is_the_mean_that_a_cell_moved_to_over_all_rounds():
     features = two_things()
     found = group(upsample(features, method="lowres"), (44, 28), size=(8, 12))  # cell (3, 5)
-    cells = grouping.grouped_cells(upsample(features), 1.0, silent)
+    cells = grouping._cells(upsample(features), 1.0, silent)
     rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(12.0), indexing="ij")
     far = (rows.flatten()[:, None] - rows.flatten()) ** 2 + (columns.flatten()[:, None] - columns.flatten()) ** 2
     weights = torch.eye(96)
