@@ -366,9 +366,8 @@ class _Looks:
         features = session.features(self._image, settings, progress)
         if settings.fit is not None and not session.fits.serves(settings.fit, features):
             settings = settings.with_(method=DEFAULT_METHOD, fit=None)
-            note = (
-                f"{note or 'The class is read from other features than those of the fit.'} FeatUp JBU brings them up."
-            )
+            note = note or "The class is read from other features than those of the fit."
+            note = f"{note} {find_method(DEFAULT_METHOD).title} brings them up."
         look = session.look(
             self._image, settings, progress, channels=1, size=self._wanted_size(progress), for_head=True
         )

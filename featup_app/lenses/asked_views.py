@@ -24,7 +24,7 @@ from featup_app.fields.attention import AttentionField
 from featup_app.fields.field import FeatureField
 from featup_app.fields.implicit.implicit_field import ImplicitField
 from featup_app.images import image_from_array, resized
-from featup_app.lenses.grouping import COMPONENTS, Maps, whole_maps
+from featup_app.lenses.grouping import COMPONENTS, Maps, before_range, in_range, whole_maps
 from featup_app.multiview import Jitter
 
 FINER = 4
@@ -40,9 +40,15 @@ class _View:
     maps: Maps
     inside: Tensor
 
+    def answer(self, row: int, column: int) -> Tensor:
+        """(h, w): how alike each point is to one after grouping. What is almost the same, the image alone knows at full size."""
+        maps = Maps(*(each.float() for each in self.maps))
+        return maps.grouped_similarity(maps.at(row, column)).clamp_(-1, 1)
+
 
 @dataclass(frozen=True, eq=False)
 class _Views:
+    image: _View
     views: tuple[_View, ...]
     carrier: AttentionField
 
@@ -74,27 +80,27 @@ def averaged(
     if not isinstance(field, ImplicitField) or field.asked is None or not field.asked.jitters:
         return values
     known = _known.setdefault(field, {})
+    prepared = known.get(grouping) or _prepared(field, grouping, progress)
+    if prepared is None:
+        return values
     if grouping not in known:
         known.clear()
-        known[grouping] = _prepared(field, grouping, progress)
-    prepared = known[grouping]
+        known[grouping] = prepared
     size: Size = (values.shape[0], values.shape[1])
     fine = prepared.carrier.geometry.grid_hw
     row, column = prepared.carrier.geometry.pixel_of(point, fine)
-    image = F.adaptive_avg_pool2d(values[None, None], fine)[0, 0]
+    image = prepared.image.answer(row, column)
     sums = values.new_zeros(2, *fine)
     for view in prepared.views:
         if bool(view.inside[row, column]):
-            maps = Maps(*(each.float() for each in view.maps))
-            sums[0] += (maps.similarity(maps.at(row, column)).clamp_(-1, 1) - image) * view.inside
+            sums[0] += (view.answer(row, column) - image) * view.inside
             sums[1] += view.inside
     # The difference to the image's answer is carried, which thereby keeps its own edges.
     difference, count = prepared.carrier.carry(sums, size=size, progress=progress)
-    result: Tensor = (values + difference / (count + 1)).clamp_(-1, 1)
-    return result
+    return in_range(before_range(values) + difference / (count + 1)).clamp_(-1, 1)
 
 
-def _prepared(field: ImplicitField, grouping: float, progress: Progress) -> _Views:
+def _prepared(field: ImplicitField, grouping: float, progress: Progress) -> _Views | None:
     asked, features = field.asked, field.coarse
     assert asked is not None
     rows, columns = features.geometry.grid_hw
@@ -103,6 +109,10 @@ def _prepared(field: ImplicitField, grouping: float, progress: Progress) -> _Vie
     fine = rows * finer, columns * finer
     geometry = replace(features.geometry, grid_hw=fine, offset_xy=(0.0, 0.0))
     carrier = AttentionField(replace(features, data=features.data.new_zeros(1, *fine), geometry=geometry), field.image)
+    own = whole_maps(field.carrier, size=fine, grouping=grouping, progress=progress)
+    if own is None:
+        return None
+    everywhere = torch.ones(fine, dtype=torch.bool, device=own.common.device)
     small = resized(field.image.pixels, features.geometry.input_hw)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float()
     found = []
@@ -111,7 +121,7 @@ def _prepared(field: ImplicitField, grouping: float, progress: Progress) -> _Vie
         view = _view(jitter, features, maps.float(), pixels, fine, grouping, part)
         if view is not None:
             found.append(view)
-    return _Views(tuple(found), carrier)
+    return _Views(_View(Maps(*(each.half() for each in own)), everywhere), tuple(found), carrier)
 
 
 def _view(

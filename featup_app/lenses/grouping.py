@@ -57,6 +57,9 @@ ALIKE_WEIGHT = 4.0
 FIRST = 0.9
 """Similarities above share the range from here to 1, so that what comes first does not make the rest look alike."""
 
+LARGEST = 1 + ALIKE_WEIGHT * (1 - ALIKE)
+"""What a pixel gets for itself before that."""
+
 KEPT_BYTES = 2**29
 """Maps for the next clicks that are kept, at most, of all fields together."""
 
@@ -107,13 +110,26 @@ class Maps(NamedTuple):
         """Those of one pixel: (K), (K) and (), in memory of their own."""
         return Maps(*(each[..., row, column].clone() for each in self))
 
+    def grouped_similarity(self, pixel: Maps) -> Tensor:
+        """(rows, W): how alike each pixel is to one after grouping, less what is common, before what is almost the same."""
+        return _products(pixel.grouped, self.grouped).sub_(self.common - pixel.common, alpha=COMMONNESS)
+
     def similarity(self, pixel: Maps) -> Tensor:
         """(rows, W): how alike each pixel is to one; see the top of this file."""
-        result = _products(pixel.grouped, self.grouped).sub_(self.common - pixel.common, alpha=COMMONNESS)
+        result = self.grouped_similarity(pixel)
         plain = _products(pixel.plain, self.plain)
         result.add_(plain.sub_(ALIKE).clamp_(min=0), alpha=ALIKE_WEIGHT)
-        largest = 1 + ALIKE_WEIGHT * (1 - ALIKE)
-        return result.sub_((result - FIRST).clamp_(min=0), alpha=(largest - 1) / (largest - FIRST))
+        return in_range(result)
+
+
+def in_range(similarity: Tensor) -> Tensor:
+    """Similarities up to :data:`LARGEST` -> up to 1, the same below :data:`FIRST`."""
+    return similarity.sub((similarity - FIRST).clamp_(min=0), alpha=(LARGEST - 1) / (LARGEST - FIRST))
+
+
+def before_range(similarity: Tensor) -> Tensor:
+    """The reverse of :func:`in_range`."""
+    return similarity.add((similarity - FIRST).clamp_(min=0), alpha=(LARGEST - 1) / (1 - FIRST))
 
 
 def _products(query: Tensor, maps: Tensor) -> Tensor:

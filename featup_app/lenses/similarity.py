@@ -134,6 +134,11 @@ _GROUPED_WORDS = (
     "less what is common in the picture"
 )
 
+_FITTED_WORDS = (
+    ". Asked of the picture and of views of it, not of the fitted features: that finds regions better than before the fit, "
+    "and things of one kind no better"
+)
+
 
 @dataclass(frozen=True)
 class SimilarityRequest(Request):
@@ -189,7 +194,8 @@ class SimilarityView(LensView):
     def legend(self) -> ColorRange:
         plain = self.request.measure == COSINE
         words = "cosine" if plain else "similarity"
-        tooltip = "Cosine similarity to the query pixel" if plain else _GROUPED_WORDS
+        grouped = _GROUPED_WORDS + (_FITTED_WORDS if self.facts.method == "implicit" else "")
+        tooltip = "Cosine similarity to the query pixel" if plain else grouped
         return ColorRange(self.request.colormap, self.limits(), words, tooltip)
 
     def subtitle(self) -> str:

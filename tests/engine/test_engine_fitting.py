@@ -162,7 +162,7 @@ def test_classes_are_read_without_another_fit(session, image, fitted, monkeypatc
     monkeypatch.setattr(ImplicitFit, "run", lambda *args, **options: pytest.fail("a fit that nobody asked for"))
     layer = session.features(image, SETTINGS).layer
     view = session.view(image, SETTINGS.with_(fit=fitted), CAMRequest())
-    assert view.facts.method == ("implicit" if view.facts.layer == layer else "jbu")
+    assert view.facts.method == ("implicit" if view.facts.layer == layer else "attention")
 
 
 def test_an_export_shows_the_same_fit(session, image, fitted, tmp_path):

@@ -96,8 +96,8 @@ def test_a_fit_begins_with_the_method_and_is_better_than_bilinear(driver):
     assert studio.views["pca"].facts.method == "implicit"
     assert studio.views["pca"].explained == before.explained, "the colours mean the same as before"
     assert studio.views["similarity"].facts.method == "implicit"
-    assert studio.views["cam"].facts.method == "jbu", "nobody asked for a fit of the classifier's features"
-    assert "FeatUp JBU" in studio.views["cam"].note
+    assert studio.views["cam"].facts.method == "attention", "nobody asked for a fit of the classifier's features"
+    assert "Attention" in studio.views["cam"].note
     assert not window.notice.isVisible()
 
     assert [level.name for level in panel.curve.levels] == ["bilinear", "jbu"]
@@ -126,7 +126,7 @@ def test_the_base_field_is_shown_before_the_first_step(driver, monkeypatch):
     driver.wait_for(lambda: studio.views["similarity"].request.point == pytest.approx((100, 100), abs=1))
     click(panel.discard)
     wait_for_end(driver)
-    assert studio.settings.method == "jbu"
+    assert studio.settings.method == "attention"
     assert panel.fits.count() == 0
 
 
@@ -212,7 +212,7 @@ def test_discard_brings_back_what_was_there(driver):
     choose_implicit(driver)
     click(panel.discard)  # before the first step
     wait_for_end(driver)
-    assert studio.settings.method == "jbu"
+    assert studio.settings.method == "attention"
     assert (studio.views["pca"].pixels == picture).all()
     assert panel.fits.count() == 0
 
@@ -221,8 +221,8 @@ def test_discard_brings_back_what_was_there(driver):
     driver.wait_for(lambda: studio.views["pca"].facts.method == "implicit")
     click(panel.discard)  # after it
     wait_for_end(driver)
-    assert studio.settings.method == "jbu"
-    assert driver.window.controls.method.currentData() == "jbu"
+    assert studio.settings.method == "attention"
+    assert driver.window.controls.method.currentData() == "attention"
     assert (studio.views["pca"].pixels == picture).all()
     assert panel.fits.count() == 0
     assert not driver.window.notice.isVisible()
@@ -234,7 +234,7 @@ def test_cancelling_the_preparation_gives_the_fit_up(driver):
     driver.wait_for(driver.window.cancel_button.isEnabled)
     click(driver.window.cancel_button)
     wait_for_end(driver)
-    assert studio.settings.method == "jbu"
+    assert studio.settings.method == "attention"
     assert not any(panel.stale for panel in driver.views.values())
 
 
@@ -267,7 +267,7 @@ def test_a_fit_is_saved_opened_and_refused_for_another_image(driver, tmp_path, m
     assert file.is_file()
     assert file.name in window.notice.text.text()
     click(desk(driver).panel.forget)
-    driver.wait_for(lambda: studio.settings.method == "jbu")
+    driver.wait_for(lambda: studio.settings.method == "attention")
     driver.wait_until_idle()
 
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *args: (str(file), ""))
@@ -312,12 +312,12 @@ def test_another_image_during_a_fit_and_back(driver):
     assert panel.fits.count() == 1
     assert studio.settings.method == "implicit", "the fit from before it"
     click(panel.forget)
-    driver.wait_for(lambda: studio.settings.method == "jbu")
+    driver.wait_for(lambda: studio.settings.method == "attention")
     driver.wait_until_idle()
     choose_implicit(driver)
     click(panel.discard)
     wait_for_end(driver)
-    assert studio.settings.method == "jbu"
+    assert studio.settings.method == "attention"
     panel.settings.views.setValue(FEW)
     studio.choose(studio.settings.with_(method="implicit"))
     wait_for_end(driver)
@@ -391,7 +391,7 @@ def test_a_fit_that_needs_too_much_memory_is_refused_with_a_smaller_one(driver, 
     driver.wait_for(driver.window.notice.isVisible)
     assert "of memory" in driver.window.notice.text.text()
     assert "a smaller fit would need" in driver.window.notice.text.text()
-    assert driver.studio.settings.method == "jbu"
+    assert driver.studio.settings.method == "attention"
     driver.wait_until_idle()
     click(driver.window.notice.action)
     driver.wait_for(lambda: driver.studio.settings.method == "implicit")

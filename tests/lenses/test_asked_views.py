@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from test_grouping import SIZE, square, two_things
@@ -16,8 +18,9 @@ from featup_app.fields import upsample
 from featup_app.fields.implicit import FitRecipe, ImplicitField, ImplicitFit, load_fit, save_fit
 from featup_app.fields.implicit.views import ASKED_VIEWS, AskedViews
 from featup_app.images import image_from_array
-from featup_app.lenses import cosine, similarity
+from featup_app.lenses import SimilarityRequest, cosine, similarity
 from featup_app.lenses.asked_views import asked_field
+from featup_app.lenses.similarity import SimilarityView
 from featup_app.multiview import Jitter, identity_jitter, random_jitter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -182,3 +185,15 @@ def test_grey_and_tiny_pictures(fit):
     small = ImplicitFit(features_of(grey, (16, 24)), recipe=RECIPE)
     small.run()
     assert similarity(small.field(), (3, 3), size=(16, 24)).isfinite().all()
+
+
+def test_the_legend_states_what_a_click_on_a_fit_is_worth():
+    facts = SimpleNamespace(method="implicit")
+    fitted = SimilarityView(SimilarityRequest((3, 3)), facts, np.zeros((4, 4)))
+    assert "regions better than before the fit" in fitted.legend().tooltip
+    plain = SimilarityView(SimilarityRequest((3, 3)), SimpleNamespace(method="attention"), np.zeros((4, 4)))
+    assert "fit" not in plain.legend().tooltip
+    assert (
+        "fit"
+        not in SimilarityView(SimilarityRequest((3, 3), measure="cosine"), facts, np.zeros((4, 4))).legend().tooltip
+    )
