@@ -42,7 +42,7 @@ class ImplicitField(FeatureField):
     """Features that a network predicts for the position and colour of each output pixel, added to a base field.
 
     A click is not asked of the fitted features but of :attr:`carrier`, the base field or an attention without one, and of
-    :attr:`asked` (decision 0094).
+    :attr:`asked` (decision 0097).
 
     The network is evaluated once for an output size; its principal components are kept in half precision, and every lens
     folds its functionals into them. Parts of such an output that are asked for earlier are rounded in the same way, so that

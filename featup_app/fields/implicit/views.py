@@ -18,7 +18,7 @@ BATCH_PIXELS = 8 * 224 * 224
 """Pixels of the views that the backbone sees at once; between batches a fit can be cancelled."""
 
 ASKED_VIEWS = 16
-"""Views in which a click is asked too: the first ones that are fitted to (decision 0094)."""
+"""Views in which a click is asked too: the first ones that are fitted to (decision 0097)."""
 
 
 @dataclass(frozen=True)
