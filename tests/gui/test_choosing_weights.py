@@ -61,7 +61,8 @@ def choose(monkeypatch):
 
 
 @pytest.fixture
-def driver(start):
+def driver(config, start):
+    config(input_size="112", output_size="4x", method="jbu")
     driver = start(sample_images()[0])
     driver.wait_until_idle()
     return driver
@@ -165,7 +166,7 @@ def test_another_backbone_gives_up_the_file_and_says_so(driver, write, choose):
 
 def test_the_choice_is_remembered_and_a_file_that_has_gone_is_given_up(config, start, write, tmp_path):
     path = write("cats", **OWN)
-    config(input_size="112", output_size="4x", upsampler=path)
+    config(input_size="112", output_size="4x", method="jbu", upsampler=path)
     driver = start(sample_images()[0])
     driver.wait_until_idle()
     assert driver.studio.views["pca"].facts.upsampler.title == "Cats"
