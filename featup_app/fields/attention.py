@@ -53,7 +53,7 @@ are averaged over more cells: that finds regions better there. Features are not:
 
 COARSE_WIDTH, COARSE_WINDOW = 1.5, 7
 
-CONSISTENCY = 0.8
+CONSISTENCY = 0.5
 """How much of what a cell's mean lacks is given back to the cell."""
 
 _CONSISTENT_LEVEL = 2
