@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featup_app.base.progress import Progress, silent
-from featup_app.bench.attention import bench_attention
+from featup_app.bench.attention import EMBEDDINGS, bench_attention
 from featup_app.bench.measures import Case, Machine, Row, compare, measure_machine
 from featup_app.bench.training import bench_train
 from featup_app.features import FeatureMap, Geometry, Size
 from featup_app.fields import FeatureField, JBUStack, upsample
+from featup_app.fields.attention import WINDOW
 from featup_app.images import Image, image_from_array
 from featup_app.lenses import fit_pca, similarity
+from featup_app.lenses.grouping import COMPONENTS
 from featup_app.ops import adaptive_conv, loading, window_sum
 from featup_app.ops.doubling import guided_double
 
@@ -180,40 +182,40 @@ def bench_similarity(
     next_sizes: tuple[Size, ...] = ((512, 768), (1024, 1024)),
     opening_size: Size = (1024, 1024),
 ) -> Iterator[Row]:
-    """Measure how long a person waits with a learned stack: first click, later clicks, first colours of a picture."""
-    stack = stack_inputs(1, CHANNELS, machine.device)[0]
+    """Measure how long a person waits with the default method: first click, later clicks, first colours of a picture."""
 
-    def row(name: str, size: Size, channels: int, prepare: Callable[[], Callable[[], Tensor]]) -> Row:
-        operations = _window_operations(channels, _chain_pixels(size))
-        case = Case(name, f"{CHANNELS} at {size[0]}x{size[1]}", operations, prepare)
-        return compare(case, machine, repeats, progress)
+    def row(name: str, size: Size, operations: float, prepare: Callable[[], Callable[[], Tensor]]) -> Row:
+        return compare(
+            Case(name, f"{CHANNELS} at {size[0]}x{size[1]}", operations, prepare), machine, repeats, progress
+        )
 
-    def field(size: Size) -> FeatureField:
+    def fresh(size: Size) -> FeatureField:
         image, features = _picture_and_features(size, machine.device)
-        return upsample(features, image, stack=stack)
+        return upsample(features, image)
 
     def first_click() -> Callable[[], Tensor]:
         image, features = _picture_and_features(first_size, machine.device)
-        return lambda: similarity(upsample(features, image, stack=stack), (100.0, 100.0), size=first_size)
+        return lambda: similarity(upsample(features, image), (100.0, 100.0), size=first_size)
 
     def next_click(size: Size) -> Callable[[], Tensor]:
-        known = field(size)
+        known = fresh(size)
         similarity(known, (100.0, 100.0), size=size, progress=progress)
         return lambda: similarity(known, (size[1] / 3, size[0] / 3), size=size)
 
     def opening() -> Callable[[], Tensor]:
         image, features = _picture_and_features(opening_size, machine.device)
+        return lambda: fit_pca(features).values(upsample(features, image), (1, 2, 3), size=opening_size)
 
-        def colours() -> Tensor:
-            fresh = upsample(features, image, stack=stack)
-            return fit_pca(features).values(fresh, (1, 2, 3), size=opening_size)
-
-        return colours
-
-    yield row("first click", first_size, CHANNELS, first_click)
+    maps = 2 * COMPONENTS + 1
+    yield row("first click", first_size, _attention_operations(maps, first_size), first_click)
     for size in next_sizes:
-        yield row("next click", size, 1, partial(next_click, size))
-    yield row("opening", opening_size, 3, opening)
+        yield row("next click", size, 2.0 * maps * size[0] * size[1], partial(next_click, size))
+    yield row("opening", opening_size, _attention_operations(3, opening_size), opening)
+
+
+def _attention_operations(channels: int, size: Size) -> float:
+    """Multiplications and additions of the attention's windows, over the doublings up to a size."""
+    return 2.0 * WINDOW**2 * (EMBEDDINGS + channels) * _chain_pixels(size)
 
 
 SUBJECTS: Mapping[str, Callable[[Machine, int, Progress], Iterator[Row]]] = {

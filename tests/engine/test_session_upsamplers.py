@@ -25,8 +25,8 @@ from featup_app.lenses import CAMRequest, PCARequest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-DINO = ViewSettings(input_size="56", output_size="40x56")
-LITE = ViewSettings(backbone=CLASSIFIER, input_size="96", output_size="40x56")
+DINO = ViewSettings(method="jbu", input_size="56", output_size="40x56")
+LITE = ViewSettings(method="jbu", backbone=CLASSIFIER, input_size="96", output_size="40x56")
 
 
 @pytest.fixture(scope="module")

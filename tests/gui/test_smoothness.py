@@ -135,7 +135,7 @@ def test_ticks_go_on_while_a_field_is_measured_and_projected(qtbot, bridge):
     def work() -> None:
         begun = time.perf_counter()
         while time.perf_counter() - begun < 2 * LONG_SECONDS:
-            field = upsample(features, image, kernel="classical")
+            field = upsample(features, image, "jbu", kernel="classical")
             field.norms(size=image.size_hw)
             field.project(matrix, size=image.size_hw)
 
