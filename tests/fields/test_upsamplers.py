@@ -374,7 +374,7 @@ def test_options_that_exclude_each_other():
 
 def test_the_default_is_the_bundled_one_for_the_layer_then_the_universal_one_then_classical(resources):
     def chosen(features: FeatureMap, **options: object) -> str:
-        facts = upsample(features, **options).settings()
+        facts = upsample(features, method="jbu", **options).settings()
         return facts["upsampler"]["title"] if "upsampler" in facts else str(facts["kernel"])
 
     tiny = make_features(backbone="tiny")
