@@ -12,7 +12,8 @@ SIZE = 1280, 720
 
 
 @pytest.fixture
-def driver(start):
+def driver(config, start):
+    config(input_size="112", output_size="4x", method="jbu")  # a method with weights has the most to say
     driver = start(sample_images()[0])
     driver.window.resize(*SIZE)
     driver.wait_until_idle()
