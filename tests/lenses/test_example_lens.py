@@ -9,6 +9,7 @@ from PIL import Image as pillow
 
 from featup_app.cli.main import run
 from featup_app.export import picture_provenance
+from featup_app.fields import DEFAULT_METHOD
 from featup_app.images import sample_images
 from featup_app.lenses import LENSES, parse_views, request_from_json
 
@@ -31,6 +32,6 @@ def test_the_command_writes_its_picture_with_a_record(tmp_path):
     low, high = facts["view"]["limits"]
     assert facts["view"]["lens"] == "length"
     assert 0 < low < high
-    assert facts["upsampler"]["method"] == "jbu"
+    assert facts["upsampler"]["method"] == DEFAULT_METHOD
     with pillow.open(tmp_path / "cat.length.png") as picture:
         assert np.asarray(picture).shape == (32, 48, 3)
