@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from featup_app.base.errors import FeatUpError
 from featup_app.base.progress import Progress, part_of
 from featup_app.cli.terminal import print_json, print_line
-from featup_app.images import IMAGE_SUFFIXES, sample_images
+from featup_app.images import sample_images, visible_pictures
 
 if TYPE_CHECKING:
     from featup_app.bench.implicit import ImplicitRow
@@ -76,7 +76,7 @@ def _find_photos(folder: Path | None) -> list[Path]:
         return sample_images()
     if not folder.is_dir():
         raise FeatUpError(f'There is no folder "{folder}" with photos; check its name, or leave out --photos.')
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = visible_pictures(folder)
     if not found:
         raise FeatUpError(f'The folder "{folder}" holds no photos; choose another, or leave out --photos.')
     return found

@@ -31,13 +31,14 @@ from featup_app.cli.options import (
 from featup_app.cli.terminal import (
     BAD_INPUT,
     CANCELLED,
+    PASSED_OVER,
     print_json,
     print_line,
     print_message,
     print_notes,
     progress_bar,
 )
-from featup_app.engine.exporting import ExportOptions, export_image, unique_stems
+from featup_app.engine.exporting import ExportOptions, export_image, pictures_of, unique_stems
 from featup_app.engine.settings import ViewSettings
 from featup_app.fields import CLASSICAL, DEFAULT_METHOD, METHODS, find_method
 from featup_app.images.selection import AUTO, Selection
@@ -70,6 +71,7 @@ def export(
 ) -> None:
     """Write the upsampled features of images, and pictures of them, to files.
 
+    A folder means the pictures in it, without those in folders inside. Images that cannot be read are passed over.
     Each file carries where it comes from: image, backbone, sizes, method, versions. The paths are printed, one on a
     line. The files of an image appear when all of them are complete; a cancelled or failed export leaves nothing
     behind.
@@ -89,18 +91,25 @@ def export(
     wanted = ExportOptions(format, dtype, features, parse_views(views), overwrite)
     wanted.check()
     results: list[dict[str, Any]] = []
+    pictures: list[Path] = []
     try:
         with _stopped_by_signals():
-            _export_all(images, selection, settings, wanted, folder, device, as_json, results)
+            pictures = _found(images, results)
+            if pictures:
+                _export_all(pictures, selection, settings, wanted, folder, device, as_json, results)
     except KeyboardInterrupt:
         done = sum(result["error"] is None for result in results)
-        kept = f"the files of {done} of {len(images)} images were written before" if done else "nothing was written"
+        count = max(len(images), len(pictures))
+        kept = f"the files of {done} of {count} images were written before" if done else "nothing was written"
         print_message(f"Cancelled; {kept}.")
         raise typer.Exit(CANCELLED) from None
     if as_json:
         print_json({"exports": results})
-    if any(result["error"] for result in results):
-        raise typer.Exit(BAD_INPUT)
+    failed = sum(result["error"] is not None for result in results)
+    if failed and len(results) > 1:
+        print_message(f"{failed} of {len(results)} images were passed over.")
+    if failed:
+        raise typer.Exit(PASSED_OVER if failed < len(results) else BAD_INPUT)
 
 
 def _method_for(upsampler: str | None) -> str:
@@ -133,7 +142,7 @@ def _check_upsampler(method: str, upsampler: str | None) -> None:
 
 
 def _export_all(
-    images: list[Path],
+    pictures: list[Path],
     selection: Selection,
     settings: ViewSettings,
     options: ExportOptions,
@@ -161,8 +170,8 @@ def _export_all(
             read_fit_facts(Path(fitted))  # refused once, not for each image
         if settings.upsampler_file is not None:
             session.check_upsampler(settings, progress)  # refused once, not for each image
-        for path, stem in zip(images, unique_stems(images), strict=True):
-            own = _of_file(progress, path, len(images))
+        for path, stem in zip(pictures, unique_stems(pictures), strict=True):
+            own = _of_file(progress, path, len(pictures))
             try:
                 image, chosen = load_image(path, selection), settings
                 for note in image.notes if image.is_partial else ():
@@ -173,13 +182,28 @@ def _export_all(
                     chosen = settings.with_(fit=number)
                 files = export_image(session, image, chosen, options, folder, stem=stem, progress=own)
             except FeatUpError as error:
-                print_message(error)
-                results.append({"image": str(path), "files": [], "error": str(error)})
+                results.append(_passed_over(path, error))
                 continue
             results.append({"image": str(path), "files": [str(file) for file in files], "error": None})
             if not as_json:
                 for file in files:
                     print_line(str(file))
+
+
+def _found(places: list[Path], results: list[dict[str, Any]]) -> list[Path]:
+    """The pictures that the arguments mean, each once; arguments that mean none are results already."""
+    pictures: list[Path] = []
+    for place in places:
+        try:
+            pictures += pictures_of(place)
+        except FeatUpError as error:
+            results.append(_passed_over(place, error))
+    return list(dict.fromkeys(pictures))
+
+
+def _passed_over(path: Path, error: FeatUpError) -> dict[str, Any]:
+    print_message(error)
+    return {"image": str(path), "files": [], "error": str(error)}
 
 
 def _of_file(progress: Progress, path: Path, count: int) -> Progress:

@@ -92,7 +92,8 @@ app.command()(evaluate)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the command. Exit codes: 0 done, 1 a defect of the program, 2 bad input, 130 cancelled.
+    """Entry point of the command. Exit codes: 0 done, 1 images of a batch passed over or a defect of the program, 2 bad
+    input, 130 cancelled.
 
     Args:
         arguments: what follows the program's name; from the command line if not given.

@@ -51,7 +51,8 @@ AsJSON = Annotated[bool, typer.Option("--json", help="Print the results as JSON.
 ReportAsJSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything that is drawn at random.")]
 Images = Annotated[
-    list[Path], typer.Argument(metavar="IMAGE", help="The images; photo.tif#page=3 chooses a page of one of them.")
+    list[Path],
+    typer.Argument(metavar="IMAGE", help="The images, or folders of images; photo.tif#page=3 chooses a page."),
 ]
 Page = Annotated[
     str,

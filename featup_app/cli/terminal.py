@@ -21,6 +21,9 @@ _PIPE_WIDTH = 260
 DEFECT = 1
 """Exit code after a defect of the program."""
 
+PASSED_OVER = 1
+"""Exit code when images of a batch were passed over and the others were done."""
+
 BAD_INPUT = 2
 """Exit code when the request cannot be met."""
 

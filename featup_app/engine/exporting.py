@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featup_app.base.errors import ExportError
+from featup_app.base.errors import ExportError, ImageError
+from featup_app.base.files import reason_of
 from featup_app.base.progress import Progress, silent
 from featup_app.engine.settings import ViewSettings
 from featup_app.export import Staging, build_provenance, stage_features, stage_picture
 from featup_app.export.feature_files import MEMORY_BUDGET, check_choice, json_beside
-from featup_app.images import Image, split_name
+from featup_app.images import Image, split_name, visible_pictures
+from featup_app.images.selection import named
 from featup_app.lenses import Look, Request
 
 if TYPE_CHECKING:
@@ -45,6 +47,26 @@ class ExportOptions:
         check_choice(self.format, self.dtype)
         if not self.features and not self.views:
             raise ExportError("There is nothing to export: neither features nor views are asked for.")
+
+
+def pictures_of(place: Path) -> list[Path]:
+    """The pictures that an argument means: itself, or those of a folder in the order of their names.
+
+    ``scans#page=2`` means that page of each picture of the folder. What lies in folders inside is left out.
+
+    Raises:
+        ImageError: if the part after ``#`` is no selection, or the folder cannot be read or holds no pictures.
+    """
+    file, selection = split_name(place)
+    try:
+        if not file.is_dir():
+            return [place]
+        found = visible_pictures(file)
+    except OSError as error:
+        raise ImageError(f'Cannot open "{file}": {reason_of(error)}; check its permissions.') from error
+    if not found:
+        raise ImageError(f'The folder "{file}" holds no pictures; name a folder with picture files, or the files.')
+    return [named(path, selection) for path in found]
 
 
 def unique_stems(paths: Sequence[Path]) -> list[str]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from featup_app.base.errors import EvaluationError
 from featup_app.base.files import reason_of
 from featup_app.evaluation.turned import as_targets
-from featup_app.images import IMAGE_SUFFIXES, Image, Selection, load_image, stored_values
+from featup_app.images import Image, Selection, load_image, stored_values, visible_pictures
 
 Labels = npt.NDArray[np.int16]
 Depths = npt.NDArray[np.float32]
@@ -348,12 +348,6 @@ def pictures(folder: Path, root: Path, tree: str) -> list[Path]:
     if not paths:
         raise layout_error(root, f'"{folder}" holds no pictures', tree)
     return paths
-
-
-def visible_pictures(folder: Path) -> list[Path]:
-    """The pictures of an existing folder, in the order of their names; maybe none."""
-    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def pairs(root: Path, images: Path, targets: Path, tree: str) -> Sequence[tuple[Path, Path]]:

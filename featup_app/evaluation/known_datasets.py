@@ -23,8 +23,8 @@ from featup_app.evaluation.datasets import (
     pairs,
     pictures,
     text_of,
-    visible_pictures,
 )
+from featup_app.images import visible_pictures
 
 IMAGENET_TREE = (
     "FOLDER/\n  n01440764/  name.JPEG ... (one folder for each class, named by its WordNet identifier)\n"

@@ -25,8 +25,8 @@ from featup_app.evaluation.datasets import (
     numbers_regions,
     photos,
     rgbd_images,
-    visible_pictures,
 )
+from featup_app.images import visible_pictures
 
 AUTO = "auto"
 TRAIN, VAL = "train", "val"

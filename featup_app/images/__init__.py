@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         load_image,
         resized,
         sample_images,
+        visible_pictures,
     )
     from featup_app.images.selection import Selection, split_name
     from featup_app.images.stored import stored_values
@@ -34,6 +35,7 @@ __all__ = [
     "sample_images",
     "split_name",
     "stored_values",
+    "visible_pictures",
 ]
 
 _HOMES = {"Selection": "selection", "split_name": "selection", "stored_values": "stored"}

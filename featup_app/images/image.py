@@ -215,6 +215,18 @@ def resized(image_pixels: Pixels, size_hw: tuple[int, int]) -> Pixels:
     return image_pixels
 
 
+def visible_pictures(folder: Path) -> list[Path]:
+    """The pictures of an existing folder, by their suffixes, in the order of their names; maybe none.
+
+    Hidden files and what lies in folders inside are left out.
+
+    Raises:
+        OSError: if the folder cannot be read.
+    """
+    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
 def sample_images() -> list[Path]:
     """The photos that ship with the program: a cat, a cup of coffee, an astronaut.
 

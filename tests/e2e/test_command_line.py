@@ -136,7 +136,7 @@ def test_json(tmp_path, command):
     missing = tmp_path / "missing.jpg"
     code, out, err = command("export", CAT, missing, "-o", tmp_path / "out", "--json", "--method", "lowres", *SMALL)
     one, two = json.loads(out)["exports"]
-    assert code == 2
+    assert code == 1
     assert one == {"image": str(CAT), "files": [str(tmp_path / "out" / "cat.features.npz")], "error": None}
     assert (two["files"], two["image"]) == ([], str(missing))
     assert "there is no such file" in two["error"]
@@ -151,10 +151,11 @@ def test_one_bad_image_does_not_lose_the_others(tmp_path, command):
     (other / "cat.png").write_bytes(CAT.read_bytes())
     folder = tmp_path / "out"
     code, out, err = command("export", CAT, text, other / "cat.png", "-o", folder, "--method", "lowres", *SMALL)
-    assert code == 2
+    assert code == 1
     assert out.splitlines() == [str(folder / "cat.features.npz"), str(folder / "cat-2.features.npz")]
-    assert err.count("\n") == 1
+    assert err.count("\n") == 2
     assert "notes.txt" in err
+    assert err.endswith("featup-app: 1 of 3 images were passed over.\n")
     assert names(folder) == ["cat-2.features.npz", "cat.features.npz"]
 
 
