@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,24 @@ def replace_or_raise(path: Path, content: bytes, error: type[FeatUpError]) -> No
         replace_file(path, content)
     except OSError as failure:
         raise error(f'Cannot write "{path}": {reason_of(failure)}; choose another name or folder.') from failure
+
+
+def keep_inputs(target: Path, inputs: Iterable[Path], error: type[FeatUpError]) -> None:
+    """Refuse to write a file that is read, under whatever name: a link, other letters on a disk that knows no case.
+
+    Raises:
+        FeatUpError: of the given type, if ``target`` is one of ``inputs``.
+    """
+    if not os.path.lexists(target):
+        return
+    name = os.path.abspath(target)
+    for path in inputs:
+        same = os.path.abspath(path) == name
+        if not same:
+            with contextlib.suppress(OSError, ValueError):  # an input that is not there is no reason to refuse
+                same = os.path.samefile(path, target)
+        if same:
+            raise error(f'Cannot write "{target}": it is an input of this command; choose another name or folder.')
 
 
 def file_state(path: str) -> tuple[str, int, int]:

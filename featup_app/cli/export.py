@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ from featup_app.cli.terminal import (
 from featup_app.engine.exporting import ExportOptions, export_image, pictures_of, unique_stems
 from featup_app.engine.settings import ViewSettings
 from featup_app.fields import CLASSICAL, DEFAULT_METHOD, METHODS, find_method
-from featup_app.images.selection import AUTO, Selection
+from featup_app.images.selection import AUTO, Selection, split_name
 from featup_app.lenses import parse_views
 
 _DEFAULT = ViewSettings()
@@ -95,6 +96,9 @@ def export(
     try:
         with _stopped_by_signals():
             pictures = _found(images, results)
+            read = [split_name(path)[0] for path in pictures]
+            read += [Path(file) for file in (settings.weights_file, settings.upsampler_file) if file is not None]
+            wanted = dataclasses.replace(wanted, inputs=tuple(read))
             if pictures:
                 _export_all(pictures, selection, settings, wanted, folder, device, as_json, results)
     except KeyboardInterrupt:

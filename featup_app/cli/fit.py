@@ -13,6 +13,7 @@ import typer
 
 from featup_app.backbones.catalogue import DEFAULT_BACKBONE
 from featup_app.base.errors import Cancelled, FeatUpError, UpsamplerError
+from featup_app.base.files import keep_inputs
 from featup_app.base.progress import Progress, Stage
 from featup_app.base.words import human_bytes
 from featup_app.cli import fit_options as options
@@ -31,7 +32,7 @@ from featup_app.cli.options import (
 from featup_app.cli.stopping import checked, stopped_by_signals
 from featup_app.cli.terminal import CANCELLED, print_line, print_message, print_notes, progress_bar
 from featup_app.fields.implicit.recipe import FitRecipe, find_fit_recipe
-from featup_app.images.selection import AUTO, named
+from featup_app.images.selection import AUTO, named, split_name
 
 if TYPE_CHECKING:
     from featup_app.features import FeatureMap
@@ -66,6 +67,8 @@ def fit(
     the fit early and keeps the best state.
     """
     _check(output, seconds)
+    for path in (split_name(image)[0], checkpoint):
+        keep_inputs(output, [] if path is None else [path], UpsamplerError)
     chosen, picture = find_fit_recipe(recipe), named(image, selection_of(page, channels, range))
     if views is not None:
         chosen = dataclasses.replace(chosen, views=views)

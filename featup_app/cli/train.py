@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from featup_app.backbones.catalogue import DEFAULT_BACKBONE
-from featup_app.base.errors import Cancelled, FeatUpError
+from featup_app.base.errors import Cancelled, FeatUpError, UpsamplerError
+from featup_app.base.files import keep_inputs
 from featup_app.base.progress import Progress, Stage, silent
 from featup_app.cli import train_options as options
 from featup_app.cli.options import (
@@ -27,7 +28,7 @@ from featup_app.cli.options import (
 )
 from featup_app.cli.stopping import checked, stopped_by_signals
 from featup_app.cli.terminal import CANCELLED, print_json, print_line, print_message, print_notes, progress_bar
-from featup_app.images.selection import AUTO, Selection, named
+from featup_app.images.selection import AUTO, Selection, named, split_name
 from featup_app.training.distributed import Processes, is_first, join_processes
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def train(
                 result = _run(
                     images,
                     validation,
+                    output,
                     selection,
                     backbone or [DEFAULT_BACKBONE],
                     checkpoint,
@@ -133,6 +135,7 @@ def _recipe(name: str, method: str, restoration: float | None) -> Recipe:
 def _run(
     images: list[Path],
     validation: Path | None,
+    output: Path,
     selection: Selection,
     backbones: list[str],
     checkpoint: Path | None,
@@ -169,6 +172,9 @@ def _run(
                     load_backbone(name, device=processes.device(device), path=checkpoint, progress=progress)
                     for name in backbones
                 ]
+    read = [split_name(path)[0] for path in (*found, *(held_out or ()))]
+    for target in (output, *map(output.with_suffix, (".json", ".png", ".training.pt"))):
+        keep_inputs(target, read if checkpoint is None else [*read, checkpoint], UpsamplerError)
     if processes.first:
         for entry in loaded:
             print_notes(entry)

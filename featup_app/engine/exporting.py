@@ -34,6 +34,7 @@ class ExportOptions:
         features: whether the features themselves are written.
         views: the pictures to write.
         overwrite: whether files that are there already may be replaced.
+        inputs: files that are never replaced, beside that of the image itself.
     """
 
     format: str = "npz"
@@ -41,12 +42,19 @@ class ExportOptions:
     features: bool = True
     views: tuple[Request, ...] = ()
     overwrite: bool = False
+    inputs: tuple[Path, ...] = ()
 
     def check(self) -> None:
         """Raises ExportError if these options cannot be met, whatever the image."""
         check_choice(self.format, self.dtype)
         if not self.features and not self.views:
             raise ExportError("There is nothing to export: neither features nor views are asked for.")
+        stems = [stem for request in self.views if (stem := request.stem()) is not None]
+        twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+        if twice is not None:
+            raise ExportError(
+                f'Two of the views would be written to the same file, "IMAGE.{twice}.png"; ask for one of them.'
+            )
 
 
 def pictures_of(place: Path) -> list[Path]:
@@ -121,12 +129,16 @@ def export_image(
     stem = stem or re.sub(r'[\\/:*?"<>|]+', "-", Path(image.name).stem) or "image"
     for request in options.views:
         request.check_image(image)
-    with Staging(overwrite=options.overwrite) as files:
+    inputs = options.inputs if image.path is None else (*options.inputs, image.path)
+    with Staging(overwrite=options.overwrite, inputs=inputs) as files:
         features_file = folder / f"{stem}.features.{options.format}"
         if options.features:  # computing can take minutes, so look first whether its result may be written
             files.check(features_file)
             if options.format == "npy":
                 files.check(json_beside(features_file))
+        for request in options.views:
+            if (known := request.stem()) is not None:
+                files.check(folder / f"{stem}.{known}.png")
         look = session.look(image, settings, progress, channels=0)
         pictures = []
         for request in options.views:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from featup_app.base.errors import ExportError
+from featup_app.base.files import keep_inputs
 from featup_app.base.words import human_bytes
 
 _numbers = itertools.count(1)
@@ -28,10 +29,12 @@ class Staging:
 
     Args:
         overwrite: whether files that are already there may be replaced.
+        inputs: files that are never replaced, because they are read.
     """
 
-    def __init__(self, *, overwrite: bool = False) -> None:
+    def __init__(self, *, overwrite: bool = False, inputs: Sequence[Path] = ()) -> None:
         self._overwrite = overwrite
+        self._inputs = tuple(inputs)
         self._parts: dict[Path, Path] = {}
         self._folders: list[Path] = []
 
@@ -63,9 +66,10 @@ class Staging:
         return part
 
     def check(self, target: Path) -> None:
-        """Raises ExportError if the file is there and may not be replaced, or is a part of this export already."""
+        """Raises ExportError if the file is there and may not be replaced, is read, or is a part of this export already."""
         if target in self._parts:
             raise ExportError(f'Two files of this export would have the name "{target}"; ask for each view once.')
+        keep_inputs(target, self._inputs, ExportError)
         with explained(target):
             if target.is_dir():
                 raise ExportError(f'Cannot write "{target}": it is a folder; choose another name.')

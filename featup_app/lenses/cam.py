@@ -113,7 +113,9 @@ class CAMView(LensView):
         return replace(self.request, chosen=self.chosen.index)
 
     def stem(self) -> str:
-        return f"cam-{_slug(self.chosen.name) or self.chosen.index}"
+        slug = _slug(self.chosen.name)
+        shared = sum(_slug(name) == slug for name in self.class_names) > 1  # "crane" is a bird and a machine
+        return f"cam-{slug}-{self.chosen.index}" if slug and shared else f"cam-{slug or self.chosen.index}"
 
     def provenance(self) -> dict[str, Any]:
         chosen = self.chosen

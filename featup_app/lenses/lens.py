@@ -52,6 +52,10 @@ class Request:
     def check_image(self, image: Image) -> None:
         """Raises LensError if this cannot be asked of an image, such as a point outside of it."""
 
+    def stem(self) -> str | None:
+        """:meth:`LensView.stem` of the answer, so that a name can be checked first; None if only the answer knows it."""
+        return None
+
     def as_json(self) -> dict[str, Any]:
         """The request in the types that JSON knows; :func:`request_from_json` is the reverse."""
         return {

@@ -66,6 +66,13 @@ class PCARequest(Request):
     numbers: tuple[int, ...] = (1, 2, 3)
     fit: PCAFit = "grid"
 
+    def stem(self) -> str:
+        if self.numbers == (1, 2, 3):
+            return "pca"
+        if self.numbers == tuple(range(self.numbers[0], self.numbers[0] + 3)):
+            return f"pca-{self.numbers[0]}-{self.numbers[-1]}"
+        return f"pca-{'.'.join(str(number) for number in self.numbers)}"
+
 
 @dataclass(frozen=True, eq=False)
 class PCAView(LensView):
@@ -103,12 +110,7 @@ class PCAView(LensView):
         return "PCA " + "  ".join(signed(value, 1) for value in self.values[:, row, column])
 
     def stem(self) -> str:
-        numbers = self.request.numbers
-        if numbers == (1, 2, 3):
-            return "pca"
-        if numbers == tuple(range(numbers[0], numbers[0] + 3)):
-            return f"pca-{numbers[0]}-{numbers[-1]}"
-        return f"pca-{'.'.join(str(number) for number in numbers)}"
+        return self.request.stem()
 
     def provenance(self) -> dict[str, Any]:
         from featup_app.lenses.principal_components import PERCENTILES

@@ -162,6 +162,9 @@ class SimilarityRequest(Request):
     def computation(self) -> Hashable:
         return self.point, self.measure, (self.grouping, self.outline) if self.measure == GROUPED else None
 
+    def stem(self) -> str:
+        return "{}-{:g}-{:g}".format("cosine" if self.measure == COSINE else self.lens, *self.point)
+
     def check_image(self, image: Image) -> None:
         if self.measure not in MEASURES:
             raise LensError(f'There is no similarity "{self.measure}"; choose one of: {", ".join(MEASURES)}.')
@@ -206,8 +209,7 @@ class SimilarityView(LensView):
         return f"{name} {signed(self.values[row, column], 2)}"
 
     def stem(self) -> str:
-        name = "cosine" if self.request.measure == COSINE else self.request.lens
-        return "{}-{:g}-{:g}".format(name, *self.request.point)
+        return self.request.stem()
 
     def provenance(self) -> dict[str, Any]:
         request = self.request

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image as pillow
 
 QUICK = ("--method", "lowres", "--size", "56", "--output-size", "grid")
@@ -58,3 +59,69 @@ def test_one_image_that_cannot_be_read_is_bad_input(tmp_path, command):
     assert (code, json.loads(out)["exports"][0]["files"]) == (2, [])
     assert "holds no pictures" in err
     assert names(tmp_path) == ["photos"]
+
+
+# -- names of outputs ------------------------------------------------------------------------------------------------------
+
+
+def test_no_output_overwrites_an_input(tmp_path, command):
+    image, other = picture(tmp_path / "cat.png"), picture(tmp_path / "cat.pca.png", shade=5)
+    before = other.read_bytes()
+    arguments = ("--views", "pca", "--no-features", "--overwrite", "-o", tmp_path, *QUICK)
+    code, out, err = command("export", image, other, *arguments)
+    assert (code, [Path(line).name for line in out.splitlines()]) == (1, ["cat.pca.pca.png"])
+    assert 'cat.pca.png": it is an input of this command' in err
+    assert other.read_bytes() == before
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_an_input_is_known_under_its_other_names(tmp_path, command, link):
+    image = picture(tmp_path / "cat.png")
+    target = tmp_path / "out" / "cat.pca.png"
+    target.parent.mkdir()
+    getattr(target, link)(image)
+    code, _, err = command(
+        "export", image, "--views", "pca", "--no-features", "--overwrite", "-o", target.parent, *QUICK
+    )
+    assert code == 2
+    assert "it is an input of this command" in err
+    assert target.samefile(image)
+
+
+def test_weights_are_inputs_too(tmp_path, command):
+    weights = tmp_path / "cat.features.safetensors"
+    weights.write_bytes(b"weights")
+    image = picture(tmp_path / "cat.png")
+    code, _, err = command("fit", image, "--checkpoint", weights, "-o", weights, "--steps", "1")
+    assert (code, weights.read_bytes()) == (2, b"weights")
+    assert "it is an input of this command" in err
+
+
+def test_a_training_does_not_draw_its_curve_over_a_picture(tmp_path, command):
+    for name in ("run.png", "b.png", "c.png"):
+        picture(tmp_path / name)
+    before = (tmp_path / "run.png").read_bytes()
+    code, _, err = command("train", tmp_path, "-o", tmp_path / "run.safetensors", "--steps", "1")
+    assert (code, (tmp_path / "run.png").read_bytes()) == (2, before)
+    assert 'run.png": it is an input of this command' in err
+
+
+def test_views_of_one_name_are_found_before_anything_is_computed(tmp_path, command, monkeypatch):
+    monkeypatch.setattr("featup_app.engine.session.Session.look", lambda *_, **__: pytest.fail("computed"))
+    image = picture(tmp_path / "cat.png")
+    views = ("--views", "similarity@20,20,similarity@20.0000001,20")
+    code, out, err = command("export", image, *views, "-o", tmp_path / "out", *QUICK)
+    assert (code, out) == (2, "")
+    assert "Two of the views would be written to the same file" in err
+    (tmp_path / "cat.pca.png").write_text("mine")
+    code, out, err = command("export", image, "--views", "pca", "--no-features", "-o", tmp_path, *QUICK)
+    assert (code, out) == (2, "")
+    assert "already there" in err
+
+
+def test_classes_of_one_name_get_files_of_their_own(tmp_path, command):
+    image = picture(tmp_path / "cat.png")
+    options = ("--views", "cam:134,cam:517", "--no-features")
+    code, out, err = command("export", image, *options, "-o", tmp_path / "out", *QUICK)
+    assert (code, err) == (0, "")
+    assert len(set(out.splitlines())) == 2
