@@ -29,6 +29,7 @@ from featup_app.cli.options import (
     UpsamplerChoice,
     selection_of,
 )
+from featup_app.cli.stopping import ending_signals
 from featup_app.cli.terminal import (
     BAD_INPUT,
     CANCELLED,
@@ -216,17 +217,18 @@ def _of_file(progress: Progress, path: Path, count: int) -> Progress:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """A polite request of the system to end (SIGTERM) cleans up like Ctrl-C."""
+    """A polite request of the system to end (SIGTERM, SIGHUP) cleans up like Ctrl-C."""
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, stop) for number in ending_signals()}
     except ValueError:  # not the main thread, where signals do not arrive
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

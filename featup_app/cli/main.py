@@ -18,7 +18,7 @@ from featup_app.cli.evaluate import evaluate
 from featup_app.cli.export import export
 from featup_app.cli.fit import fit
 from featup_app.cli.info import backbones, info
-from featup_app.cli.terminal import BAD_INPUT, DEFECT, print_line, print_message
+from featup_app.cli.terminal import BAD_INPUT, DEFECT, lost_results, prepare_streams, print_line, print_message
 from featup_app.cli.train import train
 
 WINDOW = "open"
@@ -77,6 +77,9 @@ def open_window(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget remembered settings and window layout.")] = False,
 ) -> None:
     """Open the window. The same as `featup-app [IMAGE]` without a command."""
+    from featup_app.gui.display import check_display
+
+    check_display()
     from featup_app.gui.app import main
 
     raise typer.Exit(main(image, fresh=fresh))
@@ -91,6 +94,18 @@ app.command()(fit)
 app.command()(evaluate)
 
 
+def _lost_help(error: OSError) -> FeatUpError | None:
+    """The error for a help text that stdout does not take; None if stdout is not what failed."""
+    if error.filename is not None:
+        return None
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        return lost_results(error)
+    return None
+
+
 def run(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command. Exit codes: 0 done, 1 images of a batch passed over or a defect of the program, 2 bad
     input, 130 cancelled.
@@ -98,6 +113,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the program's name; from the command line if not given.
     """
+    prepare_streams()
     command = typer.main.get_command(app)
     try:
         command.main(args=None if arguments is None else list(arguments), prog_name="featup-app")
@@ -105,6 +121,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
         print_message(error)
         sys.exit(BAD_INPUT)
     except Exception as error:  # noqa: BLE001 - the last place to report a defect with its traceback
+        if isinstance(error, OSError) and (lost := _lost_help(error)):
+            print_message(lost)
+            sys.exit(BAD_INPUT)
         traceback.print_exc()
         print_message(
             f"This is a defect of the program ({type(error).__name__}); please report it with the lines above."

@@ -11,9 +11,17 @@ from featup_app.base.errors import Cancelled
 from featup_app.base.progress import Progress, Stage
 
 
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask a program to end, beside Ctrl-C; SIGHUP not where it is ignored, as under nohup."""
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is None or signal.getsignal(hang_up) is signal.SIG_IGN:
+        return (signal.SIGTERM,)
+    return signal.SIGTERM, hang_up
+
+
 @contextmanager
 def stopped_by_signals(*, alone: bool = True) -> Iterator[Callable[[], None]]:
-    """Note Ctrl-C (SIGINT) and SIGTERM.
+    """Note Ctrl-C (SIGINT), SIGTERM and SIGHUP, the end of the terminal.
 
     Args:
         alone: whether this is the only process. Then a second signal ends the program at once. One of several processes must
@@ -35,7 +43,7 @@ def stopped_by_signals(*, alone: bool = True) -> Iterator[Callable[[], None]]:
             raise Cancelled
 
     try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, *ending_signals())}
     except ValueError:  # not the main thread, where signals do not arrive
         yield check
         return

@@ -220,7 +220,7 @@ def test_wrong_usage(command, arguments):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals that ask a program to end")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)])
 def test_interrupted_leaves_nothing_behind(tmp_path, number):
     folder = tmp_path / "new" / "out"
     arguments = (

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +128,115 @@ def test_classes_of_one_name_get_files_of_their_own(tmp_path, command):
     code, out, err = command("export", image, *options, "-o", tmp_path / "out", *QUICK)
     assert (code, err) == (0, "")
     assert len(set(out.splitlines())) == 2
+
+
+# -- standard output and standard error --------------------------------------------------------------------------------------
+
+PROGRAM = (sys.executable, "-m", "featup_app")
+unix = pytest.mark.skipif(sys.platform == "win32", reason="needs the terminals and devices of Unix")
+
+
+def in_terminal(arguments: list[str], *, piped: bool, columns: int = 40) -> tuple[int, str, str]:
+    """Runs the program in a pseudo terminal: (exit code, what the terminal got, what a pipe at stdout got)."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {**os.environ, "TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdin=slave,
+        stdout=subprocess.PIPE if piped else slave,
+        stderr=slave,
+        env=environment,
+    )
+    os.close(slave)
+    seen = bytearray()
+    try:
+        while True:
+            try:
+                part = os.read(master, 65536)
+            except OSError:  # Linux says so when the last process has closed the terminal
+                break
+            if not part:
+                break
+            seen += part
+        out = process.stdout.read() if process.stdout else b""
+        return process.wait(60), seen.decode(errors="replace"), out.decode()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+@unix
+@pytest.mark.parametrize("piped", [False, True])
+def test_results_go_to_stdout_in_a_terminal(tmp_path, piped):
+    long = "a name that is much wider than the terminal of this test [bold] [/wrong] :cat:"
+    photos = [picture(tmp_path / f"{long} {number}.png") for number in (1, 2)]
+    code, seen, out = in_terminal(["export", *map(str, photos), "-o", str(tmp_path / "out"), *QUICK], piped=piped)
+    files = [str(tmp_path / "out" / f"{photo.stem}.features.npz") for photo in photos]
+    assert code == 0
+    assert "Traceback" not in seen
+    if piped:
+        assert out.splitlines() == files
+        assert not any(file in seen for file in files)
+    else:
+        assert all(f"{file}\r\n" in seen for file in files)
+
+
+@unix
+def test_with_stdout_and_stderr_closed_the_work_is_done(tmp_path):
+    photo = picture(tmp_path / "a.png")
+    command = [*PROGRAM, "export", str(photo), "-o", str(tmp_path / "out"), *QUICK]
+    result = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], timeout=120)
+    assert result.returncode == 0
+    with np.load(tmp_path / "out" / "a.features.npz") as stored:
+        assert stored["features"].ndim == 3
+    assert (
+        subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *PROGRAM, "info", "extra"], timeout=60).returncode == 2
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["backbones"], ["backbones", "--json"]])
+def test_a_full_device_gets_a_sentence(arguments):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        quiet = subprocess.run([*PROGRAM, "info", "extra"], stdout=full, stderr=full, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "Cannot write the results to the standard output: no space left on device" in result.stderr
+    assert quiet.returncode == 2
+
+
+@unix
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_names_that_cannot_be_encoded_are_escaped(tmp_path, encoding):
+    picture(tmp_path / "a.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9 \xe2\x98\x95.png"))
+    arguments = ["export", str(tmp_path), "missing-\u2615.png", "-o", str(tmp_path / "out"), *QUICK]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    result = subprocess.run([*PROGRAM, *arguments], env=environment, capture_output=True, timeout=120)
+    assert result.returncode == 1, result.stderr
+    assert b"Traceback" not in result.stderr
+    assert b"caf\\udce9" in result.stdout
+    assert (b"\\u2615" in result.stdout) == (encoding == "ascii")
+
+
+# -- without a display ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Windows and macOS always have a display")
+@pytest.mark.parametrize("variables", [{}, {"DISPLAY": ":4711"}, {"WAYLAND_DISPLAY": "wayland-4711"}])
+def test_without_a_display_the_window_names_export(tmp_path, variables):
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden} | variables
+    result = subprocess.run([*PROGRAM], env=environment, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("featup-app: Cannot open the window: ")
+    assert result.stderr.count("\n") == 1
+    assert "featup-app export" in result.stderr
