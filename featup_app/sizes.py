@@ -41,6 +41,16 @@ def _shorter_side(side: int, image_hw: Size) -> Size:
     return max(1, round(image_hw[0] * scale)), max(1, round(image_hw[1] * scale))
 
 
+def _pair(size: tuple[object, ...], what: str) -> Size:
+    try:
+        height, width = (int(side) for side in size)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SizeError(
+            f"The {what} size {size} is no pair of numbers; write (height, width), such as (448, 602)."
+        ) from error
+    return height, width
+
+
 def _checked(size: Size, text: object, what: str) -> Size:
     if min(size) < 1:
         raise SizeError(f'The {what} size "{text}" has a side of zero pixels. {_HELP}')
@@ -62,7 +72,7 @@ def resolve_output_size(size: str | int | Size, *, image_hw: Size, grid_hw: Size
         SizeError: if it cannot be understood, is empty or is absurdly large.
     """
     if isinstance(size, tuple):
-        return _checked((int(size[0]), int(size[1])), f"{size[0]}x{size[1]}", "output")
+        return _checked(_pair(size, "output"), "x".join(map(str, size)), "output")
     text = str(size).strip().lower()
     if text == "image":
         return image_hw
@@ -100,7 +110,7 @@ def resolve_input_size(size: str | int | Size | None, *, image_hw: Size, stride:
         wanted = _shorter_side(min(default, max(1, 4 * default * min(image_hw) // max(image_hw))), image_hw)
         return _fit_positions(_round_to_stride(wanted, stride), stride, 4 * max(1, default // stride) ** 2)
     if isinstance(size, tuple):
-        wanted = int(size[0]), int(size[1])
+        wanted = _pair(size, "input")
     else:
         text = str(size).strip().lower()
         if text == "image":

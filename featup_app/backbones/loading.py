@@ -127,7 +127,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         target = torch.device(device)
-        torch.empty(0, device=target)
+        torch.zeros(1, device=target).item()  # "meta" has tensors without values
     except (RuntimeError, AssertionError) as error:
         raise BackboneError(f'This computer has no device "{device}" that torch can use; choose "cpu".') from error
     if target.type == "cuda":

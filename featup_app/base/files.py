@@ -6,6 +6,9 @@ import contextlib
 import itertools
 import math
 import os
+import re
+import socket
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,32 @@ PROVENANCE = "provenance"
 """Key of the JSON text about its origin in files that have room for it: in the metadata of safetensors, in archives of NumPy."""
 
 _numbers = itertools.count(1)
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_PARTIAL = re.compile(rf"\..+\.{_HOST}-(\d+)-\d+\.part")
+_swept: set[Path] = set()
+
+
+def partial_name(target: Path) -> Path:
+    """A hidden name beside a file, under which it is written; no other process and no other call has it.
+
+    Files of this kind that lie in the folder are removed if the process that wrote them was killed. Numbers of processes mean
+    nothing on other computers, so that files of those stay.
+    """
+    folder = target.parent
+    if folder not in _swept:
+        _swept.add(folder)
+        _sweep(folder)
+    return folder / f".{target.name[:40]}.{_HOST}-{os.getpid()}-{next(_numbers)}.part"
+
+
+def _sweep(folder: Path) -> None:
+    import psutil
+
+    with contextlib.suppress(OSError):  # what cannot be removed disturbs nobody
+        for name in os.listdir(folder):
+            found = _PARTIAL.fullmatch(name)
+            if found is not None and not psutil.pid_exists(int(found[1])):
+                (folder / name).unlink(missing_ok=True)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -24,7 +53,7 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: if it cannot be written; an older file is then as it was.
     """
-    part = path.parent / f".{path.name[:40]}.{os.getpid()}-{next(_numbers)}.part"
+    part = partial_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         part.write_bytes(content)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from featup_app.cli.options import given_path
+
 Subject = Annotated[
     str, typer.Argument(help="What to measure: adaptive-conv, attention, jbu, similarity, train or implicit.")
 ]
@@ -19,6 +21,7 @@ Photos = Annotated[
     Path | None,
     typer.Option(
         "--photos",
+        parser=given_path,
         metavar="DIR",
         help="With implicit: use the first three photos of a folder, instead of the bundled ones.",
     ),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from featup_app.backbones.catalogue import CLASSIFIER
+from featup_app.cli.options import given_path
 from featup_app.evaluation.layouts import AUTO, LAYOUTS
 from featup_app.evaluation.tasks import ALL, TASKS
 
@@ -17,12 +18,19 @@ _PROBES = "; ".join(f"{task.name}: {', '.join(task.probes)}" for task in TASKS i
 
 Output = Annotated[
     Path,
-    typer.Option("--output", "-o", metavar="DIR", help="Folder for the report; an interrupted run resumes from it."),
+    typer.Option(
+        "--output",
+        "-o",
+        parser=given_path,
+        metavar="DIR",
+        help="Folder for the report; an interrupted run resumes from it.",
+    ),
 ]
 Data = Annotated[
     list[Path],
     typer.Option(
         "--data",
+        parser=given_path,
         metavar="DIR",
         help="Pictures to measure on: any folder of pictures, or a data set as it was unpacked, for tasks that need to "
         "know what the pictures show. Nothing is downloaded. May be given several times: each task uses the first "
@@ -48,6 +56,7 @@ TrainFolders = Annotated[
     list[Path] | None,
     typer.Option(
         "--train",
+        parser=given_path,
         metavar="DIR",
         help="Pictures to fit probes on; may be given several times, as --data. Not needed where a data set has a "
         "training part, nor for depths: there each picture is measured with probes fitted to others, see --cross.",

@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
+from featup_app.cli.options import given_path
 from featup_app.fields import DEFAULT_METHOD, METHODS
 from featup_app.lenses.registry import usage
 
 Folder = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the files; made if there is none.")
+    Path,
+    typer.Option(
+        "--output", "-o", parser=given_path, metavar="DIR", help="Folder for the files; made if there is none."
+    ),
 ]
 Method = Annotated[
     str | None,

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from featup_app.cli.options import given_path
 from featup_app.fields.implicit.recipe import FIT_RECIPES
 
-Image = Annotated[Path, typer.Argument(metavar="IMAGE", help="The image.")]
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Fit to write, .safetensors.")]
+Image = Annotated[Path, typer.Argument(parser=given_path, metavar="IMAGE", help="The image.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", parser=given_path, metavar="FILE", help="Fit to write, .safetensors.")
+]
 Recipe = Annotated[
     str,
     typer.Option(

@@ -18,6 +18,7 @@ from featup_app.cli.evaluate import evaluate
 from featup_app.cli.export import export
 from featup_app.cli.fit import fit
 from featup_app.cli.info import backbones, info
+from featup_app.cli.options import given_path
 from featup_app.cli.terminal import BAD_INPUT, DEFECT, lost_results, prepare_streams, print_line, print_message
 from featup_app.cli.train import train
 
@@ -73,11 +74,14 @@ def _options(
 
 @app.command(WINDOW)
 def open_window(
-    image: Annotated[Path | None, typer.Argument(help="Image to show; a sample photo if none is given.")] = None,
+    image: Annotated[
+        Path | None,
+        typer.Argument(parser=given_path, metavar="[IMAGE]", help="Image to show; a sample photo if none is given."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget remembered settings and window layout.")] = False,
 ) -> None:
     """Open the window. The same as `featup-app [IMAGE]` without a command."""
-    from featup_app.gui.display import check_display
+    from featup_app.base.display import check_display
 
     check_display()
     from featup_app.gui.app import main

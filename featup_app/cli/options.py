@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
+from featup_app.base.errors import FeatUpError
 from featup_app.images.selection import Selection, parse_channels, parse_page, parse_range
+
+
+def given_path(text: str) -> Path:
+    """The path that an argument names. Raises FeatUpError for an empty one, which would mean the current folder."""
+    if not str(text).strip():
+        raise FeatUpError(
+            "An argument that names a file or a folder is empty; write its name, or . for the current folder."
+        )
+    return Path(text)
+
 
 UpsamplerChoice = Annotated[
     str | None,
@@ -26,6 +37,7 @@ Checkpoint = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint",
+        parser=given_path,
         metavar="FILE",
         help="Weights for the model of --backbone instead of its own: .safetensors, or a checkpoint of torch (nothing in it is "
         "executed).",
@@ -52,7 +64,9 @@ ReportAsJSON = Annotated[bool, typer.Option("--json", help="Print the report as 
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything that is drawn at random.")]
 Images = Annotated[
     list[Path],
-    typer.Argument(metavar="IMAGE", help="The images, or folders of images; photo.tif#page=3 chooses a page."),
+    typer.Argument(
+        parser=given_path, metavar="IMAGE", help="The images, or folders of images; photo.tif#page=3 chooses a page."
+    ),
 ]
 Page = Annotated[
     str,

@@ -7,8 +7,14 @@ from typing import Annotated
 
 import typer
 
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images, or folders of images.")]
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Weights to write, .safetensors.")]
+from featup_app.cli.options import given_path
+
+Images = Annotated[
+    list[Path], typer.Argument(parser=given_path, metavar="IMAGES", help="Images, or folders of images.")
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", parser=given_path, metavar="FILE", help="Weights to write, .safetensors.")
+]
 Backbones = Annotated[
     list[str] | None,
     typer.Option(
@@ -44,18 +50,30 @@ Restoration = Annotated[
 ]
 Validation = Annotated[
     Path | None,
-    typer.Option("--val", metavar="FOLDER", help="Images to validate on; a tenth of the others if not given."),
+    typer.Option(
+        "--val", parser=given_path, metavar="FOLDER", help="Images to validate on; a tenth of the others if not given."
+    ),
 ]
 Resume = Annotated[
     Path | None,
-    typer.Option("--resume", metavar="FILE", help="Resume from the .training.pt file of an interrupted training."),
+    typer.Option(
+        "--resume",
+        parser=given_path,
+        metavar="FILE",
+        help="Resume from the .training.pt file of an interrupted training.",
+    ),
 ]
 CacheBudget = Annotated[
     int, typer.Option("--cache-budget", metavar="MB", min=1, help="Megabytes of disk for cached features.")
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option("--cache", metavar="FOLDER", help="Where features are cached; a folder of the system if not given."),
+    typer.Option(
+        "--cache",
+        parser=given_path,
+        metavar="FOLDER",
+        help="Where features are cached; a folder of the system if not given.",
+    ),
 ]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="TEXT", help="What the images are, for people who use the weights.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import platformdirs
 
+from featup_app.base.files import partial_name
 from featup_app.engine.settings import ViewSettings
 
 RECENT_LIMIT = 10
@@ -83,7 +84,7 @@ def save_preferences(preferences: Preferences) -> None:
     with contextlib.suppress(OSError):
         folder = config_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{FILE_NAME}.{os.getpid()}.part"
+        part = partial_name(folder / FILE_NAME)
         try:
             part.write_text(json.dumps(asdict(preferences), indent=1), encoding="utf-8")
             os.replace(part, folder / FILE_NAME)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from featup_app.base.files import partial_name
 from featup_app.base.progress import Progress, part_of, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Dataset, Item
@@ -301,7 +301,7 @@ def _read_cache(path: Path | None, key: str) -> dict[str, np.ndarray] | None:
 def _write_cache(path: Path, key: str, maps: Sequence[FeatureMap]) -> None:
     arrays: dict[str, Any] = {str(index): features.data.cpu().numpy() for index, features in enumerate(maps)}
     arrays["key"] = np.array(key)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = partial_name(path)
     try:
         with part.open("wb") as stream:
             np.savez(stream, **arrays)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,10 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from featup_app.base.errors import ExportError
-from featup_app.base.files import keep_inputs
+from featup_app.base.files import keep_inputs, partial_name
 from featup_app.base.words import human_bytes
-
-_numbers = itertools.count(1)
 
 
 class Staging:
@@ -61,7 +58,7 @@ class Staging:
         self.check(target)
         with explained(target):
             self._make_folder(target.parent)
-        part = target.parent / f".{target.name[:40]}.{os.getpid()}-{next(_numbers)}.part"
+        part = partial_name(target)
         self._parts[target] = part
         return part
 
@@ -98,6 +95,10 @@ class Staging:
             missing.append(folder)
             folder = folder.parent
         for path in reversed(missing):
+            if path.is_symlink():
+                raise ExportError(
+                    f'Cannot write into "{path}": it is a link to "{os.readlink(path)}", which is not there; make that folder.'
+                )
             path.mkdir(exist_ok=True)
             self._folders.append(path)
 

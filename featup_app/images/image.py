@@ -8,6 +8,7 @@ scaled from 16 bit, put over white ...); see :mod:`featup_app.images.decoding`.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,9 @@ def load_image(path: str | Path, selection: Selection | None = None) -> Image:
             raise cannot_open(path, "it is a device or a pipe, not a file", "save the picture as a file first")
         data = path.read_bytes()
     except FileNotFoundError as error:
+        if path.is_symlink():
+            where = f'it is a link to "{os.readlink(path)}", which is not there'
+            raise cannot_open(path, where, "check where that file is") from error
         raise cannot_open(path, "there is no such file", "check the name and the folder") from error
     except PermissionError as error:
         raise cannot_open(

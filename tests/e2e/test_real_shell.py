@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as pillow
+
+from featup_app.base.errors import SizeError
+from featup_app.sizes import resolve_input_size, resolve_output_size
 
 QUICK = ("--method", "lowres", "--size", "56", "--output-size", "grid")
 
@@ -240,3 +244,81 @@ def test_without_a_display_the_window_names_export(tmp_path, variables):
     assert result.stderr.startswith("featup-app: Cannot open the window: ")
     assert result.stderr.count("\n") == 1
     assert "featup-app export" in result.stderr
+
+
+# -- ends of the program ---------------------------------------------------------------------------------------------------
+
+
+@unix
+def test_partial_files_of_a_killed_program_are_swept(tmp_path, command):
+    photo, out = picture(tmp_path / "a.png"), tmp_path / "out"
+    script = (
+        "import os, signal; from pathlib import Path; from featup_app.export import Staging\n"
+        f"files = Staging().__enter__(); files.add(Path({str(out / 'a.npz')!r})).write_bytes(b'half')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -signal.SIGKILL
+    (left,) = names(out)
+    alive = left.replace(left.rsplit("-", 2)[-2], str(os.getppid()))
+    foreign = ".a.npz.0123456z-999999-1.part"
+    for name in (alive, foreign):
+        (out / name).write_bytes(b"of someone else")
+    assert command("export", photo, "-o", out, *QUICK)[0] == 0
+    assert names(out) == sorted([alive, foreign, "a.features.npz"])
+
+
+@unix
+@pytest.mark.parametrize("module", ["typer", "featup_app.cli.train", "torch", "timm"])
+def test_an_early_interrupt_ends_quietly(tmp_path, module):
+    photo = picture(tmp_path / "a.png")
+    script = (
+        "import os, runpy, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "runpy.run_module('featup_app', run_name='__main__')\n"
+    )
+    arguments = ["export", str(photo), "-o", str(tmp_path / "out"), *QUICK]
+    result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 130, result.stderr
+    assert result.stderr == "featup-app: Cancelled; nothing was written.\n"
+    assert not (tmp_path / "out").exists()
+
+
+# -- arguments -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [("a.png", "-o", ""), ("",), ("a.png", "--checkpoint", "")])
+def test_an_empty_name_is_no_folder(command, arguments):
+    code, out, err = command("export", *arguments)
+    assert (code, out) == (2, "")
+    assert "is empty" in err
+
+
+@unix
+def test_dangling_links_are_named(tmp_path, command):
+    for name in ("link.png", "out"):
+        (tmp_path / name).symlink_to(tmp_path / f"gone-{name}")
+    code, _, err = command("export", tmp_path / "link.png", "-o", tmp_path / "new", *QUICK)
+    assert code == 2
+    assert "gone-link.png" in err
+    code, _, err = command("export", picture(tmp_path / "a.png"), "-o", tmp_path / "out", *QUICK)
+    assert code == 2
+    assert "gone-out" in err
+
+
+def test_a_device_without_values_is_none(tmp_path, command):
+    code, _, err = command("export", picture(tmp_path / "a.png"), "-o", tmp_path / "out", "--device", "meta", *QUICK)
+    assert code == 2
+    assert 'no device "meta"' in err
+
+
+@pytest.mark.parametrize("size", [(224,), (1, 2, 3), (), ("a", "b"), (float("nan"), 4)])
+def test_a_size_is_a_pair(size):
+    with pytest.raises(SizeError, match="no pair of numbers"):
+        resolve_output_size(size, image_hw=(4, 4), grid_hw=(2, 2))
+    with pytest.raises(SizeError, match="no pair of numbers"):
+        resolve_input_size(size, image_hw=(4, 4), stride=2, default=4)
