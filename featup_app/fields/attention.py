@@ -182,12 +182,14 @@ class AttentionField(LinearField):
         progress("upsampling", len(steps), len(steps))
         return values[0]
 
-    def _corrected(self, size: Size) -> tuple[Tensor, None]:
+    def _sharpened(self, low: Tensor, size: Size) -> Tensor:
         if self._consistency == 0 or self._no_finer(size):
-            return self.coarse.data, None
-        if self._values is None:
-            self._values = self._consistent(self.coarse.data)
-        return self._values, None
+            return low
+        if low is not self.coarse.data:
+            return self._consistent(low)
+        if self._values is None:  # kept, because all channels are drawn tile by tile
+            self._values = self._consistent(low)
+        return self._values
 
     def _consistent(self, cells: Tensor) -> Tensor:
         """(C, h, w) -> the same, moved so that the mean of what is drawn over each cell is nearer to the cell's feature."""

@@ -183,8 +183,15 @@ class LinearField(FeatureField):
         with torch.no_grad():
             return self._upsample(values, size, Region.within(size, region), progress)
 
-    def _corrected(self, size: Size) -> tuple[Tensor, Tensor | None]:
-        """The coarse map after all corrections by the method for an output size, and the bias (C) to add at the end.
+    def _sharpened(self, low: Tensor, size: Size) -> Tensor:
+        """A correction of the coarse map that is the same linear map between cells for every channel: (K, h, w) -> the same.
+
+        It commutes with projections, so that it costs as little as their few channels.
+        """
+        return low
+
+    def _corrected(self) -> tuple[Tensor, Tensor | None]:
+        """The coarse map after all corrections by the method, and the bias (C) to add at the end.
 
         A final 1x1 map of the channels is applied here too: it commutes with the upsampling, and costs almost nothing before
         it.
@@ -202,20 +209,20 @@ class LinearField(FeatureField):
     ) -> Tensor:
         self._check_matrix(matrix)
         region = Region.within(size, region)
-        data, offset = self._corrected(size)
+        data, offset = self._corrected()
         matrix = matrix.to(data)
         bias = data.new_zeros(matrix.shape[0]) if bias is None else bias.to(data)
         with torch.no_grad():
             if offset is not None:
                 bias = bias + matrix @ offset
-            low = times(matrix, data)
+            low = self._sharpened(times(matrix, data), size)
             return self._upsample(low, size, region, progress) + bias[:, None, None]
 
     def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
         region = Region.within(size, region)
         with torch.no_grad():
-            data, offset = self._corrected(size)
-            result = self._upsample(data, size, region, progress)
+            data, offset = self._corrected()
+            result = self._upsample(self._sharpened(data, size), size, region, progress)
             return result if offset is None else result.add_(offset[:, None, None])
 
 

@@ -240,7 +240,7 @@ class JBUField(LinearField):
 
     # -- corrections of the coarse map by the learned stack -----------------------------------------------------------------
 
-    def _corrected(self, size: Size) -> tuple[Tensor, Tensor | None]:
+    def _corrected(self) -> tuple[Tensor, Tensor | None]:
         if self._corrected_source is None:
             data, bias = self.coarse.data, None
             if self._restoration is not None:
