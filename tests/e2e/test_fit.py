@@ -92,10 +92,11 @@ def test_the_published_recipe_runs(tmp_path, command):
 def test_export_takes_a_fit_for_its_image_alone(cat_fit, tmp_path, command):
     options = ("--method", "implicit", "--upsampler", cat_fit, *SMALL, "--output-size", "2x", "--views", "pca")
     code, out, err = command("export", CAT, COFFEE, "-o", tmp_path, *options)
-    assert code == 2
+    assert code == 1
     assert out.splitlines() == [str(tmp_path / "cat.features.npz"), str(tmp_path / "cat.pca.png")]
-    assert err.count("\n") == 1
+    assert err.count("\n") == 2
     assert 'was made for the image "cat.jpg", and not for "coffee.jpg"; a fit serves one image' in err
+    assert err.splitlines()[1].endswith("1 of 2 images were passed over.")
     export = load_export(tmp_path / "cat.features.npz")
     assert np.isfinite(export.features).all()
     settings = export.provenance["upsampler"]["settings"]
