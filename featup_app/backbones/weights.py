@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from featup_app.base.errors import BackboneError
+from featup_app.base.errors import BackboneError, without_warnings
 
 State = dict[str, torch.Tensor]
 
@@ -135,7 +134,7 @@ _REFUSALS = ("global", "reduce", "can only create new object", "can only build")
 def _read_torch(path: Path) -> Any:
     try:
         # Torch warns about old formats of the file in words for programmers.
-        with torch.serialization.safe_globals(list(_HARMLESS)), warnings.catch_warnings(action="ignore"):
+        with torch.serialization.safe_globals(list(_HARMLESS)), without_warnings():
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if any(word in str(error).lower() for word in _REFUSALS):

@@ -6,6 +6,10 @@ prints it and exits with 2; the window shows it in a bar. Any other exception th
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FeatUpError(Exception):
     """Base of all errors whose message is meant for the person at the keyboard."""
@@ -41,3 +45,11 @@ class EvaluationError(FeatUpError):
 
 class Cancelled(Exception):
     """The person asked to stop. Never shown as an error."""
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Libraries warn within, in words for programmers, without anybody reading it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

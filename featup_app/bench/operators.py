@@ -18,11 +18,11 @@ from featup_app.bench.attention import EMBEDDINGS, bench_attention
 from featup_app.bench.measures import Case, Machine, Row, compare, measure_machine
 from featup_app.bench.training import bench_train
 from featup_app.features import FeatureMap, Geometry, Size
-from featup_app.fields import FeatureField, JBUStack, upsample
+from featup_app.fields import JBUStack, upsample
 from featup_app.fields.attention import WINDOW
 from featup_app.images import Image, image_from_array
 from featup_app.lenses import fit_pca, similarity
-from featup_app.lenses.grouping import COMPONENTS
+from featup_app.lenses.grouping import MAPS
 from featup_app.ops import adaptive_conv, loading, window_sum
 from featup_app.ops.doubling import guided_double
 
@@ -189,16 +189,13 @@ def bench_similarity(
             Case(name, f"{CHANNELS} at {size[0]}x{size[1]}", operations, prepare), machine, repeats, progress
         )
 
-    def fresh(size: Size) -> FeatureField:
-        image, features = _picture_and_features(size, machine.device)
-        return upsample(features, image)
-
     def first_click() -> Callable[[], Tensor]:
         image, features = _picture_and_features(first_size, machine.device)
         return lambda: similarity(upsample(features, image), (100.0, 100.0), size=first_size)
 
     def next_click(size: Size) -> Callable[[], Tensor]:
-        known = fresh(size)
+        image, features = _picture_and_features(size, machine.device)
+        known = upsample(features, image)
         similarity(known, (100.0, 100.0), size=size, progress=progress)
         return lambda: similarity(known, (size[1] / 3, size[0] / 3), size=size)
 
@@ -206,10 +203,9 @@ def bench_similarity(
         image, features = _picture_and_features(opening_size, machine.device)
         return lambda: fit_pca(features).values(upsample(features, image), (1, 2, 3), size=opening_size)
 
-    maps = 2 * COMPONENTS + 1
-    yield row("first click", first_size, _attention_operations(maps, first_size), first_click)
+    yield row("first click", first_size, _attention_operations(MAPS, first_size), first_click)
     for size in next_sizes:
-        yield row("next click", size, 2.0 * maps * size[0] * size[1], partial(next_click, size))
+        yield row("next click", size, 2.0 * MAPS * size[0] * size[1], partial(next_click, size))
     yield row("opening", opening_size, _attention_operations(3, opening_size), opening)
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
@@ -29,7 +25,7 @@ from featup_app.cli.options import (
     UpsamplerChoice,
     selection_of,
 )
-from featup_app.cli.stopping import ending_signals
+from featup_app.cli.stopping import interrupted_by_signals
 from featup_app.cli.terminal import (
     BAD_INPUT,
     CANCELLED,
@@ -95,7 +91,7 @@ def export(
     results: list[dict[str, Any]] = []
     pictures: list[Path] = []
     try:
-        with _stopped_by_signals():
+        with interrupted_by_signals():
             pictures = _found(images, results)
             read = [split_name(path)[0] for path in pictures]
             read += [Path(file) for file in (settings.weights_file, settings.upsampler_file) if file is not None]
@@ -213,22 +209,3 @@ def _passed_over(path: Path, error: FeatUpError) -> dict[str, Any]:
 
 def _of_file(progress: Progress, path: Path, count: int) -> Progress:
     return part_of(progress, words=lambda words: f"{path.name}: {words}") if count > 1 else progress
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """A polite request of the system to end (SIGTERM, SIGHUP) cleans up like Ctrl-C."""
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    try:
-        before = {number: signal.signal(number, stop) for number in ending_signals()}
-    except ValueError:  # not the main thread, where signals do not arrive
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

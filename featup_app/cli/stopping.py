@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from featup_app.base.errors import Cancelled
 from featup_app.base.progress import Progress, Stage
@@ -42,16 +43,34 @@ def stopped_by_signals(*, alone: bool = True) -> Iterator[Callable[[], None]]:
         if asked:
             raise Cancelled
 
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, *ending_signals())}
-    except ValueError:  # not the main thread, where signals do not arrive
+    with _handled_by(note, signal.SIGINT, *ending_signals()):
         yield check
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """A polite request of the system to end (SIGTERM, SIGHUP) cleans up like Ctrl-C."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with _handled_by(stop, *ending_signals()):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None], *signals: signal.Signals) -> Iterator[None]:
+    """Signals call the handler within; in other threads than the main one, where they do not arrive, nothing changes."""
+    try:
+        before = {number: signal.signal(number, handler) for number in signals}
+    except ValueError:
+        yield
         return
     try:
-        yield check
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def checked(progress: Progress, check: Callable[[], None]) -> Progress:

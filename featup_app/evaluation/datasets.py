@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featup_app.base.errors import EvaluationError
+from featup_app.base.errors import EvaluationError, without_warnings
 from featup_app.base.files import reason_of
 from featup_app.evaluation.turned import as_targets
 from featup_app.images import Image, Selection, load_image, stored_values, visible_pictures
@@ -170,7 +169,7 @@ class Item:
             raise EvaluationError(f'The picture "{self.name}" has no labels; choose a data set that has them.')
         try:
             # The decoders warn about odd files in words for programmers; what cannot be read raises as well.
-            with warnings.catch_warnings(action="ignore"):
+            with without_warnings():
                 values = stored_values(self.target_path)
         except Exception as error:  # a damaged file breaks the decoders in any way
             raise EvaluationError(

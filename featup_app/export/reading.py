@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featup_app.base.errors import ExportError, FeatUpError
+from featup_app.base.errors import ExportError, FeatUpError, without_warnings
 from featup_app.base.files import PROVENANCE
 from featup_app.export.containers import FEATURES
 from featup_app.export.feature_files import json_beside, read_json
@@ -49,7 +48,7 @@ def load_export(path: str | Path) -> LoadedExport:
     except OSError as error:
         raise ExportError(f'Cannot read "{path}": {(error.strerror or str(error)).lower()}.') from error
     try:
-        with warnings.catch_warnings(action="ignore"):  # numpy warns about headers that are none
+        with without_warnings():  # numpy warns about headers that are none
             if start.startswith(b"\x93NUMPY"):
                 features, provenance = _read_npy(path)
             elif start.startswith(b"PK\x03\x04"):

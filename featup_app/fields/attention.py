@@ -94,8 +94,9 @@ class _Step:
 class AttentionField(LinearField):
     """Features of which each pixel averages the cells around it that are near to it in place and colour.
 
-    The weights are positive and sum to one, so that values stay between those of the cells. They are computed anew for each
-    part of the output and not kept. A region equals that part of the whole.
+    The weights are positive and sum to one, so that values stay between those of the cells that are averaged, which are the
+    given ones moved by ``consistency``. They are computed anew for each part of the output and not kept. A region equals that
+    part of the whole.
 
     Args:
         features: the map to upsample.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from featup_app.base.errors import ImageError
+from featup_app.base.errors import ImageError, without_warnings
 from featup_app.images import colour, failures, tones
 from featup_app.images.failures import NotReadError, cannot_open
 from featup_app.images.raster import CMYK, LAB, Mask, Pixels, Raster
@@ -73,8 +72,7 @@ def decode(data: bytes, name: object, selection: Selection | None = None) -> Dec
     if not data:
         raise cannot_open(name, "it is empty (0 bytes)", "copy or download it again")
     wanted = selection or Selection()
-    module = next(reader for beginnings, reader in READERS if data.startswith(beginnings))
-    reader = importlib.import_module(f"featup_app.images.{module}")
+    reader = importlib.import_module(f"featup_app.images.{reader_of(data)}")
     try:
         with _quiet_decoders():
             return finish(reader.read(data, name, wanted), wanted, name)
@@ -92,6 +90,11 @@ def decode(data: bytes, name: object, selection: Selection | None = None) -> Dec
             raise cannot_open(name, f"it has more pixels than the limit of {limit}", "make it smaller") from error
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise cannot_open(name, f"it is damaged or cut short ({reason})", "copy or download it again") from error
+
+
+def reader_of(data: bytes) -> str:
+    """Name of the module that reads a file with these bytes."""
+    return next(reader for beginnings, reader in READERS if data.startswith(beginnings))
 
 
 def finish(raster: Raster, selection: Selection, name: object) -> Decoded:
@@ -196,8 +199,7 @@ def _quiet_decoders() -> Iterator[None]:
     """Sets our pixel limit instead of Pillow's and silences its warnings. These settings are global, so they are restored."""
     from PIL import Image as pillow
 
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _lock, without_warnings():
         limit = pillow.MAX_IMAGE_PIXELS
         pillow.MAX_IMAGE_PIXELS = failures.MAX_PIXELS
         try:

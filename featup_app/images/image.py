@@ -19,7 +19,7 @@ import numpy.typing as npt
 from featup_app.base.resources import resource
 from featup_app.images.decoding import Decoded, decode, finish
 from featup_app.images.failures import cannot_open, check_pixels
-from featup_app.images.raster import GREY, RGB, Mask, Pixels, Raster, mode_in_words
+from featup_app.images.raster import GREY, RGB, Mask, Pixels, Raster, mode_in_words, with_channels
 from featup_app.images.selection import Selection, split_name
 
 IMAGE_SUFFIXES = (
@@ -141,22 +141,7 @@ def _image(decoded: Decoded, data: bytes, name: str, path: Path | None, selectio
     digest = hashlib.sha256(data)
     if selection:
         digest.update(f"#{selection}".encode())
-    return Image(
-        decoded.pixels,
-        name,
-        path,
-        digest.hexdigest(),
-        decoded.mode,
-        decoded.notes,
-        selection,
-        decoded.missing,
-        decoded.pages,
-        decoded.page,
-        decoded.channels,
-        decoded.left_out,
-        decoded.deep,
-        decoded.orientation,
-    )
+    return Image(**vars(decoded), name=name, path=path, sha256=digest.hexdigest(), selection=selection)
 
 
 def image_from_array(pixels: npt.NDArray[Any], *, name: str = "array") -> Image:
@@ -185,7 +170,7 @@ def image_from_array(pixels: npt.NDArray[Any], *, name: str = "array") -> Image:
         values = np.clip(values, 0, 1)
     elif values.dtype.kind not in "bu" or values.dtype.itemsize > 2:
         raise cannot_open(name, f"its values are {values.dtype}", "pass uint8, uint16, bool or floating point values")
-    values = values[..., None] if values.ndim == 2 else values
+    values = with_channels(values)
     colours = np.array(values[..., :3], dtype=values.dtype.newbyteorder("="), order="C")
     alpha = values[..., 3].astype(colours.dtype) if values.shape[2] == 4 else None
     bits = 8 * colours.dtype.itemsize

@@ -11,7 +11,7 @@ import numpy as np
 
 from featup_app.images import pillow_formats
 from featup_app.images.failures import NotReadError, check_pixels
-from featup_app.images.raster import CMYK, GREY, RGB, Raster, mode_in_words
+from featup_app.images.raster import CMYK, GREY, RGB, Raster, mode_in_words, with_channels
 from featup_app.images.selection import Selection
 
 _END = b"\xff\xd9"
@@ -90,7 +90,7 @@ def _with_imagecodecs(data: bytes, kind: int, bits: int, count: int, segments: l
         values: Any = np.asarray(decode(data))
     except ImportError as error:
         raise NotReadError(words) from error
-    values = values[..., None] if values.ndim == 2 else values
+    values = with_channels(values)
     if values.ndim != 3 or values.shape[2] != count or count not in (1, 3, 4):
         raise NotReadError(f"{words} of {count} channels")
     model = {1: GREY, 3: RGB, 4: CMYK}[count]

@@ -9,7 +9,7 @@ import numpy as np
 
 from featup_app.images import pillow_formats
 from featup_app.images.failures import NotReadError, check_pixels
-from featup_app.images.raster import GREY, RGB, Raster, mode_in_words
+from featup_app.images.raster import GREY, RGB, Raster, mode_in_words, with_channels
 from featup_app.images.selection import Selection
 
 _SIZES = b"\xff\x4f\xff\x51"
@@ -56,7 +56,7 @@ def _deep(boxes: bytes, data: bytes, count: int, bits: int) -> Raster:
     if space == _SYCC:
         raise NotReadError("a JPEG 2000 picture of YCbCr colours in more than 8 bits")
     values: Any = imagecodecs.jpeg2k_decode(data)
-    values = values[..., None] if values.ndim == 2 else values
+    values = with_channels(values)
     if values.ndim != 3 or values.shape[2] != count:
         raise NotReadError("a JPEG 2000 picture with a palette or channels of unlike sizes")
     colours = 3 if count >= 3 else 1

@@ -20,6 +20,7 @@ from featup_app.images.raster import (
     chosen_page,
     mode_in_words,
     say_channels,
+    with_channels,
 )
 from featup_app.images.selection import Selection
 
@@ -120,7 +121,7 @@ def raster_of(source: Picture) -> Raster:
         picture = source.convert("RGB")
     model = {"L": GREY, "RGB": RGB, "CMYK": CMYK, "LAB": LAB}[picture.mode]
     values = np.asarray(picture)
-    values = values[..., None] if values.ndim == 2 else values
+    values = with_channels(values)
     channels = values.shape[2] + (alpha is not None)
     return Raster(values, model, mode, 8, alpha, icc=icc, orientation=orientation, channels=channels)
 

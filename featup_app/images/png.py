@@ -15,7 +15,7 @@ import numpy as np
 from featup_app.images import pillow_formats
 from featup_app.images.colour import SRGB_WHITE_AND_PRIMARIES, Curve, coded_curve
 from featup_app.images.failures import check_pixels
-from featup_app.images.raster import GREY, RGB, Raster, Samples, mode_in_words
+from featup_app.images.raster import GREY, RGB, Raster, Samples, mode_in_words, with_channels
 from featup_app.images.selection import Selection
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -92,7 +92,7 @@ def _deep(chunks: list[tuple[bytes, bool, bytes]], decoder_data: bytes, name: ob
     )
     if values.dtype != np.uint16 or values.shape[:2] != (source.height, source.width):
         raise ValueError("its pixels cannot be decoded")
-    values = values[..., None] if values.ndim == 2 else values
+    values = with_channels(values)
     alpha = None
     if values.shape[2] in (2, 4):
         values, alpha = values[..., :-1], values[..., -1]

@@ -63,6 +63,11 @@ class Raster:
     notes: list[str] = field(default_factory=list)
 
 
+def with_channels(values: Samples) -> Samples:
+    """(H, W) or (H, W, C) as (H, W, C)."""
+    return values[..., None] if values.ndim == 2 else values
+
+
 def mode_in_words(channels: int, dtype: np.dtype[Any], bits: int | None = None, *, alpha: bool = False) -> str:
     """Such as "RGB, 8 bit", for one or three colour channels."""
     colours = {3: "RGBA" if alpha else "RGB"}.get(channels, "grey with alpha" if alpha else "grey")

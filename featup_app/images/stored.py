@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featup_app.images.decoding import reader_of
 from featup_app.images.failures import NotReadError
 
 
@@ -23,7 +24,7 @@ def stored_values(path: Path) -> npt.NDArray[Any]:
     from PIL import Image as pillow
 
     data = path.read_bytes()
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if reader_of(data) == "tiff":
         from featup_app.images.tiff import first_samples
 
         try:

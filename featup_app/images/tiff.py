@@ -18,7 +18,7 @@ import numpy as np
 
 from featup_app.images import failures, tiff_colour
 from featup_app.images.failures import NotReadError, cannot_open, check_pixels
-from featup_app.images.raster import Mask, Raster, Samples, chosen_page
+from featup_app.images.raster import Mask, Raster, Samples, chosen_page, with_channels
 from featup_app.images.selection import Selection
 
 if TYPE_CHECKING:
@@ -243,8 +243,7 @@ def _by_pillow(data: bytes, index: int) -> Samples:
     source.load()
     if source.mode not in ("1", "L", "RGB"):
         source = source.convert("RGB")
-    values = np.asarray(source)
-    return values[..., None] if values.ndim == 2 else values
+    return with_channels(np.asarray(source))
 
 
 # -- what a page holds -----------------------------------------------------------------------------------------------

@@ -8,13 +8,13 @@ the distance between these.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from featup_app.base.errors import without_warnings
 from featup_app.images.raster import Mask, Pixels, Samples
 from featup_app.images.selection import FULL
 
@@ -70,8 +70,7 @@ def missing_of(values: Samples, nodata: float | None) -> tuple[Mask | None, str 
     if floating and not np.isfinite(ends).all():
         mark(~np.isfinite(values), "values that are infinite or not a number")
     if nodata is not None and np.isfinite(nodata):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with without_warnings():
             wanted: Any = values.dtype.type(nodata) if floating else nodata
         if floating or nodata == int(nodata):
             mark(values == wanted, f"the value {nodata:g}", every=not floating)

@@ -24,7 +24,7 @@ from featup_app.fields.attention import AttentionField
 from featup_app.fields.field import FeatureField
 from featup_app.fields.implicit.implicit_field import ImplicitField
 from featup_app.images import image_from_array, resized
-from featup_app.lenses.grouping import COMPONENTS, Maps, before_range, in_range, whole_maps
+from featup_app.lenses.grouping import MAPS, Maps, before_range, in_range, whole_maps
 from featup_app.multiview import Jitter
 
 FINER = 4
@@ -104,7 +104,7 @@ def _prepared(field: ImplicitField, grouping: float, progress: Progress) -> _Vie
     asked, features = field.asked, field.coarse
     assert asked is not None
     rows, columns = features.geometry.grid_hw
-    bytes_a_point = 2 * (2 * COMPONENTS + 1) * len(asked.jitters)
+    bytes_a_point = 2 * MAPS * len(asked.jitters)
     finer = max(1, min(FINER, math.isqrt(_KEPT_BYTES // (rows * columns * bytes_a_point))))
     fine = rows * finer, columns * finer
     geometry = replace(features.geometry, grid_hw=fine, offset_xy=(0.0, 0.0))

@@ -36,6 +36,9 @@ from featup_app.fields.field import DEFAULT_TILE_BUDGET, FeatureField, LinearFie
 from featup_app.lenses.principal_components import fit_pca
 
 COMPONENTS = 48
+MAPS = 2 * COMPONENTS + 1
+"""Maps of the output that answer a click, at most: components after and before grouping, and commonness."""
+
 TEMPERATURES = (0.15, 0.1, 0.1)
 """Of the cosines in the weights of each round of grouping."""
 
@@ -355,10 +358,8 @@ def _drawn(field: FeatureField, cells: _Cells, size: Size, region: Region, progr
     # Any other field draws the components itself, and attention carries what grouping adds to them.
     plain = field.project(cells.matrix, cells.offset, size=size, region=region, progress=progress).float()
     added = cells.carrier.carry(torch.cat([cells.shift, cells.commonness]), size=size, region=region, progress=progress)
-    if not cells.rounds:
-        units = _as_units(plain)
-        return Maps(units, units, added[-1].clone())
-    return Maps(_as_units(added[:-1].add_(plain)), _as_units(plain), added[-1].clone())
+    units = _as_units(plain)
+    return Maps(_as_units(added[:-1].add_(plain)) if cells.rounds else units, units, added[-1].clone())
 
 
 def _as_units(components: Tensor) -> Tensor:

@@ -240,9 +240,9 @@ class SimilarityLens(Lens[SimilarityRequest, SimilarityView]):
             look = looks.look(progress)
             values = cosine(look.field, request.point, size=look.size, progress=progress)
             return SimilarityView(request, look.facts, numbers_of(values)), look
-        from featup_app.lenses.grouping import COMPONENTS
+        from featup_app.lenses.grouping import MAPS
 
-        look = looks.look(progress, in_tiles=2 * COMPONENTS + 1)
+        look = looks.look(progress, in_tiles=MAPS)
         field, point, size, grouping = look.field, request.point, look.size, request.grouping
         spare = look.spare_bytes
         values = similarity(field, point, size=size, grouping=grouping, spare_bytes=spare, progress=progress)
