@@ -24,6 +24,7 @@ from featup_app.base.words import human_bytes
 from featup_app.engine.exporting import ExportOptions
 from featup_app.engine.preferences import Preferences
 from featup_app.export import estimated_bytes
+from featup_app.gui.wheel import WheelGuard
 from featup_app.gui.widgets import button, dialog_buttons, form_label, row_of
 from featup_app.lenses import LENSES, Request
 
@@ -100,6 +101,7 @@ class ExportDialog(QDialog):
         self.format.currentIndexChanged.connect(self._update)
         self.dtype.currentIndexChanged.connect(self._update)
         self.folder_edit.textChanged.connect(self._update)
+        WheelGuard(self)
         self._update()
 
     def options(self) -> ExportOptions:

@@ -41,6 +41,7 @@ from featup_app.gui.studio import FIRST, FITTED, Studio
 from featup_app.gui.train.training_desk import TrainingDesk
 from featup_app.gui.views.inspector import Inspector
 from featup_app.gui.views.view_grid import IMAGE, ViewGrid
+from featup_app.gui.wheel import WheelGuard
 from featup_app.images import Image
 from featup_app.lenses import LensView
 from featup_app.lenses.look import UpsamplerFacts
@@ -82,6 +83,7 @@ class MainWindow(QMainWindow):
         self._lay_out()
         self._make_menus()
         self._wire()
+        WheelGuard(self)
         self._restore_layout()
         self._show_busy(False)
         self.actions_by_name["refine"].setChecked(preferences.refine)

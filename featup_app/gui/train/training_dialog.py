@@ -30,6 +30,7 @@ from featup_app.engine.training import (
     proposed_output,
 )
 from featup_app.gui.opening import IMAGE_PATTERN
+from featup_app.gui.wheel import WheelGuard
 from featup_app.gui.widgets import MoreButton, button, dialog_buttons, fill_form, number_box, row_of
 
 _TYPING = 400
@@ -107,6 +108,7 @@ class TrainingDialog(QDialog):
         self.problem.hide()
         self._lay_out()
         self._propose_output()
+        WheelGuard(self)
 
         self._typing = QTimer(self, singleShot=True, interval=_TYPING)
         self._typing.timeout.connect(self._ask_for_survey)

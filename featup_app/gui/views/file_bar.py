@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
-from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLineEdit, QSizePolicy, QSpinBox, QWidget
 
 from featup_app.base.errors import ImageError
@@ -21,23 +20,6 @@ _RANGE_TIP = (
     "nearly all values."
 )
 _HEIGHT = 22
-
-
-class _PageBox(QSpinBox):
-    """Turns pages with the wheel only while it has the focus."""
-
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        if self.hasFocus():
-            super().wheelEvent(event)
-        else:
-            event.ignore()
-
-
-class _RangeBox(QComboBox):
-    """Does not react to the wheel, which scrolls past it."""
-
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        event.ignore()
 
 
 class FileBar(QWidget):
@@ -56,7 +38,7 @@ class FileBar(QWidget):
         self._selection = Selection()
         self.label = QLabel("", objectName="muted")
         self.label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self.page = _PageBox()
+        self.page = QSpinBox()
         self.page.setKeyboardTracking(False)
         self.page.setPrefix("page ")
         self.page.setFixedWidth(112)
@@ -64,7 +46,7 @@ class FileBar(QWidget):
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("channels")
         self.channels.setFixedWidth(72)
-        self.range = _RangeBox()
+        self.range = QComboBox()
         self.range.setEditable(True)
         self.range.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         self.range.addItems([AUTO, FULL])
