@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from featup_app.export.feature_files import MEMORY_BUDGET, check_choice, json_be
 from featup_app.images import Image, split_name, visible_pictures
 from featup_app.images.selection import named
 from featup_app.lenses import Look, Request
+from featup_app.lenses.pictures import laid_over
 
 if TYPE_CHECKING:
     from featup_app.engine.session import Session
@@ -35,6 +36,7 @@ class ExportOptions:
         views: the pictures to write.
         overwrite: whether files that are there already may be replaced.
         inputs: files that are never replaced, beside that of the image itself.
+        opacities: of pictures over the image, 0 to 1, by the name of their lens; a picture that is not named hides the image.
     """
 
     format: str = "npz"
@@ -43,6 +45,7 @@ class ExportOptions:
     views: tuple[Request, ...] = ()
     overwrite: bool = False
     inputs: tuple[Path, ...] = ()
+    opacities: Mapping[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raises ExportError if these options cannot be met, whatever the image."""
@@ -99,6 +102,23 @@ def _stem(path: Path) -> str:
     return file.stem if selection.page is None else f"{file.stem}-page{selection.page}"
 
 
+_FORBIDDEN = r'[\\/:*?"<>|]+'
+"""What some system forbids in the name of a file."""
+
+
+def proposed_stem(image: Image) -> str:
+    """The beginning of the names of an image's files: its own name, where every system allows it."""
+    return re.sub(_FORBIDDEN, "-", Path(image.name).stem) or "image"
+
+
+def stem_problem(stem: str) -> str:
+    """Why the names of files cannot begin so, as a sentence; empty if they can."""
+    if not stem.strip():
+        return "Type a name for the files."
+    found = re.search(_FORBIDDEN, stem)
+    return f'The name "{stem}" holds "{found[0]}", which names of files cannot have; leave it out.' if found else ""
+
+
 def export_image(
     session: Session,
     image: Image,
@@ -126,7 +146,7 @@ def export_image(
         FeatUpError: whatever keeps one of them from being made.
     """
     options.check()
-    stem = stem or re.sub(r'[\\/:*?"<>|]+', "-", Path(image.name).stem) or "image"
+    stem = stem or proposed_stem(image)
     for request in options.views:
         request.check_image(image)
     inputs = options.inputs if image.path is None else (*options.inputs, image.path)
@@ -144,7 +164,10 @@ def export_image(
         for request in options.views:
             view, shown = session.view_and_look(image, settings, request, progress)
             target = folder / f"{stem}.{view.stem()}.png"
-            stage_picture(files, target, view.picture(), provenance=_provenance(shown, view.provenance()))
+            opacity = options.opacities.get(request.lens, 1.0)
+            facts = view.provenance() if opacity >= 1 else {**view.provenance(), "opacity_over_image": opacity}
+            pixels = laid_over(view.picture(), image.pixels, opacity)
+            stage_picture(files, target, pixels, provenance=_provenance(shown, facts))
             pictures.append(target)
         written: list[Path] = []
         if options.features:

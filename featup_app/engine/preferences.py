@@ -27,6 +27,8 @@ class Preferences:
         settings: the last settings of the views.
         export_folder: where the last export went.
         export_format, export_dtype: of the last export.
+        export_features: whether it held the features.
+        export_without: names of the lenses whose pictures it left out.
         refine: whether pictures are refined while nobody is at work.
         window: geometry and dock layout as the window system packs them (base64).
     """
@@ -36,6 +38,8 @@ class Preferences:
     export_folder: str = ""
     export_format: str = "npz"
     export_dtype: str = "float32"
+    export_features: bool = True
+    export_without: list[str] = field(default_factory=list)
     refine: bool = False
     window: dict[str, str] = field(default_factory=dict)
 
@@ -72,6 +76,10 @@ def load_preferences() -> Preferences:
     for name in ("export_folder", "export_format", "export_dtype"):
         if isinstance(stored.get(name), str):
             setattr(preferences, name, stored[name])
+    preferences.export_features = stored.get("export_features") is not False
+    without = stored.get("export_without")
+    if isinstance(without, list):
+        preferences.export_without = [name for name in without if isinstance(name, str)]
     preferences.refine = stored.get("refine") is True
     window = stored.get("window")
     if isinstance(window, dict):

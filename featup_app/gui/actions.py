@@ -55,6 +55,7 @@ _FIXED: tuple[Command, ...] = (
     Command("fit", "&View", "&Fit image", ("Home", "0"), "Show the whole image in all views", "fit"),
     Command("zoom_in", "&View", "Zoom &in", ("+", "="), "Enlarge"),
     Command("zoom_out", "&View", "Zoom &out", ("-",), "Reduce"),
+    Command("zoom_pixels", "&View", "&100 %", ("Ctrl+0",), "One pixel of the screen for each pixel of the image"),
     Command("view_image", "&View", "&Image alone", ("1",), "Show the image alone, or all views", "", True),
     Command("train", "&Tools", "&Train upsampler…", (), "Train weights of FeatUp JBU on your own pictures"),
     Command("keys", "&Help", "&Keys and mouse", ("F1",), "Keyboard shortcuts and mouse actions"),

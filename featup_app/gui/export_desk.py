@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PySide6.QtCore import QObject
@@ -23,16 +23,23 @@ class ExportDesk(QObject):
         engine: exports.
         studio: the image, the settings and the requests of the lenses.
         notify: shows messages.
-        preferences: remembers format and folder.
+        preferences: remembers what is chosen.
+        opacities: of the lenses over the image as they are seen, by name.
         window: the parent of the dialogs.
     """
 
     def __init__(
-        self, engine: EngineBridge, studio: Studio, notify: Notify, preferences: Preferences, window: QWidget
+        self,
+        engine: EngineBridge,
+        studio: Studio,
+        notify: Notify,
+        preferences: Preferences,
+        opacities: Callable[[], Mapping[str, float]],
+        window: QWidget,
     ) -> None:
         super().__init__(window)
         self._engine, self._studio, self._notify = engine, studio, notify
-        self._preferences, self._window = preferences, window
+        self._preferences, self._opacities, self._window = preferences, opacities, window
         self._running = 0
 
     def open_dialog(self) -> None:
@@ -41,15 +48,18 @@ class ExportDesk(QObject):
         if image is None:
             self._notify("warning", "There is nothing to export yet; open a picture first.")
             return
-        dialog = ExportDialog(self._window, self._studio, self._preferences)
+        dialog = ExportDialog(self._window, self._studio, self._preferences, self._opacities())
         dialog.finished.connect(dialog.deleteLater)
         if not dialog.exec():
             return
-        options, folder, settings = dialog.options(), dialog.folder(), self._studio.field_settings
+        options, folder, stem = dialog.options(), dialog.folder(), dialog.stem()
+        settings = self._studio.field_settings
         self._running += 1
         self._engine.compute(
             "export",
-            lambda session, progress: export_image(session, image, settings, options, folder, progress=progress),
+            lambda session, progress: export_image(
+                session, image, settings, options, folder, stem=stem, progress=progress
+            ),
             self._show_exported,
             finished=self._finished,
             replace=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,11 @@ from PySide6.QtWidgets import (
 
 from featup_app.base.errors import ExportError
 from featup_app.base.words import human_bytes
-from featup_app.engine.exporting import ExportOptions
+from featup_app.engine.exporting import ExportOptions, proposed_stem, stem_problem
 from featup_app.engine.preferences import Preferences
 from featup_app.export import estimated_bytes
 from featup_app.gui.wheel import WheelGuard
-from featup_app.gui.widgets import button, dialog_buttons, form_label, row_of
+from featup_app.gui.widgets import button, dialog_buttons, fill_form, form_label, row_of, without_mnemonic
 from featup_app.lenses import LENSES, Request
 
 if TYPE_CHECKING:
@@ -44,18 +45,28 @@ _DTYPES = (
 
 
 class ExportDialog(QDialog):
-    """Chooses :class:`ExportOptions` and a folder; the export itself runs on the engine's thread."""
+    """Chooses :class:`ExportOptions`, a folder and the beginning of the names; the export itself runs on the engine's thread.
 
-    def __init__(self, parent: QWidget, studio: Studio, preferences: Preferences) -> None:
+    Args:
+        parent: the window.
+        studio: the image, and what is asked of it.
+        preferences: remembers the choices.
+        opacities: of the lenses over the image, by name.
+    """
+
+    def __init__(
+        self, parent: QWidget, studio: Studio, preferences: Preferences, opacities: Mapping[str, float]
+    ) -> None:
         super().__init__(parent)
         self.setWindowTitle("Export")
         self.setMinimumWidth(540)
         self._studio = studio
         self._preferences = preferences
+        self._opacities = dict(opacities)
         assert studio.image is not None
 
         self.features = QCheckBox("All channels of the upsampled features")
-        self.features.setChecked(True)
+        self.features.setChecked(preferences.export_features)
         self.format = _box("Format", _FORMATS, preferences.export_format)
         self.dtype = _box("Number format", [(value, title, "") for value, title in _DTYPES], preferences.export_dtype)
         self.estimate = QLabel("", objectName="muted")
@@ -71,8 +82,8 @@ class ExportDialog(QDialog):
         column = QVBoxLayout(pictures)
         self.pictures: dict[str, QCheckBox] = {}
         for name, request in studio.requests.items():
-            box = self.pictures[name] = QCheckBox(LENSES[name].label(request, studio.views.get(name)))
-            box.setChecked(True)
+            box = self.pictures[name] = QCheckBox(without_mnemonic(LENSES[name].label(request, studio.views.get(name))))
+            box.setChecked(name not in preferences.export_without)
             box.toggled.connect(self._update)
             column.addWidget(box)
 
@@ -81,7 +92,12 @@ class ExportDialog(QDialog):
         self.folder_edit.setToolTip("Where the files go; a missing folder is created")
         browse = button("Browse…", "Choose a folder")
         browse.clicked.connect(self._browse)
-        row = row_of(QLabel("Folder"), self.folder_edit, browse, stretched=1)
+        self.name_edit = QLineEdit(proposed_stem(studio.image))
+        self.name_edit.setAccessibleName("Name")
+        self.name_edit.setToolTip("How the names of all files begin; what they hold and their type come after it")
+        places = QFormLayout()
+        fill_form(places, [("Folder", row_of(self.folder_edit, browse, stretched=0), self.folder_edit.toolTip()),
+                           ("Name", self.name_edit, self.name_edit.toolTip())])  # fmt: skip
         self.overwrite = QCheckBox("Replace files of the same name")
         self.overwrite.setToolTip("Otherwise the export stops before it would replace a file")
 
@@ -92,7 +108,7 @@ class ExportDialog(QDialog):
         layout = QVBoxLayout(self)
         for part in (group, pictures):
             layout.addWidget(part)
-        layout.addLayout(row)
+        layout.addLayout(places)
         layout.addWidget(self.overwrite)
         layout.addWidget(self.problem)
         layout.addWidget(buttons)
@@ -101,6 +117,7 @@ class ExportDialog(QDialog):
         self.format.currentIndexChanged.connect(self._update)
         self.dtype.currentIndexChanged.connect(self._update)
         self.folder_edit.textChanged.connect(self._update)
+        self.name_edit.textChanged.connect(self._update)
         WheelGuard(self)
         self._update()
 
@@ -113,6 +130,7 @@ class ExportDialog(QDialog):
             features=self.features.isChecked(),
             views=tuple(views),
             overwrite=self.overwrite.isChecked(),
+            opacities=self._opacities,
         )
 
     def _settled(self, name: str) -> Request:
@@ -124,10 +142,17 @@ class ExportDialog(QDialog):
         """The folder of the files."""
         return Path(self.folder_edit.text().strip()).expanduser()
 
+    def stem(self) -> str:
+        """The beginning of the names of the files."""
+        return self.name_edit.text().strip()
+
     def accept(self) -> None:
         self._preferences.export_folder = str(self.folder())
         self._preferences.export_format = self.format.currentData()
         self._preferences.export_dtype = self.dtype.currentData()
+        self._preferences.export_features = self.features.isChecked()
+        kept = [name for name in self._preferences.export_without if name not in self.pictures]
+        self._preferences.export_without = kept + [n for n, box in self.pictures.items() if not box.isChecked()]
         super().accept()
 
     def _update(self) -> None:
@@ -144,6 +169,7 @@ class ExportDialog(QDialog):
                 "The output size of the tool bar decides."
             )
         problem = "" if self.folder_edit.text().strip() else "Choose a folder."
+        problem = problem or stem_problem(self.stem())
         try:
             self.options().check()
         except ExportError as error:

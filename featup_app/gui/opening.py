@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QFileDialog, QMenu, QWidget
 from featup_app.engine.preferences import Preferences
 from featup_app.gui.notices import Notify
 from featup_app.gui.studio import Studio
+from featup_app.gui.widgets import without_mnemonic
 from featup_app.images import IMAGE_SUFFIXES, Image
 
 IMAGE_PATTERN = f"Pictures ({' '.join(f'*{suffix}' for suffix in IMAGE_SUFFIXES)});;All files (*)"
@@ -73,7 +74,7 @@ class ImageOpener(QObject):
         menu = self.recent_menu
         menu.clear()
         for path in [path for path in self._preferences.recent if Path(path).is_file()]:
-            menu.addAction(path, lambda path=path: self._studio.open(path))
+            menu.addAction(without_mnemonic(path), lambda path=path: self._studio.open(path))
         if menu.isEmpty():
             menu.addAction("No pictures yet").setEnabled(False)
 

@@ -69,6 +69,7 @@ class Studio(QObject):
         self.fit: int | None = None
         self.live_size: str | None = None
         self.query: Point | None = None
+        self._query_before: Point | None = None
         self._current: dict[str, object] = {}
         self._good = ViewSettings()
         self._reported = ""
@@ -157,7 +158,7 @@ class Studio(QObject):
         if view is not None and view.request.computation() == request.computation():
             self.views[request.lens] = view = view.with_request(request)
             self.view_ready.emit(request.lens, view)
-        elif before is None or before.computation() != request.computation():
+        if before is None or before.computation() != request.computation():  # also on the way back to what is shown
             self._request_view(request.lens)
 
     def choose_query(self, point: Point) -> None:
@@ -165,12 +166,18 @@ class Studio(QObject):
         if self.image is None:
             return
         height, width = self.image.size_hw
+        self._query_before = self.query
         self.query = min(max(point[0], 0.0), width - 1e-3), min(max(point[1], 0.0), height - 1e-3)
         self.query_changed.emit(self.query)
         for name, request in list(self.requests.items()):
             asked = LENSES[name].at_point(request, self.query)
             if asked is not None:
                 self.ask(asked)
+
+    def take_back_query(self) -> None:
+        """Go back to the query pixel before the last one."""
+        if self._query_before is not None:
+            self.choose_query(self._query_before)
 
     def move_query(self, columns: int, rows: int) -> None:
         """Move the query by output pixels."""

@@ -53,6 +53,11 @@ def indent(box: QAbstractSpinBox) -> None:
     box.lineEdit().setTextMargins(6, 0, 0, 0)
 
 
+def without_mnemonic(text: str) -> str:
+    """A text for a button or menu that shows each "&" instead of making a key of the next letter."""
+    return text.replace("&", "&&")
+
+
 def row_of(*widgets: QWidget, stretched: int | None = None) -> QHBoxLayout:
     """Widgets side by side.
 

@@ -45,6 +45,7 @@ from featup_app.gui.wheel import WheelGuard
 from featup_app.images import Image
 from featup_app.lenses import LensView
 from featup_app.lenses.look import UpsamplerFacts
+from featup_app.lenses.pictures import laid_over
 
 
 class MainWindow(QMainWindow):
@@ -70,7 +71,9 @@ class MainWindow(QMainWindow):
         self.inspector = Inspector()
         self.status = StatusBar()
         self.opener = ImageOpener(self.studio, self.notice.show_message, preferences, self)
-        self.exporting = ExportDesk(self.engine, self.studio, self.notice.show_message, preferences, self)
+        self.exporting = ExportDesk(
+            self.engine, self.studio, self.notice.show_message, preferences, self.grid.opacities, self
+        )
         self.training = TrainingDesk(self.studio, self.notice.show_message, self)
         self.fitting = FitDesk(self.engine, self.studio, self.notice.show_message, self)
         self.refinement = Refinement(self.fitting, self.studio, self.engine, self.notice.show_message)
@@ -109,6 +112,7 @@ class MainWindow(QMainWindow):
             "fit": self.grid.fit,
             "zoom_in": lambda: self.grid.zoom(1.25),
             "zoom_out": lambda: self.grid.zoom(0.8),
+            "zoom_pixels": self.grid.zoom_to_pixels,
             **{f"view_{name}": lambda name=name: self.grid.toggle_alone(name) for name in self.grid.views},
             "train": self.training.open_dialog,
             "keys": lambda: QMessageBox.information(self, "Keys and mouse", keys_text()),
@@ -193,6 +197,7 @@ class MainWindow(QMainWindow):
         studio.failed.connect(lambda sentence, details: self.notice.show_message("error", sentence, details=details))
         grid.hovered.connect(lambda point: self.status.show_point(point, studio))
         grid.clicked.connect(studio.choose_query)
+        grid.unclicked.connect(studio.take_back_query)
         grid.moved.connect(studio.move_query)
         grid.picked.connect(inspector.show_tab)
         grid.file_bar.selected.connect(studio.select)
@@ -282,15 +287,18 @@ class MainWindow(QMainWindow):
     def copy_view(self) -> None:
         """Copy the picture of the current image view to the clipboard."""
         name = self.grid.focused()
-        pixels = (
-            self.studio.image.pixels if name == IMAGE and self.studio.image else self.grid.views[name].lens_pixels()
-        )
+        image, shown = self.studio.image, self.grid.views[name]
+        pixels = shown.lens_pixels()
+        if image is not None and name == IMAGE:
+            pixels = image.pixels
+        elif image is not None and pixels is not None:
+            pixels = laid_over(pixels, image.pixels, shown.shown_opacity)
         if pixels is None:
             self.notice.show_message("warning", "This view has no picture yet.")
             return
         height, width, _ = pixels.shape
-        image = QImage(np.ascontiguousarray(pixels).tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
-        QGuiApplication.clipboard().setImage(image.copy())
+        copied = QImage(np.ascontiguousarray(pixels).tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
+        QGuiApplication.clipboard().setImage(copied.copy())
         self.status.showMessage(f"Copied the {name} picture, {width} × {height} pixels", 4000)
 
     # -- leaving ---------------------------------------------------------------------------------------------------

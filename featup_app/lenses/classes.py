@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 
 from featup_app.base.errors import LensError
 
 
 def search_classes(names: Sequence[str], text: str, limit: int = 50) -> list[int]:
-    """Indices of the classes whose names hold every word of the text; names that begin with it come first."""
+    """Indices of the classes whose names hold every word of the text.
+
+    Names that have all of them as whole words come first ("coffee cup" before "porcupine"), then those that begin with the text.
+    """
     words = text.lower().split()
     hits = [index for index, name in enumerate(names) if all(word in name.lower() for word in words)]
     start = text.strip().lower()
-    return sorted(hits, key=lambda index: (not names[index].lower().startswith(start), index))[:limit]
+
+    def rank(index: int) -> tuple[bool, bool, int]:
+        name = names[index].lower()
+        return not set(words) <= set(re.findall(r"\w+", name)), not name.startswith(start), index
+
+    return sorted(hits, key=rank)[:limit]
 
 
 def find_class(names: Sequence[str], text: str) -> int:

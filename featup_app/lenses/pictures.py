@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from featup_app.images import resized
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -51,6 +53,23 @@ def heat_picture(values: NDArray[np.float32], *, colormap: str, limits: tuple[fl
     scale = 255 / (high - low) if high > low else 0.0
     indices = np.clip(np.round((values - low) * scale), 0, 255).astype(np.uint8)
     return lookup_table(colormap)[indices]
+
+
+def laid_over(picture: NDArray[np.uint8], below: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:
+    """A picture over another one that is brought to its size.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        below: uint8 RGB of any size.
+        opacity: 1 is the picture alone, itself and not a copy; 0 is what is below.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    if opacity >= 1:
+        return picture
+    height, width = picture.shape[:2]
+    return np.asarray(cv2.addWeighted(picture, opacity, resized(below, (height, width)), 1 - opacity, 0), np.uint8)
 
 
 def similarity_limits(values: NDArray[np.float32]) -> tuple[float, float]:

@@ -40,7 +40,7 @@ def test_it_appears_everywhere(driver):
 
 
 def test_it_is_exported_with_the_others(driver):
-    dialog = ExportDialog(driver.window, driver.studio, driver.window.preferences)
+    dialog = ExportDialog(driver.window, driver.studio, driver.window.preferences, {})
     assert dialog.pictures["length"].text() == "Length"
     assert [request.lens for request in dialog.options().views] == ["pca", "similarity", "cam", "length"]
     dialog.pictures["length"].setChecked(False)

@@ -11,10 +11,11 @@ import pytest
 from PySide6.QtWidgets import QDialog, QMessageBox
 
 from featup_app.base.errors import Cancelled
-from featup_app.export import load_export
+from featup_app.engine.preferences import load_preferences, save_preferences
+from featup_app.export import load_export, picture_provenance
 from featup_app.gui import export_desk
 from featup_app.gui.export_dialog import ExportDialog
-from featup_app.images import sample_images
+from featup_app.images import resized, sample_images
 from featup_app.lenses import SimilarityLens
 
 
@@ -97,6 +98,43 @@ def test_what_is_exported_is_what_is_seen(driver, monkeypatch, tmp_path):
     assert (np.asarray(Picture.open(next(tmp_path.glob("*.pca.png")))) == driver.studio.views["pca"].pixels).all()
 
 
+def test_an_export_has_the_opacity_that_is_seen(driver, monkeypatch, tmp_path):
+    from PIL import Image as Picture
+
+    driver.views["pca"].opacity.setValue(50)
+    export(driver, monkeypatch, tmp_path, lambda dialog: dialog.features.setChecked(False))
+    picture = driver.studio.views["pca"].picture()
+    below = resized(driver.studio.image.pixels, picture.shape[:2])
+    written = next(tmp_path.glob("*.pca.png"))
+    mixed = (picture.astype(float) + below) / 2
+    assert np.abs(np.asarray(Picture.open(written), float) - mixed).max() <= 1
+    assert picture_provenance(written)["view"]["opacity_over_image"] == 0.5
+    other = next(tmp_path.glob("*.similarity-*.png"))
+    assert "opacity_over_image" not in picture_provenance(other)["view"]
+
+
+def test_the_dialog_remembers_and_has_a_name(driver, monkeypatch, tmp_path):
+    def choose(dialog) -> None:
+        assert dialog.name_edit.text() == "coffee"
+        dialog.name_edit.setText("a/b")
+        assert "/" in dialog.problem.text()
+        assert not dialog._save.isEnabled()
+        dialog.name_edit.setText("my & mug")
+        dialog.features.setChecked(False)
+        dialog.pictures["cam"].setChecked(False)
+
+    export(driver, monkeypatch, tmp_path, choose)
+    assert sorted(path.name.split(".")[:2] for path in tmp_path.iterdir())[0] == ["my & mug", "pca"]
+    assert len(list(tmp_path.iterdir())) == 2
+    save_preferences(driver.window.preferences)
+    remembered = load_preferences()
+    dialog = ExportDialog(driver.window, driver.studio, remembered, {})
+    assert dialog.folder() == tmp_path
+    assert not dialog.features.isChecked()
+    assert [name for name, box in dialog.pictures.items() if box.isChecked()] == ["pca", "similarity"]
+    dialog.deleteLater()
+
+
 def test_bfloat16_needs_safetensors_and_the_dialog_says_so(driver, monkeypatch, tmp_path):
     seen = []
 
@@ -137,7 +175,7 @@ def test_nothing_is_replaced_unasked_and_a_cancelled_export_leaves_nothing(drive
 def test_an_export_outlives_another_image_and_asks_before_the_window_closes(driver, monkeypatch, tmp_path):
     going, asked = threading.Event(), []
 
-    def slow(session, image, settings, options, folder, *, progress):
+    def slow(session, image, settings, options, folder, *, stem, progress):
         while not going.is_set():
             progress("writing", 0, 0)
             time.sleep(0.01)

@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 from PySide6.QtCore import QPoint, QPointF, QRectF, Qt
+from PySide6.QtGui import QGuiApplication, QImage
 from PySide6.QtTest import QTest
 
-from featup_app.images import load_image, sample_images
+from featup_app.images import load_image, resized, sample_images
 
 
 @pytest.fixture
@@ -124,6 +125,71 @@ def test_one_view_alone_and_all_four_again(driver):
     assert all(view.isVisible() for view in driver.views.values())
     QTest.qWait(50)
     assert driver.seen("image") == pytest.approx(before, rel=0.01)
+
+
+def test_a_double_click_shows_one_view_and_leaves_the_query(driver):
+    driver.click("pca", 300, 120)
+    driver.wait_until_idle()
+    query, shown = driver.studio.query, driver.studio.views["similarity"].values
+    canvas, place = driver.views["pca"].canvas, driver.place("pca", 100, 200)
+    queries = []
+    driver.studio.query_changed.connect(queries.append)
+    for part in (QTest.mouseClick, QTest.mouseDClick, QTest.mouseRelease):  # the first half is a click
+        part(canvas, Qt.MouseButton.LeftButton, pos=place)
+    assert driver.window.grid.alone == "pca"
+    assert queries[0] != query
+    assert driver.studio.query == query
+    driver.wait_until_idle()
+    assert driver.studio.requests["similarity"].point == query
+    assert np.array_equal(driver.studio.views["similarity"].values, shown)
+
+
+def test_the_zoom_has_limits_and_stops_at_whole_pixels(driver):
+    grid, dense = driver.window.grid, driver.window.devicePixelRatioF()
+    fitting = driver.seen("pca")[2]
+    for _ in range(60):
+        QTest.keyClick(driver.window, Qt.Key.Key_Plus)
+    most = driver.seen("pca")[2]
+    assert most == pytest.approx(64 / dense, rel=1e-3)
+    QTest.keyClick(driver.window, Qt.Key.Key_Minus)
+    assert driver.seen("pca")[2] == pytest.approx(0.8 * most, rel=1e-3), "no step was counted beyond the limit"
+    scales = []
+    for _ in range(60):
+        QTest.keyClick(driver.window, Qt.Key.Key_Minus)
+        scales.append(driver.seen("pca")[2])
+    assert scales[-1] == pytest.approx(min(fitting / 4, 1 / dense), rel=0.1)
+    assert any(scale == pytest.approx(1 / dense, rel=1e-3) for scale in scales)
+    QTest.keyClick(driver.window, Qt.Key.Key_0, Qt.KeyboardModifier.ControlModifier)
+    assert driver.seen("pca")[2] == pytest.approx(1 / dense, rel=1e-3)
+    driver.wheel("pca", 200, 150, -40)
+    assert grid._seen()[1] >= scales[-1] * 0.99
+
+
+def test_a_copied_view_is_what_is_seen(driver):
+    view = driver.views["pca"]
+    driver.window.grid.views["pca"].setFocus()
+    copies = []
+    for percent in (100, 40, 0):
+        view.opacity.setValue(percent)
+        driver.window.actions_by_name["copy"].trigger()
+        copied = QGuiApplication.clipboard().image().convertToFormat(QImage.Format.Format_RGB888)
+        rows = np.frombuffer(copied.constBits(), np.uint8).reshape(copied.height(), copied.bytesPerLine())
+        copies.append(rows[:, : 3 * copied.width()].reshape(copied.height(), copied.width(), 3).astype(float))
+    picture = driver.studio.views["pca"].picture()
+    assert (copies[0] == picture).all()
+    assert np.abs(copies[1] - (0.4 * copies[0] + 0.6 * copies[2])).max() <= 1
+    assert np.abs(copies[2] - resized(driver.studio.image.pixels, picture.shape[:2])).max() == 0
+
+
+def test_the_class_search_offers_whole_words_first(driver):
+    tab = driver.window.inspector.lenses["cam"]
+    driver.window.inspector.setCurrentWidget(tab)
+    tab.search.setFocus()
+    QTest.keyClicks(tab.search, "cup")
+    offered = [tab.search.completer().completionModel().index(row, 0).data() for row in range(3)]
+    assert offered[0] == "cup"
+    assert not any("porcupine" in name for name in offered[:2])
+    tab.search.completer().popup().hide()
 
 
 def test_opacity_lays_the_lens_over_the_image(driver):

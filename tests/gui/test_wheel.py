@@ -66,7 +66,7 @@ def test_no_box_of_a_dialog_is_changed(driver, kind):
     window = driver.window
     dialog: QDialog
     if kind == "export":
-        dialog = ExportDialog(window, driver.studio, window.preferences)
+        dialog = ExportDialog(window, driver.studio, window.preferences, {})
     else:
         dialog = TrainingDialog(window, driver.studio.settings, "")
     dialog.show()

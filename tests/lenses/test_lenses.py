@@ -265,6 +265,16 @@ def test_search_finds_every_word_and_puts_beginnings_first(text, expected):
     assert lenses.search_classes(NAMES, text, limit=1) == expected[:1]
 
 
+def test_search_puts_whole_words_first():
+    names = ["porcupine", "cupboard", "buckeye cup", "cup", "coffee mug"]
+    assert [names[index] for index in lenses.search_classes(names, "cup")] == [
+        "cup",
+        "buckeye cup",
+        "cupboard",
+        "porcupine",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("Cat", 3), ("espresso", 6), ("maker", 7), (" cougar ", 2), ("0", 0), ("7", 7), ("white", 5), ("dane", 4)],

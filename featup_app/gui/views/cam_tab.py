@@ -10,7 +10,7 @@ from PySide6.QtCore import QSignalBlocker, QStringListModel, Qt
 from PySide6.QtWidgets import QCompleter, QLabel, QLineEdit, QListWidget, QListWidgetItem
 
 from featup_app.gui.views.lens_tab import LensTab, colormap_box, heading
-from featup_app.lenses import CAMRequest, CAMView, LensView, Request
+from featup_app.lenses import CAMRequest, CAMView, LensView, Request, search_classes
 
 
 class CAMTab(LensTab):
@@ -35,10 +35,12 @@ class CAMTab(LensTab):
         self.search.setToolTip("Type a part of the name of one of the classes, choose one, and press Return")
         self._model = QStringListModel()
         completer = QCompleter(self._model)
-        completer.setFilterMode(Qt.MatchFlag.MatchContains)
-        completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        completer.setCompletionMode(
+            QCompleter.CompletionMode.UnfilteredPopupCompletion
+        )  # found and ranked by the lenses
         completer.setMaxVisibleItems(14)
         self.search.setCompleter(completer)
+        self.search.textEdited.connect(self._find)
         completer.activated.connect(self._choose_text)
         self.search.returnPressed.connect(lambda: self._choose_text(self.search.text()))
         self.column.addWidget(self.search)
@@ -67,15 +69,16 @@ class CAMTab(LensTab):
             self.top.addItem(item)
             if choice.index == view.chosen.index:
                 self.top.setCurrentItem(item)
-        if view.class_names is not self._names:
-            self._names = view.class_names
-            self._model.setStringList(list(view.class_names))
+        self._names = view.class_names
         explained = f"{view.kind} for “{view.chosen.name}”, probability {100 * view.chosen.probability:.1f} %."
         self.note.setText(f"{explained}\n\n{view.note}" if view.note else explained)
 
     def _choose_item(self, item: QListWidgetItem) -> None:
         self.search.clear()
         self._ask(chosen=item.data(Qt.ItemDataRole.UserRole))
+
+    def _find(self, text: str) -> None:
+        self._model.setStringList([self._names[index] for index in search_classes(self._names, text)])
 
     def _choose_text(self, text: str) -> None:
         if text.strip():

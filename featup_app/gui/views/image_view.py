@@ -44,6 +44,7 @@ class ImageView(QFrame):
         hovered(x, y): the mouse is over this image point.
         left(): the mouse went away.
         clicked(x, y): a click without dragging.
+        unclicked(): the last click was the first half of a double click, and asks for nothing.
         moved(dx, dy): an arrow key asks to move the query by so many output pixels.
         maximise_asked(): button or double click.
         picked(): the view was chosen, by focus or by a click on its header.
@@ -54,6 +55,7 @@ class ImageView(QFrame):
     hovered = Signal(float, float)
     left = Signal()
     clicked = Signal(float, float)
+    unclicked = Signal()
     moved = Signal(int, int)
     maximise_asked = Signal()
     picked = Signal()
@@ -70,6 +72,7 @@ class ImageView(QFrame):
         self.setMinimumSize(240, 150)
         self._image_size: Size = (1, 1)
         self._stale = False
+        self._clicked = False
 
         self.title = QLabel(title, objectName="title")
         self.title.setToolTip(tooltip)
@@ -193,6 +196,11 @@ class ImageView(QFrame):
         """The picture of the lens as it is shown now, (H, W, 3)."""
         return self._lens.image
 
+    @property
+    def shown_opacity(self) -> float:
+        """The opacity of the lens over the image that the person chose, 0 to 1."""
+        return self.opacity.value() / 100
+
     def set_stale(self, stale: bool) -> None:
         """Dim the lens's picture while a newer one is computed."""
         self._stale = stale
@@ -204,7 +212,7 @@ class ImageView(QFrame):
         return self._stale
 
     def _update_opacity(self) -> None:
-        opacity = self.opacity.value() / 100
+        opacity = self.shown_opacity
         self._lens.setOpacity(opacity * DIMMED if self._stale else opacity)
 
     def _rectangle(self) -> QRectF:
@@ -270,8 +278,13 @@ class ImageView(QFrame):
             return
         point = self._image_point(event.scenePos())
         if event.double():
+            if self._clicked:
+                self.unclicked.emit()
+            self._clicked = False
             self.maximise_asked.emit()
-        elif point is not None:
+            return
+        self._clicked = point is not None
+        if point is not None:
             self.clicked.emit(*point)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:

@@ -20,6 +20,9 @@ from featup_app.lenses import LENSES
 DISPLAYED_SIDE = 4096
 """A longer image is shown reduced: no screen shows more, and a hundred megapixels make every zoom slow."""
 
+MOST_ENLARGED, LEAST_OF_WINDOW = 64.0, 0.25
+"""Limits of the zoom: screen pixels for an image pixel, and the part of its view that the whole image fills."""
+
 IMAGE = "image"
 """Name of the view of the image itself, beside those of the lenses."""
 
@@ -46,11 +49,12 @@ class ViewGrid(QWidget):
     Attributes:
         views: by the name of their lens, after that of the image itself.
 
-    Signals: ``hovered((x, y) or None)``, ``clicked((x, y))``, ``moved(columns, rows)``, ``picked(name)``.
+    Signals: ``hovered((x, y) or None)``, ``clicked((x, y))``, ``unclicked()``, ``moved(columns, rows)``, ``picked(name)``.
     """
 
     hovered = Signal(object)
     clicked = Signal(object)
+    unclicked = Signal()
     moved = Signal(int, int)
     picked = Signal(str)
 
@@ -78,6 +82,7 @@ class ViewGrid(QWidget):
             view.hovered.connect(lambda x, y: self._hover((x, y)))
             view.left.connect(lambda: self._hover(None))
             view.clicked.connect(lambda x, y: self.clicked.emit((x, y)))
+            view.unclicked.connect(self.unclicked)
             view.moved.connect(self.moved)
             view.maximise_asked.connect(lambda name=name: self.toggle_alone(name))
             view.picked.connect(lambda name=name: self.picked.emit(name))
@@ -137,21 +142,35 @@ class ViewGrid(QWidget):
         self._arrange()
 
     def zoom(self, factor: float) -> None:
-        """Enlarge all views around their middle."""
+        """Enlarge all views around their middle; a step that would pass 100 % ends there."""
         middle, scale = self._seen()
-        self._look_at(middle, scale * factor)
+        wanted, whole = scale * factor, self._whole_pixels()
+        passes = min(scale, wanted) < whole * (1 - 1e-6) and max(scale, wanted) > whole * (1 + 1e-6)
+        self._look_at(middle, whole if passes else wanted)
+
+    def zoom_to_pixels(self) -> None:
+        """Show each pixel of the image as one pixel of the screen (100 %)."""
+        self._look_at(self._seen()[0], self._whole_pixels())
+
+    def _whole_pixels(self) -> float:
+        """The scale of 100 %, in the units of the window system, which are several pixels on a dense screen."""
+        return 1 / self.devicePixelRatioF()
 
     def _look_at(self, middle: Point, scale: float) -> None:
-        self._look = middle, scale
+        whole = self._whole_pixels()
+        least = min(self._fitting_scale() * LEAST_OF_WINDOW, whole)
+        self._look = middle, min(max(scale, least), MOST_ENLARGED * whole)
         self._arrange()
+
+    def _fitting_scale(self) -> float:
+        return min(view.fitting_scale() for view in self.views.values() if not view.isHidden())
 
     def _seen(self) -> tuple[Point, float]:
         """Middle and scale that all views show."""
         if self._look is not None:
             return self._look
         height, width = self._image_hw
-        shown = [view for view in self.views.values() if not view.isHidden()]
-        return (width / 2, height / 2), min(view.fitting_scale() for view in shown)
+        return (width / 2, height / 2), self._fitting_scale()
 
     def _arrange(self) -> None:
         """Give every view the same middle and scale, so that an image point has the same position in each."""
@@ -159,6 +178,10 @@ class ViewGrid(QWidget):
         for view in self.views.values():
             if not view.isHidden():
                 view.look_at(middle, scale)
+
+    def opacities(self) -> dict[str, float]:
+        """Of the lenses' pictures over the image, by the name of their lens."""
+        return {name: self.views[name].shown_opacity for name in LENSES}
 
     def focused(self) -> str:
         """Name of the view that has the keyboard, else of the one alone, else of the first lens."""
