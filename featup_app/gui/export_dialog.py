@@ -82,7 +82,9 @@ class ExportDialog(QDialog):
         column = QVBoxLayout(pictures)
         self.pictures: dict[str, QCheckBox] = {}
         for name, request in studio.requests.items():
-            box = self.pictures[name] = QCheckBox(without_mnemonic(LENSES[name].label(request, studio.views.get(name))))
+            box = self.pictures[name] = QCheckBox(
+                without_mnemonic(LENSES[name].label(request, studio.current_view(name)))
+            )
             box.setChecked(name not in preferences.export_without)
             box.toggled.connect(self._update)
             column.addWidget(box)
@@ -135,8 +137,8 @@ class ExportDialog(QDialog):
 
     def _settled(self, name: str) -> Request:
         """The request of a lens, with open choices replaced by those of its view, such as the most probable class."""
-        request, view = self._studio.requests[name], self._studio.views.get(name)
-        return view.settled_request() if view is not None and view.request == request else request
+        view = self._studio.current_view(name)
+        return self._studio.requests[name] if view is None else view.settled_request()
 
     def folder(self) -> Path:
         """The folder of the files."""

@@ -90,6 +90,11 @@ class NoticeBar(QFrame):
         self.style().polish(self)
         self.show()
 
+    def forget_failure(self) -> None:
+        """Hide a message about something that failed, since what was asked for later has succeeded."""
+        if self._run_action is None and self.property("severity") in ("error", "warning"):
+            self.hide()
+
     def _act(self) -> None:
         if self._run_action is not None:
             self._run_action()

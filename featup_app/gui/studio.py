@@ -44,8 +44,10 @@ class Studio(QObject):
         backbone_ready(BackboneFacts): the chosen backbone is loaded.
         upsampler_loaded(UpsamplerFacts): the weights in a file suit the backbone and are chosen.
         fit_wanted(): the chosen method needs a fit of the image, and there is none yet; views wait for :attr:`fit`.
-        stale(name, bool): whether the picture of this lens belongs to an earlier request or earlier settings.
+        stale(name, bool): whether a newer picture of this lens is being computed.
+        earlier(name, bool): whether the picture of this lens belongs to earlier settings than the chosen ones.
         failed(sentence, details): something failed; the last good state is kept.
+        succeeded(): something that was asked for after the last failure has succeeded.
     """
 
     image_changed = Signal(object)
@@ -57,7 +59,9 @@ class Studio(QObject):
     upsampler_loaded = Signal(object)
     fit_wanted = Signal()
     stale = Signal(str, bool)
+    earlier = Signal(str, bool)
     failed = Signal(str, str)
+    succeeded = Signal()
 
     def __init__(self, engine: EngineBridge, settings: ViewSettings) -> None:
         super().__init__(engine)
@@ -71,6 +75,7 @@ class Studio(QObject):
         self.query: Point | None = None
         self._query_before: Point | None = None
         self._current: dict[str, object] = {}
+        self._answered_for: dict[str, tuple[ViewSettings, Point | None]] = {}  # settings and query of each view
         self._good = ViewSettings()
         self._reported = ""
         engine.failed.connect(self.report)
@@ -98,6 +103,13 @@ class Studio(QObject):
         """Facts about the features of the settings; None before the first view."""
         known = (view.facts for name, view in self.views.items() if not LENSES[name].reads_other_features)
         return next(known, None)
+
+    def current_view(self, name: str) -> LensView | None:
+        """The latest answer of a lens, if it belongs to the chosen settings and to what the lens is asked."""
+        view, request = self.views.get(name), self.requests.get(name)
+        if view is None or request is None or self._is_earlier(name):
+            return None
+        return view if view.request.computation() == request.computation() else None
 
     # -- what the person does -----------------------------------------------------------------------------------------
 
@@ -159,6 +171,7 @@ class Studio(QObject):
             self.views[request.lens] = view = view.with_request(request)
             self.view_ready.emit(request.lens, view)
         if before is None or before.computation() != request.computation():  # also on the way back to what is shown
+            self._reported = ""
             self._request_view(request.lens)
 
     def choose_query(self, point: Point) -> None:
@@ -202,6 +215,7 @@ class Studio(QObject):
             self._cancel_lenses()  # their answers would belong to other settings
             for name in LENSES:
                 self.stale.emit(name, True)
+                self.earlier.emit(name, self._is_earlier(name))
             self.fit_wanted.emit()
             return
         for name in lens_names():
@@ -224,7 +238,7 @@ class Studio(QObject):
                 self._request_view(name, dimmed=False)
 
     def cancel(self) -> None:
-        """Cancel all jobs of the engine, also exports; the current pictures stay."""
+        """Cancel all jobs of the engine, also exports; the current pictures stay, and so do the settings they belong to."""
         self.engine.cancel()
 
     def _cancel_views(self) -> None:
@@ -270,23 +284,60 @@ class Studio(QObject):
             return
         if dimmed:
             self.stale.emit(name, True)
+            self.earlier.emit(name, self._is_earlier(name))
+        asked_for = self.field_settings, self.query
         self._submit(
             name,
             lambda session, progress: session.view(image, settings, request, progress),
-            lambda view: self._answered(name, view),
-            lambda: self.stale.emit(name, False),  # without an answer, the last good picture is shown undimmed
+            lambda view: self._answered(name, view, *asked_for),
+            lambda: self._ended(name),
         )
+
+    def _is_earlier(self, name: str) -> bool:
+        """Whether the answer of a lens belongs to other settings than the chosen ones."""
+        return name in self.views and self._answered_for[name][0] != self.field_settings
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def _answered(self, name: str, view: LensView) -> None:
+    def _answered(self, name: str, view: LensView, settings: ViewSettings, query: Point | None) -> None:
         if name == FIRST:
             self._good = self.settings
         wanted = self.requests.get(name, view.request)
         if wanted.computation() == view.request.computation():
             view = view.with_request(wanted)  # other colours may have been chosen meanwhile
         self.views[name] = view
+        self._answered_for[name] = settings, query
         self.view_ready.emit(name, view)
+        self.earlier.emit(name, self._is_earlier(name))
+        if not self._reported:
+            self.succeeded.emit()
+
+    def _ended(self, name: str) -> None:
+        """A view was answered, failed or cancelled: what is chosen now is what is shown, or the picture is marked."""
+        self._current.pop(name, None)
+        self.stale.emit(name, False)
+        view = self.views.get(name)
+        if view is not None and name == FIRST and self._is_earlier(name) and self.settings != self._good:
+            self.settings = self._good
+            self.settings_changed.emit(self.settings)
+        if view is not None and not self._is_earlier(name):
+            self._ask_what_is_shown(name, view)
+        for other in LENSES:
+            if other not in self._current:  # the others are marked at their own end
+                self.earlier.emit(other, self._is_earlier(other))
+
+    def _ask_what_is_shown(self, name: str, view: LensView) -> None:
+        """Go back to the request of a view, and to its query pixel, after another request was not answered."""
+        request = self.requests[name]
+        if request.computation() == view.request.computation():
+            return
+        reacts = self.query is not None and LENSES[name].at_point(view.request, self.query) is not None
+        self.requests[name] = view.request
+        self.request_changed.emit(name, view.request)
+        self.view_ready.emit(name, view)  # its tab shows what was chosen, and not what was asked
+        if reacts and self._answered_for[name][1] is not None:
+            self.query = self._answered_for[name][1]
+            self.query_changed.emit(self.query)
 
     def _failed(self, kind: str, sentence: str, details: str) -> None:
         self.report(sentence, details)
@@ -312,6 +363,7 @@ class Studio(QObject):
         self._cancel_views()
         self.image = image
         self.views.clear()
+        self._answered_for.clear()
         self.requests = {name: lens.initial(image, self.requests.get(name)) for name, lens in LENSES.items()}
         height, width = image.size_hw
         self.query = width / 2, height / 2

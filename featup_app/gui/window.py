@@ -194,6 +194,8 @@ class MainWindow(QMainWindow):
         studio.request_changed.connect(lambda name, request: inspector.lenses[name].show_request(request))
         studio.view_ready.connect(self._show_view)
         studio.stale.connect(lambda name, stale: grid.views[name].set_stale(stale))
+        studio.earlier.connect(lambda name, earlier: grid.views[name].show_earlier(earlier))
+        studio.succeeded.connect(self.notice.forget_failure)
         studio.failed.connect(lambda sentence, details: self.notice.show_message("error", sentence, details=details))
         grid.hovered.connect(lambda point: self.status.show_point(point, studio))
         grid.clicked.connect(studio.choose_query)

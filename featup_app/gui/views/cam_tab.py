@@ -10,6 +10,7 @@ from PySide6.QtCore import QSignalBlocker, QStringListModel, Qt
 from PySide6.QtWidgets import QCompleter, QLabel, QLineEdit, QListWidget, QListWidgetItem
 
 from featup_app.gui.views.lens_tab import LensTab, colormap_box, heading
+from featup_app.images import Image
 from featup_app.lenses import CAMRequest, CAMView, LensView, Request, search_classes
 
 
@@ -58,6 +59,10 @@ class CAMTab(LensTab):
         self._request = request
         with QSignalBlocker(self.colormap):
             self.colormap.setCurrentText(request.colormap)
+
+    def show_image(self, image: Image) -> None:
+        self.top.clear()
+        self.note.setText("")
 
     def show_view(self, view: LensView) -> None:
         assert isinstance(view, CAMView)

@@ -53,6 +53,9 @@ class FactsTab(ScrolledPage):
     def show_image(self, image: Image) -> None:
         """Another image is open."""
         height, width = image.size_hw
+        for row in self.rows.values():
+            row.setText("–")
+        self._weights = ()
         self.rows["Image"].setText(f"{width} × {height}, {image.mode}")
         self._notes = tuple(image.notes)
         self._show_details()

@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from featup_app.features import Point, Size
+from featup_app.fields import find_method
 from featup_app.gui import style
 from featup_app.gui.views.footers import LegendBar
 from featup_app.lenses import LensView
@@ -71,7 +72,8 @@ class ImageView(QFrame):
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
         self.setMinimumSize(240, 150)
         self._image_size: Size = (1, 1)
-        self._stale = False
+        self._stale = self._earlier = False
+        self._caption = self._origin = ""
         self._clicked = False
 
         self.title = QLabel(title, objectName="title")
@@ -150,6 +152,10 @@ class ImageView(QFrame):
         self._base.setRect(self._rectangle())
         self._lens.clear()
         self.show_outline(None)
+        self._caption = ""
+        self.show_earlier(False)
+        if isinstance(self.footer, LegendBar):
+            self.footer.show_legend(None)
         self.box.setLimits(
             minXRange=2,
             minYRange=2,
@@ -167,9 +173,26 @@ class ImageView(QFrame):
         """Show what a lens found: its picture, an outline, a few words about it, and its legend."""
         self.show_lens(view.picture())
         self.show_outline(view.outlined())
-        self.subtitle.setText(view.subtitle())
+        self._caption = view.subtitle()
+        facts = view.facts
+        self._origin = f"{facts.backbone_title}, {facts.layer}, {find_method(facts.method).title}"
+        self.show_earlier(self._earlier)
         if isinstance(self.footer, LegendBar):
             self.footer.show_legend(view.legend())
+
+    def show_earlier(self, earlier: bool) -> None:
+        """Mark the picture as one of earlier settings and dim it, or remove the mark; its caption stays its own."""
+        self._earlier = earlier and self.has_lens
+        self.subtitle.setText(
+            f"Earlier settings ({self._origin}) · {self._caption}" if self._earlier else self._caption
+        )
+        self.subtitle.setToolTip(self.subtitle.text() if self._earlier else self.title.toolTip())
+        self._update_opacity()
+
+    @property
+    def earlier(self) -> bool:
+        """Whether the picture is marked as one of earlier settings."""
+        return self._earlier
 
     def show_outline(self, region: Mask | None) -> None:
         """Draw the outline of a region, (H, W) over the whole image; None draws none."""
@@ -213,7 +236,7 @@ class ImageView(QFrame):
 
     def _update_opacity(self) -> None:
         opacity = self.shown_opacity
-        self._lens.setOpacity(opacity * DIMMED if self._stale else opacity)
+        self._lens.setOpacity(opacity * DIMMED if self._stale or self._earlier else opacity)
 
     def _rectangle(self) -> QRectF:
         height, width = self._image_size

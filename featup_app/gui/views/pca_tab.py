@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QLabel, QPush
 
 from featup_app.gui import style
 from featup_app.gui.views.lens_tab import LensTab, heading
+from featup_app.images import Image
 from featup_app.lenses import LensView, PCARequest, PCAView, Request
 
 _COLOURS = ("Red", "Green", "Blue")
@@ -108,6 +109,9 @@ class PCATab(LensTab):
         self.bars = _ShareBars()
         self.column.addWidget(self.bars)
         self.show_request(self._request)
+
+    def show_image(self, image: Image) -> None:
+        self.bars.show_shares((), ())
 
     def show_view(self, view: LensView) -> None:
         assert isinstance(view, PCAView)
