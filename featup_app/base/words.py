@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def counted(count: int, one: str) -> str:
+    """1 and "step" -> "1 step", 1200 -> "1,200 steps"."""
+    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
+
+
 def human_bytes(count: float) -> str:
     """1536 -> "1.5 kB"; never shows four digits before the unit."""
     units = ["B", "kB", "MB", "GB", "TB"]

@@ -19,7 +19,7 @@ import numpy as np
 from featup_app.base.errors import Cancelled, UpsamplerError
 from featup_app.base.peak_memory import release_free_memory
 from featup_app.base.progress import Progress, Stage, silent
-from featup_app.base.words import human_bytes
+from featup_app.base.words import counted, human_bytes
 from featup_app.features import Geometry
 from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe
 from featup_app.lenses.pictures import heat_picture, numbers_of
@@ -55,8 +55,10 @@ class FitRequest:
         """What the fit is called in a list: its recipe, what was changed of it, and its seed."""
         recipe, known = self.recipe, FIT_RECIPES.get(self.recipe.name, self.recipe)
         parts = [recipe.name]
-        parts += [f"{recipe.views:,} views"] if recipe.views != known.views else []
-        parts += [f"{recipe.gradient_steps:,} further steps"] if recipe.gradient_steps != known.gradient_steps else []
+        parts += [counted(recipe.views, "view")] if recipe.views != known.views else []
+        parts += (
+            [counted(recipe.gradient_steps, "further step")] if recipe.gradient_steps != known.gradient_steps else []
+        )
         parts += ["without colour"] if known.colour and not recipe.colour else []
         return ", ".join([*parts, f"seed {self.seed}"])
 

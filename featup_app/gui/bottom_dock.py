@@ -22,11 +22,22 @@ class BottomDock(QDockWidget):
     def __init__(self, name: str, title: str, panel: QWidget, *, height: int) -> None:
         super().__init__(title)
         self._height = height
+        self._needed = self._put_away = False
         self.setObjectName(name)
         self.setWidget(panel)
 
+    def keep_while(self, needed: bool) -> None:
+        """Hide the panel when what it shows has gone, and bring it back with that; in between the person may open it."""
+        if needed and self._put_away:
+            self.appear()
+        elif self._needed and not needed and not self.isHidden():
+            self.hide()
+            self._put_away = True
+        self._needed = needed
+
     def appear(self) -> None:
         """Show the panel in front of the other docked panels."""
+        self._put_away = False
         if not self.isVisible():
             self.show()
             window = self.parent()

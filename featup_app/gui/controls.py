@@ -7,13 +7,13 @@ from pathlib import Path
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtGui import QStandardItem, QStandardItemModel
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
 
 from featup_app.backbones import BackboneInfo
 from featup_app.engine.settings import BackboneFacts, UpsamplerFacts, ViewSettings
 from featup_app.fields import CLASSICAL, METHODS, find_method
 from featup_app.gui import style
-from featup_app.gui.widgets import ElidedComboBox
+from featup_app.gui.widgets import ElidedComboBox, PlainLabel, plain_tip
 
 INPUT_SIZES = ("224", "336", "448", "560", "672", "image")
 OUTPUT_SIZES = ("grid", "2x", "4x", "8x", "16x", "32x", "image")
@@ -88,7 +88,7 @@ class Controls(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(style.SPACING)
         for box in (self.backbone, self.layer, self.input, self.method, self.weights, self.output):
-            label = QLabel(box.accessibleName(), objectName="caption")
+            label = PlainLabel(box.accessibleName(), objectName="caption")
             label.setToolTip(box.toolTip())
             label.setBuddy(box)
             column = QVBoxLayout()
@@ -135,7 +135,9 @@ class Controls(QWidget):
         entries = [("built-in", "", _WEIGHTS_TIP), ("classical", CLASSICAL, _CLASSICAL_TIP)]
         if file is not None:
             known = facts if facts is not None and dict(facts.details).get("File") == file else None
-            entries.append((known.title, file, _upsampler_tip(known)) if known else (Path(file).stem, file, file))
+            entries.append(
+                (known.title, file, _upsampler_tip(known)) if known else (Path(file).stem, file, plain_tip(file))
+            )
         elif self._settings.upsampler is None and facts is not None and facts.kind != "file":
             title = {"bundled": "for backbone"}.get(facts.kind, str(facts.kind))
             entries[0] = (f"built-in ({title})", "", _upsampler_tip(facts))
@@ -210,7 +212,7 @@ class Controls(QWidget):
         item = QStandardItem(settings.backbone if file is None else f"{Path(file).name} ({settings.backbone})")
         if file is not None:
             self._files[entry] = settings.backbone, file
-            item.setToolTip(f"{settings.backbone} with the weights of {file}")
+            item.setToolTip(plain_tip(f"{settings.backbone} with the weights of {file}"))
         item.setData(entry, Qt.ItemDataRole.UserRole)
         model = self.backbone.model()
         assert isinstance(model, QStandardItemModel)

@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QDialogButtonBox,
     QFileDialog,
     QFormLayout,
-    QLabel,
     QLineEdit,
     QVBoxLayout,
     QWidget,
@@ -20,7 +19,7 @@ from PySide6.QtWidgets import (
 
 from featup_app.engine.settings import UpsamplerFacts
 from featup_app.gui.actions import MOUSE_AND_KEYS, commands
-from featup_app.gui.widgets import button, dialog_buttons, form_label, row_of
+from featup_app.gui.widgets import PlainLabel, button, dialog_buttons, form_label, row_of
 from featup_app.ops.status import native_status
 
 UPSAMPLER_PATTERN = "Upsamplers (*.safetensors *.ckpt *.pth *.pt *.bin);;All files (*)"
@@ -42,7 +41,7 @@ class OtherModelDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Other model or file")
         self.setMinimumWidth(520)
-        text = QLabel(
+        text = PlainLabel(
             "Any model of timm can be the backbone. Its weights are downloaded once, or come from a checkpoint on this computer "
             "(.safetensors, .pth, .pt, .ckpt; nothing in it is executed)."
         )

@@ -14,7 +14,6 @@ from PySide6.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QGroupBox,
-    QLabel,
     QLineEdit,
     QVBoxLayout,
     QWidget,
@@ -26,7 +25,7 @@ from featup_app.engine.exporting import ExportOptions, proposed_stem, stem_probl
 from featup_app.engine.preferences import Preferences
 from featup_app.export import estimated_bytes
 from featup_app.gui.wheel import WheelGuard
-from featup_app.gui.widgets import button, dialog_buttons, fill_form, form_label, row_of, without_mnemonic
+from featup_app.gui.widgets import PlainLabel, button, dialog_buttons, fill_form, form_label, row_of, without_mnemonic
 from featup_app.lenses import LENSES, Request
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class ExportDialog(QDialog):
         self.features.setChecked(preferences.export_features)
         self.format = _box("Format", _FORMATS, preferences.export_format)
         self.dtype = _box("Number format", [(value, title, "") for value, title in _DTYPES], preferences.export_dtype)
-        self.estimate = QLabel("", objectName="muted")
+        self.estimate = PlainLabel("", objectName="muted")
         self.estimate.setWordWrap(True)
         group = QGroupBox("Features")
         form = QFormLayout(group)
@@ -103,7 +102,7 @@ class ExportDialog(QDialog):
         self.overwrite = QCheckBox("Replace files of the same name")
         self.overwrite.setToolTip("Otherwise the export stops before it would replace a file")
 
-        self.problem = QLabel("")
+        self.problem = PlainLabel("")
         self.problem.setWordWrap(True)
         buttons = dialog_buttons(self, "Export", QDialogButtonBox.StandardButton.Save)
         self._save = buttons.button(QDialogButtonBox.StandardButton.Save)

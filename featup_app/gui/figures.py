@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
+from featup_app.gui.widgets import PlainLabel
+
 UNKNOWN = "–"
 
 
@@ -25,7 +27,7 @@ class Figures(QWidget):
         grid.setHorizontalSpacing(16)
         grid.setColumnStretch(1, 1)
         for row, (name, title, tip) in enumerate(rows):
-            label, value = QLabel(title, objectName="muted"), QLabel(UNKNOWN)
+            label, value = PlainLabel(title, objectName="muted"), PlainLabel(UNKNOWN)
             label.setToolTip(tip)
             value.setToolTip(tip)
             value.setAccessibleName(title)

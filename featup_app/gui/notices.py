@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPlainTextEdit, QPushButton, QToolButton, QVBoxLayout
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPlainTextEdit, QPushButton, QToolButton, QVBoxLayout
 
 from featup_app.gui import style
+from featup_app.gui.widgets import PlainLabel
 
 _ICONS = {
     "error": ("warning", style.ERROR),
@@ -31,8 +32,8 @@ class NoticeBar(QFrame):
     def __init__(self) -> None:
         super().__init__()
         self.setObjectName("notice")
-        self._icon = QLabel()
-        self.text = QLabel("")
+        self._icon = PlainLabel()
+        self.text = PlainLabel("")
         self.text.setWordWrap(True)
         self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.action = QPushButton("")

@@ -6,12 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QSignalBlocker, Signal
-from PySide6.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from featup_app.base.words import human_duration, percent_below
 from featup_app.gui import style
 from featup_app.gui.figures import UNKNOWN, Figures
-from featup_app.gui.widgets import button, row_of
+from featup_app.gui.widgets import PlainLabel, button, row_of
 
 if TYPE_CHECKING:
     from featup_app.fields.implicit.state import FitState
@@ -50,7 +50,7 @@ class ProgressColumn(QWidget):
         super().__init__()
         self.setFixedWidth(_WIDTH)
         self._idle = idle
-        self.headline = QLabel(idle, objectName="title")
+        self.headline = PlainLabel(idle, objectName="title")
         self.headline.setWordWrap(True)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)

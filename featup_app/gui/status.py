@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QTimer
-from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar
+from PySide6.QtWidgets import QProgressBar, QStatusBar
 
 from featup_app.base.words import human_bytes
 from featup_app.engine.jobs import Progressed
 from featup_app.engine.memory import process_bytes
 from featup_app.features import Point
 from featup_app.gui.studio import Studio
+from featup_app.gui.widgets import PlainLabel
 from featup_app.lenses import LENSES
 from featup_app.ops.status import native_status
 
@@ -23,19 +24,19 @@ class StatusBar(QStatusBar):
     def __init__(self) -> None:
         super().__init__()
         self.setSizeGripEnabled(False)
-        self.point = QLabel("")
+        self.point = PlainLabel("")
         self.point.setMinimumWidth(520)
         self.point.setToolTip(
             "The image point under the mouse, in pixels of the original, and the values of the views there"
         )
-        self.stage = QLabel("")
+        self.stage = PlainLabel("")
         self.bar = QProgressBar()
         self.bar.setFixedWidth(130)
         self.bar.setTextVisible(False)
-        self.percent = QLabel("")
+        self.percent = PlainLabel("")
         self.percent.setMinimumWidth(44)
-        self.backend = QLabel("")
-        self.memory = QLabel("")
+        self.backend = PlainLabel("")
+        self.memory = PlainLabel("")
         self.memory.setToolTip("Memory that the program holds now")
         self.addWidget(self.point)
         for widget in (self.stage, self.bar, self.percent, self.backend, self.memory):

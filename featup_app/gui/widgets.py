@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
+from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QIcon, QPaintEvent
@@ -27,6 +29,20 @@ from PySide6.QtWidgets import (
 )
 
 StandardButton = QDialogButtonBox.StandardButton
+
+
+class PlainLabel(QLabel):
+    """A label that shows every text as it is. Qt takes a text with tags, such as the name of a file, for HTML otherwise."""
+
+    def __init__(self, text: str = "", **properties: Any) -> None:
+        super().__init__(**properties)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setText(text)
+
+
+def plain_tip(text: str) -> str:
+    """A tooltip that shows a text as it is, also one with tags."""
+    return f"<span style='white-space: pre-wrap'>{escape(text)}</span>" if "<" in text else text
 
 
 def button(title: str, tooltip: str) -> QPushButton:
@@ -75,7 +91,7 @@ def row_of(*widgets: QWidget, stretched: int | None = None) -> QHBoxLayout:
 
 def form_label(title: str, tooltip: str = "") -> QLabel:
     """The title of a row of a form, in the middle of the row's height."""
-    label = QLabel(title)
+    label = PlainLabel(title)
     label.setToolTip(tooltip)
     label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)  # a form shortens it otherwise
     return label

@@ -230,7 +230,8 @@ class MainWindow(QMainWindow):
         for tab in self.inspector.lenses.values():
             tab.show_image(image)
         self.inspector.facts.show_image(image)
-        self.setWindowTitle(f"{image.name} – FeatUp")
+        name = image.name.replace("[*]", "[*][*]")  # the mark that Qt replaces in titles
+        self.setWindowTitle(f"{name} – FeatUp")
 
     def _show_file_again(self) -> None:
         """Set the boxes of page, channels and range back to what is shown, after another choice failed."""

@@ -123,13 +123,13 @@ def test_the_dialog_remembers_and_has_a_name(driver, monkeypatch, tmp_path):
         dialog.features.setChecked(False)
         dialog.pictures["cam"].setChecked(False)
 
-    export(driver, monkeypatch, tmp_path, choose)
-    assert sorted(path.name.split(".")[:2] for path in tmp_path.iterdir())[0] == ["my & mug", "pca"]
-    assert len(list(tmp_path.iterdir())) == 2
+    export(driver, monkeypatch, tmp_path / "out", choose)
+    assert sorted(path.name.split(".")[:2] for path in (tmp_path / "out").iterdir())[0] == ["my & mug", "pca"]
+    assert len(list((tmp_path / "out").iterdir())) == 2
     save_preferences(driver.window.preferences)
     remembered = load_preferences()
     dialog = ExportDialog(driver.window, driver.studio, remembered, {})
-    assert dialog.folder() == tmp_path
+    assert dialog.folder() == tmp_path / "out"
     assert not dialog.features.isChecked()
     assert [name for name, box in dialog.pictures.items() if box.isChecked()] == ["pca", "similarity"]
     dialog.deleteLater()

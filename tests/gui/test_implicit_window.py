@@ -215,9 +215,11 @@ def test_discard_brings_back_what_was_there(driver):
     assert studio.settings.method == "attention"
     assert (studio.views["pca"].pixels == picture).all()
     assert panel.fits.count() == 0
+    assert desk(driver).dock.isHidden(), "no room without a fit"
 
     choose_implicit(driver)
     wait_for_steps(driver, 1)
+    assert desk(driver).dock.isVisible()
     driver.wait_for(lambda: studio.views["pca"].facts.method == "implicit")
     click(panel.discard)  # after it
     wait_for_end(driver)
@@ -225,6 +227,7 @@ def test_discard_brings_back_what_was_there(driver):
     assert driver.window.controls.method.currentData() == "attention"
     assert (studio.views["pca"].pixels == picture).all()
     assert panel.fits.count() == 0
+    assert desk(driver).dock.isHidden(), "no room without a fit"
     assert not driver.window.notice.isVisible()
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from featup_app.base.errors import UpsamplerError
 from featup_app.base.progress import Progress, Stage, silent
+from featup_app.base.words import counted
 from featup_app.features import FeatureMap, Size
 from featup_app.fields.field import FeatureField
 from featup_app.fields.implicit import planning
@@ -148,7 +149,7 @@ class ImplicitFit:
         if self._points and self._best is None and not self._reason:
             self._measure_last()
         if self._step >= self._steps and not self._reason:
-            self._reason = f"All {self._steps} steps are done."
+            self._reason = "The only step is done." if self._steps == 1 else f"All {self._steps} steps are done."
         return self.state
 
     def extend(self, steps: int) -> None:
@@ -287,7 +288,7 @@ class ImplicitFit:
         if best is None or error < best.error:
             self._best = _Best(copy.deepcopy(self._latest()), error, self._step)
         elif self.recipe.patience and self._step - max(best.step, self._extended_at) >= self.recipe.patience:
-            self._reason = f"The held-out error has not fallen for {self._step - best.step} steps."
+            self._reason = f"The held-out error has not fallen for {counted(self._step - best.step, 'step')}."
 
     def _solving_step(self, progress: Progress) -> float | None:
         """Add some views, and solve for the last layer."""

@@ -405,7 +405,9 @@ class FitDesk(QObject):
         """List the fits of this image; fits of other features name their backbone."""
         studio = self._studio
         running = None if self.book.running is None else self.book.running.number
-        entries = [record.entry(studio.settings) for record in self.book.of_image(studio.image)]
+        records = self.book.of_image(studio.image)
+        self.dock.keep_while(any(not record.behind for record in records))
+        entries = [record.entry(studio.settings) for record in records]
         self.panel.show_fits(entries, studio.fit, busy=studio.fit == running)
 
     def _draw_tab(self, *, live: bool = False) -> None:

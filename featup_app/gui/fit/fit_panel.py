@@ -10,7 +10,6 @@ from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtWidgets import (
     QCheckBox,
     QHBoxLayout,
-    QLabel,
     QListWidget,
     QListWidgetItem,
     QTabWidget,
@@ -25,7 +24,7 @@ from featup_app.gui.figures import UNKNOWN
 from featup_app.gui.fit.fit_pictures import FitComparison, LearnedView
 from featup_app.gui.fit.fit_settings import FitSettings
 from featup_app.gui.progress_column import ProgressColumn
-from featup_app.gui.widgets import button, row_of
+from featup_app.gui.widgets import PlainLabel, button, plain_tip, row_of
 
 if TYPE_CHECKING:
     from featup_app.fields.implicit.state import FitState
@@ -137,7 +136,7 @@ class FitPanel(QWidget):
         listed = QVBoxLayout()
         listed.setContentsMargins(0, style.SPACING, 0, 0)
         listed.setSpacing(style.SPACING)
-        heading = QLabel("Fits of this image", objectName="title")
+        heading = PlainLabel("Fits of this image", objectName="title")
         heading.setToolTip(_FITS_TIP)
         listed.addWidget(heading)
         listed.addWidget(self.fits, 1)
@@ -224,7 +223,7 @@ class FitPanel(QWidget):
                 item = self.fits.item(row)
                 item.setText(title)
                 item.setData(Qt.ItemDataRole.UserRole, number)
-                item.setToolTip(tip)
+                item.setToolTip(plain_tip(tip))
                 if number == chosen:
                     self.fits.setCurrentItem(item)
         known = chosen is not None and any(number == chosen for number, _, _ in entries)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
 from featup_app.engine.fits import HeatPicture, LearnedPictures
 from featup_app.engine.fitting import ComparedPicture
 from featup_app.gui import style
 from featup_app.gui.picture_box import PictureBox
-from featup_app.gui.widgets import number_box
+from featup_app.gui.widgets import PlainLabel, number_box, plain_tip
 
 _NO_FIT = "There is no fit yet. What it learns beside the features is shown here."
 _FROM_FILE = "A fit from a file has only its features."
@@ -37,7 +37,7 @@ class LearnedView(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._pictures: LearnedPictures | None = None
-        self.message = QLabel(_NO_FIT, objectName="muted")
+        self.message = PlainLabel(_NO_FIT, objectName="muted")
         self.message.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.uncertainty = PictureBox("Uncertainty", _UNCERTAINTY_TIP)
         self.kernel = PictureBox("Downsampler", _KERNEL_TIP)
@@ -134,7 +134,7 @@ class FitComparison(QScrollArea):
     def clear(self, *, waiting: bool = False) -> None:
         """Nothing to compare, or not yet."""
         self._pictures, self.boxes = (), []
-        label = QLabel(_WAITING if waiting else _NOTHING_TO_COMPARE, objectName="muted")
+        label = PlainLabel(_WAITING if waiting else _NOTHING_TO_COMPARE, objectName="muted")
         label.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.setWidget(label)
 
@@ -149,7 +149,8 @@ class FitComparison(QScrollArea):
             error = "" if picture.held_out is None else f" · {picture.held_out:.3f}"
             tip = "Held-out error after the name; lower is better."
             box = PictureBox(
-                tip=f"{picture.title}. {tip}" + (" Click to choose this fit." if picture.fit else ""), smooth=True
+                tip=plain_tip(f"{picture.title}. {tip}" + (" Click to choose this fit." if picture.fit else "")),
+                smooth=True,
             )
             box.show_picture(picture.pixels, f"{picture.title}{error}")
             box.mark(picture.fit is not None and picture.fit == chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
-from PySide6.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLabel
+from PySide6.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout
 
 from featup_app.engine.fits import FitRequest
 from featup_app.fields.implicit.recipe import FIT_RECIPES, FitRecipe
@@ -57,13 +57,12 @@ class FitSettings(ScrolledPage):
         self.seed = number_box("Seed", _SEED_TIP, 0, 2**31 - 1)
         self.new = button("Start a new fit", "Fit this image with these settings; existing fits stay in the list")
         self.new.clicked.connect(self.new_asked)
-        self.note = QLabel("", objectName="muted")
 
         columns = QHBoxLayout()
         columns.setSpacing(32)
         for rows, last in (
             ((("Recipe", self.recipe), ("Views", self.views)), self.colour),
-            ((("Further steps", self.steps), ("Seed", self.seed)), self.note),
+            ((("Further steps", self.steps), ("Seed", self.seed)), None),
         ):
             form = QFormLayout()
             form.setVerticalSpacing(6)
@@ -72,7 +71,8 @@ class FitSettings(ScrolledPage):
             fill_form(form, [(title, box, box.toolTip()) for title, box in rows])
             for _, box in rows:
                 box.setMinimumWidth(150)
-            form.addRow("", last)
+            if last is not None:
+                form.addRow("", last)
             columns.addLayout(form)
         columns.addStretch(1)
         self.column.addLayout(columns)
@@ -81,8 +81,6 @@ class FitSettings(ScrolledPage):
         self._base = FIT_RECIPES["default"]
         self._show(self._base)
         self.recipe.activated.connect(lambda: self._show(FIT_RECIPES[self.recipe.currentData()]))
-        for box in (self.views, self.steps):
-            box.valueChanged.connect(self._check)
 
     def request(self) -> FitRequest:
         """The current choices."""
@@ -109,8 +107,3 @@ class FitSettings(ScrolledPage):
             self.steps.setValue(recipe.gradient_steps)
         self.colour.setChecked(recipe.colour)
         self.recipe.setToolTip(_RECIPES.get(recipe.name, ("", ""))[1])
-        self._check()
-
-    def _check(self) -> None:
-        recipe = self.request().recipe
-        self.note.setText(f"{recipe.steps:,} steps in all" if recipe.views else "")

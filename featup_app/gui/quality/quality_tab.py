@@ -11,7 +11,6 @@ from PySide6.QtWidgets import (
     QCheckBox,
     QHBoxLayout,
     QHeaderView,
-    QLabel,
     QPushButton,
     QTableWidget,
     QTableWidgetItem,
@@ -22,6 +21,7 @@ from PySide6.QtWidgets import (
 from featup_app.engine.scoring import HELD_OUT, MethodScores
 from featup_app.fields import Method
 from featup_app.gui import style
+from featup_app.gui.widgets import PlainLabel, plain_tip
 from featup_app.lenses.score_names import SCORES, ScoreName
 from featup_app.multiview.held_out import HELD_OUT_VIEWS
 
@@ -83,7 +83,7 @@ class QualityTab(QWidget):
             self.table.setHorizontalHeaderItem(column, head)
         self.table.itemDoubleClicked.connect(self._choose)
         layout.addWidget(self.table, 1)
-        self.note = QLabel(_HINT, objectName="muted")
+        self.note = PlainLabel(_HINT, objectName="muted")
         self.note.setWordWrap(True)
         layout.addWidget(self.note)
         self.clear()
@@ -134,7 +134,7 @@ class QualityTab(QWidget):
         if row is not None and method not in self._found:
             for column in range(1, 1 + len(SCORES)):
                 self._fill(row, column, _EMPTY)
-                self.table.item(row, column).setToolTip(sentence)
+                self.table.item(row, column).setToolTip(plain_tip(sentence))
 
     def show_busy(self, busy: bool) -> None:
         """Enable the buttons for whether methods are being measured."""

@@ -8,7 +8,7 @@ from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QMessageBox, QWidget
 
 from featup_app.base.progress import Stage
-from featup_app.base.words import human_duration, percent_below
+from featup_app.base.words import counted, human_duration, percent_below
 from featup_app.engine.jobs import Lane, Progressed
 from featup_app.engine.training import (
     DETAIL_RESTORED,
@@ -255,7 +255,7 @@ def outcome_sentence(outcome: TrainingOutcome) -> str:
     restored = f" {DETAIL_RESTORED}" if outcome.restored else ""
     if outcome.best_step == 0 and not outcome.restored:
         return (
-            f"{outcome.steps} steps of training found nothing better than the classical filter it started from "
+            f"{counted(outcome.steps, 'step')} of training found nothing better than the classical filter it started from "
             f"(held-out error {outcome.error:.3f}); train longer, or on more images. {saved}"
         )
     gain = percent_below(outcome.error, outcome.bilinear)

@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QDialogButtonBox,
     QFileDialog,
     QFormLayout,
-    QLabel,
     QLineEdit,
     QVBoxLayout,
     QWidget,
@@ -20,7 +19,7 @@ from PySide6.QtWidgets import (
 
 from featup_app.backbones import list_backbones
 from featup_app.base.errors import UpsamplerError
-from featup_app.base.words import human_bytes, human_duration
+from featup_app.base.words import counted, human_bytes, human_duration
 from featup_app.engine.settings import ViewSettings
 from featup_app.engine.training import (
     CACHE_BUDGET,
@@ -31,7 +30,16 @@ from featup_app.engine.training import (
 )
 from featup_app.gui.opening import IMAGE_PATTERN
 from featup_app.gui.wheel import WheelGuard
-from featup_app.gui.widgets import MoreButton, button, dialog_buttons, fill_form, number_box, row_of
+from featup_app.gui.widgets import (
+    MoreButton,
+    PlainLabel,
+    button,
+    dialog_buttons,
+    fill_form,
+    number_box,
+    plain_tip,
+    row_of,
+)
 
 _TYPING = 400
 """Milliseconds without a change before the images are counted."""
@@ -94,13 +102,13 @@ class TrainingDialog(QDialog):
         self.output = QLineEdit("")
         self.output.setAccessibleName("Weights")
         self.output.setToolTip(_OUTPUT_TIP)
-        self.output.textChanged.connect(lambda text: self.output.setToolTip(f"{text}\n{_OUTPUT_TIP}"))
+        self.output.textChanged.connect(lambda text: self.output.setToolTip(plain_tip(f"{text}\n{_OUTPUT_TIP}")))
         self.seed = number_box("Seed", _SEED_TIP, 0, 2**31 - 1)
         for box in (self.length, self.seed):
             box.setMinimumWidth(110)
-        self.estimate = QLabel("", objectName="muted")
+        self.estimate = PlainLabel("", objectName="muted")
         self.estimate.setWordWrap(True)
-        self.problem = QLabel("")
+        self.problem = PlainLabel("")
         self.problem.setWordWrap(True)
         for label in (self.estimate, self.problem):  # only one of them is shown
             label.setMinimumHeight(3 * label.fontMetrics().lineSpacing() + 4)
@@ -183,7 +191,7 @@ class TrainingDialog(QDialog):
         """Show what the request takes. It can be started if the disk has enough room."""
         request = self.request()
         trained = max(1, survey.images - survey.held_out)
-        pictures = f"{survey.images} images" if survey.images > 1 else "1 image"
+        pictures = counted(survey.images, "image")
         lines = [f"{pictures} found: {trained} to train on, {survey.held_out} to measure on."]
         limit = (
             f", the most that it may take ({human_bytes(CACHE_BUDGET)})" if survey.cache_bytes >= CACHE_BUDGET else ""
@@ -196,8 +204,8 @@ class TrainingDialog(QDialog):
             lines.append(
                 f"Then {human_duration(60 * request.minutes)} of training, and about a tenth of that for measuring."
             )
-        else:
-            lines.append(f"Then {request.steps} steps; the time left is shown once they run.")
+        elif request.steps is not None:
+            lines.append(f"Then {counted(request.steps, 'step')}; the time left is shown once training runs.")
         self.estimate.setText("\n".join(lines))
         if survey.free_bytes < survey.cache_bytes:
             needed, free = human_bytes(survey.cache_bytes), human_bytes(survey.free_bytes)

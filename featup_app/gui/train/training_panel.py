@@ -8,7 +8,6 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import (
     QCheckBox,
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QVBoxLayout,
     QWidget,
@@ -21,7 +20,7 @@ from featup_app.gui import style
 from featup_app.gui.figures import UNKNOWN
 from featup_app.gui.progress_column import ProgressColumn
 from featup_app.gui.train.training_curve import TrainingCurve
-from featup_app.gui.widgets import button
+from featup_app.gui.widgets import PlainLabel, button
 
 if TYPE_CHECKING:
     from featup_app.training import TrainingState
@@ -120,7 +119,7 @@ class TrainingProgress(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.text = QLabel("")
+        self.text = PlainLabel("")
         self.bar = QProgressBar()
         self.bar.setFixedWidth(80)
         self.bar.setTextVisible(False)

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from PySide6.QtCore import QSignalBlocker, QStringListModel, Qt
-from PySide6.QtWidgets import QCompleter, QLabel, QLineEdit, QListWidget, QListWidgetItem
+from PySide6.QtWidgets import QCompleter, QLineEdit, QListWidget, QListWidgetItem
 
 from featup_app.gui.views.lens_tab import LensTab, colormap_box, heading
+from featup_app.gui.widgets import PlainLabel
 from featup_app.images import Image
 from featup_app.lenses import CAMRequest, CAMView, LensView, Request, search_classes
 
@@ -49,7 +50,7 @@ class CAMTab(LensTab):
         self.colormap = colormap_box()
         self.colormap.currentTextChanged.connect(lambda name: self._ask(colormap=name))
         self.column.addWidget(self.colormap)
-        self.note = QLabel("", objectName="muted")
+        self.note = PlainLabel("", objectName="muted")
         self.note.setWordWrap(True)
         self.column.addWidget(self.note)
         self.show_request(self._request)

@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QFormLayout, QLabel, QSizePolicy, QWidget
 
 from featup_app.base.words import human_bytes
 from featup_app.fields import find_method
-from featup_app.gui.widgets import MoreButton, ScrolledPage, form_label
+from featup_app.gui.widgets import MoreButton, PlainLabel, ScrolledPage, form_label
 from featup_app.images import Image
 from featup_app.lenses.look import FieldFacts
 
@@ -98,7 +98,7 @@ def _table() -> QFormLayout:
 
 
 def _add_row(table: QFormLayout, name: str, tooltip: str) -> QLabel:
-    title, value = form_label(name), QLabel("–")
+    title, value = form_label(name), PlainLabel("–")
     title.setObjectName("muted")
     title.setMinimumWidth(max(map(title.fontMetrics().horizontalAdvance, _ROWS)))  # both tables have equal columns
     title.setAlignment(Qt.AlignmentFlag.AlignTop)

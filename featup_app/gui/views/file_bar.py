@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLineEdit, QSizePolicy, QSpinBox, QWidget
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLineEdit, QSizePolicy, QSpinBox, QWidget
 
 from featup_app.base.errors import ImageError
 from featup_app.gui import style
-from featup_app.gui.widgets import indent
+from featup_app.gui.widgets import PlainLabel, indent, plain_tip
 from featup_app.images import Image
 from featup_app.images.selection import AUTO, FULL, Selection, parse_channels, parse_range, range_in_words
 
@@ -36,7 +36,7 @@ class FileBar(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._selection = Selection()
-        self.label = QLabel("", objectName="muted")
+        self.label = PlainLabel("", objectName="muted")
         self.label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.page = QSpinBox()
         self.page.setKeyboardTracking(False)
@@ -80,7 +80,9 @@ class FileBar(QWidget):
         height, width = image.size_hw
         self._selection = selection = image.selection
         self.label.setText(f"{width} × {height} px · {image.mode}")
-        self.label.setToolTip("\n".join(image.notes) or "Width and height of the original, and what its file holds")
+        self.label.setToolTip(
+            plain_tip("\n".join(image.notes)) or "Width and height of the original, and what its file holds"
+        )
         with QSignalBlocker(self.page), QSignalBlocker(self.channels), QSignalBlocker(self.range):
             self.page.setRange(1, image.pages)
             self.page.setSuffix(f" of {image.pages}")

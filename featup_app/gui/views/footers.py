@@ -7,6 +7,7 @@ from PySide6.QtGui import QColor, QLinearGradient, QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStackedWidget, QWidget
 
 from featup_app.gui import style
+from featup_app.gui.widgets import PlainLabel, plain_tip
 from featup_app.lenses.lens import ColorRange, Components, Legend
 from featup_app.lenses.pictures import lookup_table
 
@@ -40,9 +41,9 @@ class ColorBar(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._low, self._high = QLabel("", objectName="muted"), QLabel("", objectName="muted")
+        self._low, self._high = PlainLabel("", objectName="muted"), PlainLabel("", objectName="muted")
         self._gradient = _Gradient()
-        self._text = QLabel("", objectName="muted")
+        self._text = PlainLabel("", objectName="muted")
         self._text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -64,8 +65,8 @@ class ColorBar(QWidget):
         self._low.setText(_number(legend.limits[0]))
         self._high.setText(_number(legend.limits[1]))
         self._text.setText(legend.words)
-        self._text.setToolTip(legend.words)
-        self.setToolTip(legend.tooltip)
+        self._text.setToolTip(plain_tip(legend.words))
+        self.setToolTip(plain_tip(legend.tooltip))
 
 
 def _number(value: float) -> str:
@@ -80,7 +81,7 @@ class ComponentBar(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(6)
-        self._labels = [QLabel("", objectName="muted") for _ in range(3)]
+        self._labels = [QLabel("", objectName="muted", textFormat=Qt.TextFormat.RichText) for _ in range(3)]
         for label in self._labels:
             layout.addWidget(label)
         layout.addStretch(1)

@@ -11,7 +11,6 @@ from PySide6.QtWidgets import (
     QFrame,
     QGraphicsPathItem,
     QHBoxLayout,
-    QLabel,
     QSizePolicy,
     QSlider,
     QToolButton,
@@ -23,6 +22,7 @@ from featup_app.features import Point, Size
 from featup_app.fields import find_method
 from featup_app.gui import style
 from featup_app.gui.views.footers import LegendBar
+from featup_app.gui.widgets import PlainLabel, plain_tip
 from featup_app.lenses import LensView
 from featup_app.lenses.lens import Mask
 from featup_app.lenses.pictures import outlines
@@ -76,9 +76,9 @@ class ImageView(QFrame):
         self._caption = self._origin = ""
         self._clicked = False
 
-        self.title = QLabel(title, objectName="title")
+        self.title = PlainLabel(title, objectName="title")
         self.title.setToolTip(tooltip)
-        self.subtitle = QLabel("", objectName="muted")
+        self.subtitle = PlainLabel("", objectName="muted")
         self.subtitle.setToolTip(tooltip)
         self.subtitle.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.opacity = QSlider(Qt.Orientation.Horizontal)
@@ -130,7 +130,7 @@ class ImageView(QFrame):
         layout.setSpacing(0)
         layout.addLayout(header)
         layout.addWidget(self._scene, 1)
-        self.footer = footer or QLabel("")
+        self.footer = footer or PlainLabel("")
         self.footer.setFixedHeight(26)
         self.footer.setContentsMargins(10, 0, 10, 0)
         layout.addWidget(self.footer)
@@ -186,7 +186,7 @@ class ImageView(QFrame):
         self.subtitle.setText(
             f"Earlier settings ({self._origin}) · {self._caption}" if self._earlier else self._caption
         )
-        self.subtitle.setToolTip(self.subtitle.text() if self._earlier else self.title.toolTip())
+        self.subtitle.setToolTip(plain_tip(self.subtitle.text()) if self._earlier else self.title.toolTip())
         self._update_opacity()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QComboBox, QLabel
 
-from featup_app.gui.widgets import ScrolledPage
+from featup_app.gui.widgets import PlainLabel, ScrolledPage
 from featup_app.images import Image
 from featup_app.lenses import COLORMAPS, LensView, Request
 from featup_app.lenses.registry import AnyLens
@@ -34,7 +34,7 @@ class LensTab(ScrolledPage):
 
     def build(self) -> None:
         """Fill :attr:`column`."""
-        text = QLabel(f"{self.lens.tooltip}.", objectName="muted")
+        text = PlainLabel(f"{self.lens.tooltip}.", objectName="muted")
         text.setWordWrap(True)
         self.column.addWidget(heading(self.lens.title))
         self.column.addWidget(text)
@@ -51,7 +51,7 @@ class LensTab(ScrolledPage):
 
 def heading(text: str) -> QLabel:
     """The heading of a group of settings."""
-    return QLabel(text, objectName="heading")
+    return PlainLabel(text, objectName="heading")
 
 
 def colormap_box() -> QComboBox:

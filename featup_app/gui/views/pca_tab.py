@@ -8,10 +8,11 @@ from typing import Any
 
 from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
-from PySide6.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from PySide6.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QPushButton, QWidget
 
 from featup_app.gui import style
 from featup_app.gui.views.lens_tab import LensTab, heading
+from featup_app.gui.widgets import PlainLabel
 from featup_app.images import Image
 from featup_app.lenses import LensView, PCARequest, PCAView, Request
 
@@ -90,7 +91,7 @@ class PCATab(LensTab):
             box.setToolTip(f"Which component is shown as {colour.lower()}")
             box.addItems([str(number) for number in range(1, 10)])
             box.activated.connect(self._boxes_changed)
-            label = QLabel(colour)
+            label = PlainLabel(colour)
             label.setBuddy(box)
             grid.addWidget(label, 0, column)
             grid.addWidget(box, 1, column)

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from PySide6.QtCore import QSignalBlocker, Qt
-from PySide6.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QSlider
+from PySide6.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QSlider
 
 from featup_app.gui.views.lens_tab import LensTab, colormap_box, heading
-from featup_app.gui.widgets import form_label, indent
+from featup_app.gui.widgets import PlainLabel, form_label, indent
 from featup_app.images import Image
 from featup_app.lenses import Request, SimilarityRequest
 from featup_app.lenses.similarity import COSINE, GROUPED, OUTLINE_SHARE
@@ -79,7 +79,7 @@ class SimilarityTab(LensTab):
         )
         self.outline.toggled.connect(lambda shown: self._ask(outline=shown))
         self.column.addWidget(self.outline)
-        self.meaning = QLabel(objectName="muted")
+        self.meaning = PlainLabel(objectName="muted")
         self.meaning.setWordWrap(True)
         self.column.addWidget(self.meaning)
         self.column.addWidget(heading("Colours"))

@@ -14,6 +14,7 @@ from featup_app.gui import style
 from featup_app.gui.views.file_bar import FileBar
 from featup_app.gui.views.footers import LegendBar
 from featup_app.gui.views.image_view import ImageView
+from featup_app.gui.widgets import plain_tip
 from featup_app.images import Image, resized
 from featup_app.lenses import LENSES
 
@@ -102,7 +103,7 @@ class ViewGrid(QWidget):
         self.fit()
         self.file_bar.show_image(image)
         self.views["image"].subtitle.setText(image.name)
-        self.views["image"].subtitle.setToolTip(str(image.path or image.name))
+        self.views["image"].subtitle.setToolTip(plain_tip(str(image.path or image.name)))
 
     def show_query(self, point: Point) -> None:
         """Mark the query pixel in every view."""
