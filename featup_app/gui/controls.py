@@ -67,13 +67,13 @@ class Controls(QWidget):
         self._upsampler: UpsamplerFacts | None = None
         self._files: dict[str, tuple[str, str]] = {}  # backbone and weights file of the entries that have one
 
-        self.backbone = _box("Backbone", _BACKBONE_TIP, width=110, most=380)
-        self.layer = _box("Layer", _LAYER_TIP, width=142, most=260)
-        self.input = _box("Input", _INPUT_TIP, width=108, editable=True)
-        self.method = _box("Method", "How the coarse features are upsampled to the output size.", width=135, most=260)
-        self.weights = _box("Weights", _WEIGHTS_TIP, width=175, most=300)
+        self.backbone = _box("Backbone", _BACKBONE_TIP, widths=(90, 130, 380))
+        self.layer = _box("Layer", _LAYER_TIP, widths=(96, 144, 260))
+        self.input = _box("Input", _INPUT_TIP, widths=(102, 108, 160), editable=True)
+        self.method = _box("Method", "How the coarse features are upsampled to the output size.", widths=(90, 136, 260))
+        self.weights = _box("Weights", _WEIGHTS_TIP, widths=(90, 175, 300))
         self.weights.view().setMinimumWidth(260)
-        self.output = _box("Output", _OUTPUT_TIP, width=100, editable=True)
+        self.output = _box("Output", _OUTPUT_TIP, widths=(84, 100, 160), editable=True)
 
         for method in METHODS:
             self.method.addItem(method.title, method.name)
@@ -91,11 +91,15 @@ class Controls(QWidget):
             label = PlainLabel(box.accessibleName(), objectName="caption")
             label.setToolTip(box.toolTip())
             label.setBuddy(box)
-            column = QVBoxLayout()
+            titled = QWidget()
+            column = QVBoxLayout(titled)
+            column.setContentsMargins(0, 0, 0, 0)
             column.setSpacing(2)
             column.addWidget(label)
             column.addWidget(box)
-            layout.addLayout(column, {self.backbone: 6, self.layer: 1, self.weights: 2}.get(box, 1))
+            layout.addWidget(titled, int(box is self.backbone))  # it has the longest titles, and gets what is left over
+            if box is self.weights:
+                self._titled_weights = titled
 
         self._fill_backbones()
         self.show_settings(settings)
@@ -142,19 +146,15 @@ class Controls(QWidget):
             title = {"bundled": "for backbone"}.get(facts.kind, str(facts.kind))
             entries[0] = (f"built-in ({title})", "", _upsampler_tip(facts))
         entries.append(("Load file…", LOAD_UPSAMPLER, _LOAD_TIP))
-        method = find_method(self._settings.method)
-        usable = method.takes_weights
-        if not usable:
-            entries = [("none", self._settings.upsampler or "", "")]
+        usable = find_method(self._settings.method).takes_weights
         with QSignalBlocker(self.weights):
             self.weights.clear()
             for title, data, tip in entries:
                 self.weights.addItem(title if len(title) <= _LONGEST_TITLE else f"{title[: _LONGEST_TITLE - 1]}…", data)
                 self.weights.setItemData(self.weights.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         _select(self.weights, self._settings.upsampler or "")
-        self.weights.setEnabled(usable)
-        tooltip = self.weights.currentData(Qt.ItemDataRole.ToolTipRole)
-        self.weights.setToolTip(tooltip if usable else f"{method.title} has no weights to choose.")
+        self.weights.setToolTip(self.weights.currentData(Qt.ItemDataRole.ToolTipRole))
+        self._titled_weights.setVisible(usable)
 
     def show_backbone(self, facts: BackboneFacts) -> None:
         """Offer the layers of the backbone that was loaded."""
@@ -267,14 +267,15 @@ class Controls(QWidget):
         self._choose()
 
 
-def _box(name: str, tooltip: str, *, width: int, most: int = 160, editable: bool = False) -> QComboBox:
-    box = ElidedComboBox()
+def _box(name: str, tooltip: str, *, widths: tuple[int, int, int], editable: bool = False) -> QComboBox:
+    """A box with its least, usual and largest width."""
+    box = ElidedComboBox(usual_width=widths[1])
     box.setAccessibleName(name)
     box.setToolTip(tooltip)
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(6)
-    box.setMinimumWidth(width)
-    box.setMaximumWidth(most)
+    box.setMinimumWidth(widths[0])
+    box.setMaximumWidth(widths[2])
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     box.setEditable(editable)
     box.setMaxVisibleItems(24)

@@ -10,7 +10,7 @@ from featup_app.engine.jobs import Progressed
 from featup_app.engine.memory import process_bytes
 from featup_app.features import Point
 from featup_app.gui.studio import Studio
-from featup_app.gui.widgets import PlainLabel
+from featup_app.gui.widgets import ElidedLabel, PlainLabel
 from featup_app.lenses import LENSES
 from featup_app.ops.status import native_status
 
@@ -24,12 +24,11 @@ class StatusBar(QStatusBar):
     def __init__(self) -> None:
         super().__init__()
         self.setSizeGripEnabled(False)
-        self.point = PlainLabel("")
-        self.point.setMinimumWidth(520)
+        self.point = ElidedLabel("")
         self.point.setToolTip(
             "The image point under the mouse, in pixels of the original, and the values of the views there"
         )
-        self.stage = PlainLabel("")
+        self.stage = ElidedLabel("")
         self.bar = QProgressBar()
         self.bar.setFixedWidth(130)
         self.bar.setTextVisible(False)
@@ -38,7 +37,7 @@ class StatusBar(QStatusBar):
         self.backend = PlainLabel("")
         self.memory = PlainLabel("")
         self.memory.setToolTip("Memory that the program holds now")
-        self.addWidget(self.point)
+        self.addWidget(self.point, 1)
         for widget in (self.stage, self.bar, self.percent, self.backend, self.memory):
             self.addPermanentWidget(widget)
         self._appear = QTimer(self, singleShot=True, interval=_SHOW_AFTER)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from PySide6.QtCore import Qt
-from PySide6.QtGui import QIcon, QPaintEvent
+from PySide6.QtCore import QEvent, QSize, Qt
+from PySide6.QtGui import QHelpEvent, QIcon, QPaintEvent
 from PySide6.QtWidgets import (
     QAbstractSpinBox,
     QComboBox,
@@ -21,9 +21,11 @@ from PySide6.QtWidgets import (
     QSizePolicy,
     QSpinBox,
     QStyle,
+    QStyleOption,
     QStyleOptionComboBox,
     QStylePainter,
     QToolButton,
+    QToolTip,
     QVBoxLayout,
     QWidget,
 )
@@ -38,6 +40,41 @@ class PlainLabel(QLabel):
         super().__init__(**properties)
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setText(text)
+
+
+class ElidedLabel(PlainLabel):
+    """A label of one line that ends in "…" where it has no room, and then shows its whole text when the mouse rests on it.
+
+    It asks for the width of its text, but never keeps a window from being narrower.
+    """
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(0, super().minimumSizeHint().height())
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter, option = QStylePainter(self), QStyleOption()
+        option.initFrom(self)
+        # As QLabel draws it, so that the style sheet's padding and colours hold.
+        painter.drawPrimitive(QStyle.PrimitiveElement.PE_Widget, option)
+        painter.drawItemText(
+            self.contentsRect(),
+            self.alignment(),
+            self.palette(),
+            self.isEnabled(),
+            self.shown_text(),
+            self.foregroundRole(),
+        )
+
+    def shown_text(self) -> str:
+        """What of the text there is room for."""
+        return self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.contentsRect().width())
+
+    def event(self, event: QEvent) -> bool:
+        if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip and self.shown_text() != self.text():
+            words = f"{self.text()}\n\n{self.toolTip()}" if self.toolTip() else self.text()
+            QToolTip.showText(event.globalPos(), plain_tip(words), self)
+            return True
+        return super().event(event)
 
 
 def plain_tip(text: str) -> str:
@@ -122,7 +159,18 @@ def dialog_buttons(dialog: QDialog, accept_title: str, role: StandardButton = St
 
 
 class ElidedComboBox(QComboBox):
-    """A box that ends a title without room in "…", where Qt cuts it in the middle of a letter."""
+    """A box that ends a title without room in "…", where Qt cuts it in the middle of a letter.
+
+    Args:
+        usual_width: that it takes where there is room.
+    """
+
+    def __init__(self, *, usual_width: int) -> None:
+        super().__init__()
+        self._usual_width = usual_width
+
+    def sizeHint(self) -> QSize:
+        return QSize(self._usual_width, super().sizeHint().height())
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QStylePainter(self)

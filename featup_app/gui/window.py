@@ -16,8 +16,6 @@ from PySide6.QtWidgets import (
     QMainWindow,
     QMenu,
     QMessageBox,
-    QPushButton,
-    QToolBar,
     QVBoxLayout,
     QWidget,
 )
@@ -35,9 +33,11 @@ from featup_app.gui.fit.fit_desk import FitDesk
 from featup_app.gui.fit.refinement import Refinement
 from featup_app.gui.notices import NoticeBar
 from featup_app.gui.opening import ImageOpener
+from featup_app.gui.placing import place, place_of
 from featup_app.gui.quality.quality_desk import QualityDesk
 from featup_app.gui.status import StatusBar
 from featup_app.gui.studio import FIRST, FITTED, Studio
+from featup_app.gui.tool_bar import SettingsBar
 from featup_app.gui.train.training_desk import TrainingDesk
 from featup_app.gui.views.inspector import Inspector
 from featup_app.gui.views.view_grid import IMAGE, ViewGrid
@@ -61,7 +61,6 @@ class MainWindow(QMainWindow):
         self.setWindowTitle("FeatUp")
         self.setWindowIcon(style.icon("featup-app"))
         self.setAcceptDrops(True)
-        self.resize(1440, 900)
 
         self.engine = EngineBridge(self)
         self.studio = Studio(self.engine, preferences.settings)
@@ -79,9 +78,7 @@ class MainWindow(QMainWindow):
         self.refinement = Refinement(self.fitting, self.studio, self.engine, self.notice.show_message)
         self.quality = QualityDesk(self.engine, self.studio, self.inspector.quality)
         self.actions_by_name = make_actions(self, self._handlers())
-        self.compute_button = QPushButton(style.icon("compute", style.ON_PRIMARY), "Compute")
-        self.cancel_button = QPushButton(style.icon("cancel"), "Cancel")
-        self.export_button = QPushButton(style.icon("export"), "Export…")
+        self.bar = SettingsBar(self.controls, self.actions_by_name, self.opener.open_dialog)
 
         self._lay_out()
         self._make_menus()
@@ -131,26 +128,7 @@ class MainWindow(QMainWindow):
         column.addWidget(self.grid, 1)
         self.setCentralWidget(centre)
 
-        bar = QToolBar("Settings")
-        bar.setObjectName("settings bar")
-        bar.setMovable(False)
-        open_button = QPushButton(style.icon("open"), "Open…")
-        open_button.setToolTip(self.actions_by_name["open"].toolTip())
-        open_button.clicked.connect(self.opener.open_dialog)
-        bar.addWidget(open_button)
-        bar.addSeparator()
-        bar.addWidget(self.controls)
-        bar.addSeparator()
-        self.compute_button.setProperty("primary", True)
-        for button, name in (
-            (self.compute_button, "compute"),
-            (self.cancel_button, "cancel"),
-            (self.export_button, "export"),
-        ):
-            button.setToolTip(self.actions_by_name[name].toolTip())
-            button.clicked.connect(self.actions_by_name[name].trigger)
-            bar.addWidget(button)
-        self.addToolBar(bar)
+        self.addToolBar(self.bar)
 
         dock = QDockWidget("Inspector")
         dock.setObjectName("inspector")
@@ -249,7 +227,7 @@ class MainWindow(QMainWindow):
 
     def _show_busy(self, busy: bool) -> None:
         self.status.show_busy(busy)
-        self.cancel_button.setEnabled(busy)
+        self.bar.cancel.setEnabled(busy)
         self.actions_by_name["cancel"].setEnabled(busy)
 
     def _look_up_statuses(self) -> None:
@@ -308,8 +286,7 @@ class MainWindow(QMainWindow):
 
     def _restore_layout(self) -> None:
         stored = self.preferences.window
-        if "geometry" in stored:
-            self.restoreGeometry(QByteArray(base64.b64decode(stored["geometry"])))
+        place(self, stored.get("geometry"))
         if "state" in stored:
             self.restoreState(QByteArray(base64.b64decode(stored["state"])))
         for desk in (self.training, self.fitting):
@@ -322,7 +299,7 @@ class MainWindow(QMainWindow):
         self.preferences.settings = self.studio.settings
         self.preferences.refine = self.refinement.enabled
         self.preferences.window = {
-            "geometry": base64.b64encode(bytes(self.saveGeometry().data())).decode(),
+            "geometry": place_of(self),
             "state": base64.b64encode(bytes(self.saveState().data())).decode(),
         }
         save_preferences(self.preferences)

@@ -134,12 +134,12 @@ def test_compute_repeats_nothing_and_other_settings_make_another_fit(driver):
     fitted(driver)
     panel, studio = desk(driver).panel, driver.studio
     first = studio.fit
-    click(driver.window.compute_button)
+    click(driver.window.bar.compute)
     driver.wait_until_idle()
     assert desk(driver).numbers == (first,)
     panel.tabs.setCurrentIndex(SETTINGS)
     panel.settings.colour.setChecked(False)
-    click(driver.window.compute_button)
+    click(driver.window.bar.compute)
     assert desk(driver).running
     wait_for_end(driver)
     second = studio.fit
@@ -234,8 +234,8 @@ def test_discard_brings_back_what_was_there(driver):
 def test_cancelling_the_preparation_gives_the_fit_up(driver):
     studio = driver.studio
     choose_implicit(driver)
-    driver.wait_for(driver.window.cancel_button.isEnabled)
-    click(driver.window.cancel_button)
+    driver.wait_for(driver.window.bar.cancel.isEnabled)
+    click(driver.window.bar.cancel)
     wait_for_end(driver)
     assert studio.settings.method == "attention"
     assert not any(panel.stale for panel in driver.views.values())
@@ -274,7 +274,7 @@ def test_a_fit_is_saved_opened_and_refused_for_another_image(driver, tmp_path, m
     driver.wait_until_idle()
 
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *args: (str(file), ""))
-    click(desk(driver).panel.open)
+    window.actions_by_name["open_fit"].trigger()
     driver.wait_for(lambda: studio.fit is not None)
     driver.wait_until_idle()
     assert studio.settings.method == "implicit"
@@ -308,7 +308,7 @@ def test_another_image_during_a_fit_and_back(driver):
     assert studio.views["pca"].facts.geometry.image_hw == studio.image.size_hw
     assert panel.fits.count() == 1
     panel.settings.seed.setValue(1)
-    click(driver.window.compute_button)
+    click(driver.window.bar.compute)
     assert desk(driver).running
     click(panel.discard)
     wait_for_end(driver)

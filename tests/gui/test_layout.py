@@ -29,7 +29,7 @@ def test_a_docked_panel_does_not_make_the_window_grow(driver, name):
 
 
 def test_no_setting_of_the_tool_bar_is_hidden(driver):
-    controls, export = driver.window.controls, driver.window.export_button
+    controls, export = driver.window.controls, driver.window.bar.export
     QTest.qWait(100)  # the tool bar lays itself out later
     assert export.mapTo(driver.window, export.rect().topRight()).x() < SIZE[0]
     for box in (controls.backbone, controls.layer, controls.input, controls.method, controls.weights, controls.output):

@@ -170,8 +170,8 @@ def test_cancelling_and_failing_leave_the_picture(driver, computer, monkeypatch)
     driver.wait_for(lambda: desk.running)
 
     def cancelled() -> bool:
-        if driver.window.cancel_button.isEnabled():  # between two pieces there is nothing to cancel
-            QTest.mouseClick(driver.window.cancel_button, Qt.MouseButton.LeftButton)
+        if driver.window.bar.cancel.isEnabled():  # between two pieces there is nothing to cancel
+            QTest.mouseClick(driver.window.bar.cancel, Qt.MouseButton.LeftButton)
         return not desk.running
 
     driver.wait_for(cancelled)

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLineEdit, QSizePolicy, QS
 
 from featup_app.base.errors import ImageError
 from featup_app.gui import style
-from featup_app.gui.widgets import PlainLabel, indent, plain_tip
+from featup_app.gui.widgets import ElidedLabel, indent, plain_tip
 from featup_app.images import Image
 from featup_app.images.selection import AUTO, FULL, Selection, parse_channels, parse_range, range_in_words
 
@@ -36,7 +36,7 @@ class FileBar(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._selection = Selection()
-        self.label = PlainLabel("", objectName="muted")
+        self.label = ElidedLabel("", objectName="muted")
         self.label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.page = QSpinBox()
         self.page.setKeyboardTracking(False)

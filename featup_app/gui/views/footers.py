@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QRectF, Qt
-from PySide6.QtGui import QColor, QLinearGradient, QPainter, QPaintEvent
+from PySide6.QtCore import QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QLinearGradient, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStackedWidget, QWidget
 
 from featup_app.gui import style
-from featup_app.gui.widgets import PlainLabel, plain_tip
+from featup_app.gui.widgets import ElidedLabel, PlainLabel, plain_tip
 from featup_app.lenses.lens import ColorRange, Components, Legend
 from featup_app.lenses.pictures import lookup_table
 
@@ -43,7 +43,7 @@ class ColorBar(QWidget):
         super().__init__()
         self._low, self._high = PlainLabel("", objectName="muted"), PlainLabel("", objectName="muted")
         self._gradient = _Gradient()
-        self._text = PlainLabel("", objectName="muted")
+        self._text = ElidedLabel("", objectName="muted")
         self._text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -65,7 +65,6 @@ class ColorBar(QWidget):
         self._low.setText(_number(legend.limits[0]))
         self._high.setText(_number(legend.limits[1]))
         self._text.setText(legend.words)
-        self._text.setToolTip(plain_tip(legend.words))
         self.setToolTip(plain_tip(legend.tooltip))
 
 
@@ -83,19 +82,35 @@ class ComponentBar(QWidget):
         layout.setSpacing(6)
         self._labels = [QLabel("", objectName="muted", textFormat=Qt.TextFormat.RichText) for _ in range(3)]
         for label in self._labels:
+            label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
             layout.addWidget(label)
         layout.addStretch(1)
+        self._shares: list[tuple[int, float]] = []
         self.setToolTip("The three principal components that are shown as red, green and blue, and how much of the "
                         "variation in the features each explains")  # fmt: skip
 
     def show_components(self, legend: Components) -> None:
-        """Show the numbers of the components and their shares."""
-        for label, colour, number in zip(self._labels, style.COMPONENTS, legend.numbers, strict=True):
-            share = legend.explained[number - 1]
-            label.setText(
-                f'<span style="color:{colour}">■</span> PC {number}'
-                f'<span style="color:{style.MUTED}"> · {100 * share:.1f} %</span>'
-            )
+        """Show the numbers of the components and their shares; the shares alone where there is no room for more."""
+        self._shares = [(number, legend.explained[number - 1]) for number in legend.numbers]
+        self._write()
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(0, super().minimumSizeHint().height())
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        self._write()
+        super().resizeEvent(event)
+
+    def _write(self) -> None:
+        for numbered in (True, False):
+            for label, colour, (number, share) in zip(self._labels, style.COMPONENTS, self._shares, strict=False):
+                name = f" PC {number}" if numbered else ""
+                label.setText(
+                    f'<span style="color:{colour}">■</span>{name}'
+                    f'<span style="color:{style.MUTED}">{" ·" if numbered else ""} {100 * share:.1f} %</span>'
+                )
+            if sum(label.sizeHint().width() + 6 for label in self._labels) <= self.width():
+                return
 
 
 class LegendBar(QStackedWidget):

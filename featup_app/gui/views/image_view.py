@@ -6,7 +6,7 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QEvent, QObject, QPointF, QRectF, Qt, Signal
-from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent, QPainterPath, QPolygonF
+from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent, QPainterPath, QPolygonF, QResizeEvent
 from PySide6.QtWidgets import (
     QFrame,
     QGraphicsPathItem,
@@ -22,7 +22,7 @@ from featup_app.features import Point, Size
 from featup_app.fields import find_method
 from featup_app.gui import style
 from featup_app.gui.views.footers import LegendBar
-from featup_app.gui.widgets import PlainLabel, plain_tip
+from featup_app.gui.widgets import ElidedLabel, PlainLabel, plain_tip
 from featup_app.lenses import LensView
 from featup_app.lenses.lens import Mask
 from featup_app.lenses.pictures import outlines
@@ -78,13 +78,12 @@ class ImageView(QFrame):
 
         self.title = PlainLabel(title, objectName="title")
         self.title.setToolTip(tooltip)
-        self.subtitle = PlainLabel("", objectName="muted")
+        self.subtitle = ElidedLabel("", objectName="muted")
         self.subtitle.setToolTip(tooltip)
         self.subtitle.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(0, 100)
         self.opacity.setValue(100)
-        self.opacity.setFixedWidth(84)
         self.opacity.setAccessibleName(f"{title} opacity")
         self.opacity.setToolTip("Opacity of the lens over the image: left shows the image, right the lens alone")
         self.opacity.setVisible(with_lens)
@@ -314,6 +313,10 @@ class ImageView(QFrame):
         if event.type() == QEvent.Type.Leave:
             self.left.emit()
         return super().eventFilter(watched, event)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        self.opacity.setFixedWidth(84 if self.width() >= 320 else 44)  # a narrow view leaves room for its caption
+        super().resizeEvent(event)
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         self.picked.emit()
