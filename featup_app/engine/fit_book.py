@@ -160,7 +160,6 @@ class FitBook:
             if record.usable and image is not None and record.key == features_key(image, settings)
         ]
 
-    @property
-    def unsaved_seconds(self) -> float:
-        """The longest fitting that would be lost if all fits were."""
-        return max((record.unsaved_seconds for record in self._records.values()), default=0.0)
+    def unsaved(self, least_seconds: float) -> list[FitRecord]:
+        """The fits that took longer and would be lost with the window, the oldest first."""
+        return [record for record in self._records.values() if record.unsaved_seconds > least_seconds]

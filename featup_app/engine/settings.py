@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from featup_app.backbones.catalogue import DEFAULT_BACKBONE
+from featup_app.base.errors import SizeError
+from featup_app.features import Size
 from featup_app.fields.registry import CLASSICAL, DEFAULT_METHOD
 from featup_app.lenses.look import UpsamplerFacts
+from featup_app.sizes import resolve_output_size
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,23 @@ class ViewSettings:
     def with_(self, **changes: Any) -> ViewSettings:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+
+STARTING_PIXELS = 4_000_000
+"""A remembered output that is larger is not computed at a start, before the person asks for it."""
+
+_STRIDE = 14  # of the default backbone; others differ by a factor that does not matter here
+
+
+def starting_settings(remembered: ViewSettings, image_hw: Size) -> ViewSettings:
+    """Remembered settings for the first image of a start: with the default output where theirs would be huge for the image."""
+    try:
+        pixels = resolve_output_size(remembered.input_size or "448", image_hw=image_hw, grid_hw=(1, 1))
+        grid = max(1, pixels[0] // _STRIDE), max(1, pixels[1] // _STRIDE)
+        height, width = resolve_output_size(remembered.output_size, image_hw=image_hw, grid_hw=grid)
+    except SizeError:
+        return remembered  # the sentence comes when it is computed
+    return remembered if height * width <= STARTING_PIXELS else remembered.with_(output_size=ViewSettings().output_size)
 
 
 def upsampler_facts(settings: ViewSettings, weights: Mapping[str, Any] | None) -> UpsamplerFacts:

@@ -14,7 +14,7 @@ from featup_app.engine.preferences import Preferences, load_preferences
 from featup_app.gui.binding_repair import keep_constants_alive
 from featup_app.gui.style import apply_style
 from featup_app.gui.window import MainWindow
-from featup_app.images import sample_images
+from featup_app.images import first_sample
 
 
 def make_application(arguments: list[str]) -> QApplication:
@@ -39,7 +39,7 @@ def open_window(image: Path | None, *, fresh: bool = False) -> MainWindow:
     """
     window = MainWindow(Preferences() if fresh else load_preferences())
     window.show()
-    chosen = image or sample_images()[1]
+    chosen = image or first_sample()
     QTimer.singleShot(0, lambda: window.studio.open(chosen))
     return window
 

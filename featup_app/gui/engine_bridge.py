@@ -12,6 +12,7 @@ from PySide6.QtCore import QObject, Signal
 from featup_app.base.errors import FeatUpError
 from featup_app.base.progress import Progress
 from featup_app.engine.jobs import Event, Failed, Finished, Job, Lane, Progressed, Started, Stopped, Succeeded
+from featup_app.gui.failure_report import UNEXPECTED
 
 if TYPE_CHECKING:
     from featup_app.engine.session import Session
@@ -175,4 +176,4 @@ def _in_words(error: Exception) -> tuple[str, str]:
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return "There was not enough memory for this; choose a smaller output or input size.", details
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"Something unexpected went wrong: {first}", details
+    return f"{UNEXPECTED}: {first}", details

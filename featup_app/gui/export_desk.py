@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from PySide6.QtCore import QObject
-from PySide6.QtWidgets import QMessageBox, QWidget
+from PySide6.QtCore import QObject, QTimer
+from PySide6.QtWidgets import QWidget
 
 from featup_app.engine.exporting import export_image
 from featup_app.engine.preferences import Preferences
+from featup_app.gui.closing import ask_before_closing
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.export_dialog import ExportDialog
 from featup_app.gui.notices import Notify
@@ -41,6 +42,7 @@ class ExportDesk(QObject):
         self._engine, self._studio, self._notify = engine, studio, notify
         self._preferences, self._opacities, self._window = preferences, opacities, window
         self._running = 0
+        self._close_after = False
 
     def open_dialog(self) -> None:
         """Ask what to export, and start the export."""
@@ -61,20 +63,42 @@ class ExportDesk(QObject):
                 session, image, settings, options, folder, stem=stem, progress=progress
             ),
             self._show_exported,
+            failed=self._show_failure,
+            stopped=self._stopped,
             finished=self._finished,
             replace=False,
         )
 
     def may_close(self) -> bool:
-        """Whether the window may close now; asks the person if an export is running."""
+        """Whether the window may close now; asks the person if an export is running.
+
+        The window closes by itself after an export that is to be finished.
+        """
         if not self._running:
             return True
-        question = "An export is still running. Close the window and cancel it? No incomplete files are left behind."
-        return QMessageBox.question(self._window, "Export", question) == QMessageBox.StandardButton.Yes
+        answer = ask_before_closing(
+            self._window,
+            "Export",
+            "An export is still running. Finish it before the window closes? If it is cancelled, no incomplete files are left.",
+            save="Finish, then close",
+            discard="Cancel the export",
+            stay="Keep working",
+        )
+        self._close_after = answer == "save" and bool(self._running)
+        return answer == "discard" or (answer == "save" and not self._running)
 
     def _show_exported(self, files: Sequence[Path]) -> None:
         count = f"{len(files)} files" if len(files) > 1 else files[0].name
         self._notify("information", f"Saved {count} in {files[0].parent}.")
 
+    def _show_failure(self, sentence: str, details: str) -> None:
+        self._close_after = False  # the window stays open so that the message can be read
+        self._studio.report(sentence, details)
+
+    def _stopped(self) -> None:
+        self._close_after = False  # by the person, who is still there
+
     def _finished(self) -> None:
         self._running -= 1
+        if self._close_after and not self._running:
+            QTimer.singleShot(0, self._window.close)

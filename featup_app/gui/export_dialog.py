@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -104,6 +105,10 @@ class ExportDialog(QDialog):
 
         self.problem = PlainLabel("")
         self.problem.setWordWrap(True)
+        self.problem.setMinimumHeight(
+            2 * self.fontMetrics().lineSpacing()
+        )  # a sentence must not push the rest together
+        self.problem.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         buttons = dialog_buttons(self, "Export", QDialogButtonBox.StandardButton.Save)
         self._save = buttons.button(QDialogButtonBox.StandardButton.Save)
         layout = QVBoxLayout(self)
@@ -176,7 +181,6 @@ class ExportDialog(QDialog):
         except ExportError as error:
             problem = problem or str(error)
         self.problem.setText(problem)
-        self.problem.setVisible(bool(problem))
         self._save.setEnabled(not problem)
 
     def _browse(self) -> None:

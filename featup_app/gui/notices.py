@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QPlainTextEdit, QPushButton, QToolButton, QVBoxLayout
 
 from featup_app.gui import style
@@ -26,11 +27,22 @@ class Notify(Protocol):
     def __call__(self, severity: str, sentence: str, *, details: str = "", action: Action | None = None) -> None: ...
 
 
-class NoticeBar(QFrame):
-    """Shows one message at a time above the image views, without blocking or covering them."""
+class Explain(Protocol):
+    """Says more about a failure: a text for a person, and one for a developer."""
 
-    def __init__(self) -> None:
+    def __call__(self, sentence: str, details: str) -> tuple[str, str]: ...
+
+
+class NoticeBar(QFrame):
+    """Shows one message at a time above the image views, without blocking or covering them.
+
+    Args:
+        explain: says more about a message with details.
+    """
+
+    def __init__(self, explain: Explain) -> None:
         super().__init__()
+        self._explain, self._report = explain, ""
         self.setObjectName("notice")
         self._icon = PlainLabel()
         self.text = PlainLabel("")
@@ -39,7 +51,7 @@ class NoticeBar(QFrame):
         self.action = QPushButton("")
         self.details_button = QPushButton("Details")
         self.details_button.setCheckable(True)
-        self.details_button.setToolTip("Technical details for a developer")
+        self.details_button.setToolTip("Where it happened, and what to do")
         close = QToolButton()
         close.setIcon(style.icon("close", style.MUTED))
         close.setAutoRaise(True)
@@ -49,6 +61,10 @@ class NoticeBar(QFrame):
         self.details.setReadOnly(True)
         self.details.setFixedHeight(150)
         self.details.setAccessibleName("Details of the message")
+        self.copy_report = QPushButton("Copy report")
+        self.copy_report.setToolTip(
+            "Copy what a developer needs: settings, versions and where in the program it happened"
+        )
 
         line = QHBoxLayout()
         line.setSpacing(style.SPACING)
@@ -61,10 +77,13 @@ class NoticeBar(QFrame):
         layout.setContentsMargins(10, 6, 6, 6)
         layout.addLayout(line)
         layout.addWidget(self.details)
+        layout.addWidget(self.copy_report, alignment=Qt.AlignmentFlag.AlignLeft)
 
         self._run_action: Callable[[], object] | None = None
         close.clicked.connect(self.hide)
-        self.details_button.toggled.connect(self.details.setVisible)
+        for part in (self.details, self.copy_report):
+            self.details_button.toggled.connect(part.setVisible)
+        self.copy_report.clicked.connect(lambda: QGuiApplication.clipboard().setText(self._report))
         self.action.clicked.connect(self._act)
         self.hide()
 
@@ -73,16 +92,18 @@ class NoticeBar(QFrame):
 
         Args:
             severity: "error", "warning" or "information".
-            details: text for developers, shown on demand.
+            details: where in the program it happened; a person reads an explanation instead, on demand, and can copy these.
             action: the title of a button and the function that it calls.
         """
         name, colour = _ICONS[severity]
         self._icon.setPixmap(style.icon(name, colour).pixmap(18, 18))
         self.text.setText(sentence)
-        self.details.setPlainText(details)
+        explanation, self._report = self._explain(sentence, details) if details else ("", "")
+        self.details.setPlainText(explanation)
         self.details_button.setVisible(bool(details))
         self.details_button.setChecked(False)
         self.details.hide()
+        self.copy_report.hide()
         self._run_action = action[1] if action else None
         self.action.setVisible(action is not None)
         self.action.setText(action[0] if action else "")

@@ -9,7 +9,7 @@ from typing import Any
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from featup_app.base.progress import Progress
-from featup_app.engine.settings import ViewSettings
+from featup_app.engine.settings import ViewSettings, starting_settings
 from featup_app.features import Point
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.images import Image, Selection, image_from_array, load_image
@@ -47,6 +47,7 @@ class Studio(QObject):
         stale(name, bool): whether a newer picture of this lens is being computed.
         earlier(name, bool): whether the picture of this lens belongs to earlier settings than the chosen ones.
         failed(sentence, details): something failed; the last good state is kept.
+        not_repeated(ViewSettings): the remembered settings had a huge output for the first image; the default one is shown.
         succeeded(): something that was asked for after the last failure has succeeded.
     """
 
@@ -62,6 +63,7 @@ class Studio(QObject):
     earlier = Signal(str, bool)
     failed = Signal(str, str)
     succeeded = Signal()
+    not_repeated = Signal(object)
 
     def __init__(self, engine: EngineBridge, settings: ViewSettings) -> None:
         super().__init__(engine)
@@ -361,6 +363,8 @@ class Studio(QObject):
 
     def _opened(self, image: Image) -> None:
         self._cancel_views()
+        if self.image is None:
+            self._start_with(image)
         self.image = image
         self.views.clear()
         self._answered_for.clear()
@@ -373,3 +377,10 @@ class Studio(QObject):
             self.request_changed.emit(name, request)
         # The window draws the image first.
         QTimer.singleShot(0, self.compute)
+
+    def _start_with(self, image: Image) -> None:
+        """Choose the settings for the first image of a start."""
+        remembered, self.settings = self.settings, starting_settings(self.settings, image.size_hw)
+        if self.settings != remembered:
+            self.settings_changed.emit(self.settings)
+            QTimer.singleShot(0, lambda: self.not_repeated.emit(remembered))

@@ -23,12 +23,14 @@ from PySide6.QtWidgets import (
 from featup_app.backbones import list_backbones, status
 from featup_app.base.progress import Progress
 from featup_app.engine.preferences import Preferences, save_preferences
+from featup_app.engine.settings import ViewSettings
 from featup_app.gui import style
 from featup_app.gui.actions import commands, make_actions
 from featup_app.gui.controls import Controls
 from featup_app.gui.dialogs import UPSAMPLER_PATTERN, OtherModelDialog, about_text, keys_text, upsampler_sentence
 from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.gui.export_desk import ExportDesk
+from featup_app.gui.failure_report import explained, report
 from featup_app.gui.fit.fit_desk import FitDesk
 from featup_app.gui.fit.refinement import Refinement
 from featup_app.gui.notices import NoticeBar
@@ -39,10 +41,11 @@ from featup_app.gui.status import StatusBar
 from featup_app.gui.studio import FIRST, FITTED, Studio
 from featup_app.gui.tool_bar import SettingsBar
 from featup_app.gui.train.training_desk import TrainingDesk
+from featup_app.gui.views.empty_state import EmptyState
 from featup_app.gui.views.inspector import Inspector
 from featup_app.gui.views.view_grid import IMAGE, ViewGrid
 from featup_app.gui.wheel import WheelGuard
-from featup_app.images import Image
+from featup_app.images import Image, first_sample
 from featup_app.lenses import LensView
 from featup_app.lenses.look import UpsamplerFacts
 from featup_app.lenses.pictures import laid_over
@@ -65,7 +68,8 @@ class MainWindow(QMainWindow):
         self.engine = EngineBridge(self)
         self.studio = Studio(self.engine, preferences.settings)
         self.grid = ViewGrid()
-        self.notice = NoticeBar()
+        self.empty = EmptyState()
+        self.notice = NoticeBar(self._explain)
         self.controls = Controls(preferences.settings, list_backbones())
         self.inspector = Inspector()
         self.status = StatusBar()
@@ -126,6 +130,8 @@ class MainWindow(QMainWindow):
         holder.addWidget(self.notice)
         column.addLayout(holder)
         column.addWidget(self.grid, 1)
+        column.addWidget(self.empty, 1)
+        self.empty.hide()  # shown if the first picture cannot be opened
         self.setCentralWidget(centre)
 
         self.addToolBar(self.bar)
@@ -182,7 +188,10 @@ class MainWindow(QMainWindow):
         grid.picked.connect(inspector.show_tab)
         grid.file_bar.selected.connect(studio.select)
         grid.file_bar.refused.connect(lambda sentence: self.notice.show_message("warning", sentence))
-        studio.failed.connect(self._show_file_again)
+        studio.failed.connect(self._show_what_is_open)
+        studio.not_repeated.connect(self._offer_remembered)
+        self.empty.open_asked.connect(self.opener.open_dialog)
+        self.empty.sample_asked.connect(lambda: studio.open(first_sample()))
         for tab in inspector.lenses.values():
             tab.asked.connect(studio.ask)
             tab.query_chosen.connect(studio.choose_query)
@@ -204,6 +213,8 @@ class MainWindow(QMainWindow):
 
     def _show_image(self, image: Image) -> None:
         self.notice.hide()
+        self.empty.hide()
+        self.grid.show()
         self.grid.show_image(image)
         for tab in self.inspector.lenses.values():
             tab.show_image(image)
@@ -211,10 +222,20 @@ class MainWindow(QMainWindow):
         name = image.name.replace("[*]", "[*][*]")  # the mark that Qt replaces in titles
         self.setWindowTitle(f"{name} – FeatUp")
 
-    def _show_file_again(self) -> None:
-        """Set the boxes of page, channels and range back to what is shown, after another choice failed."""
-        if self.studio.image is not None:
-            self.grid.file_bar.show_image(self.studio.image)
+    def _show_what_is_open(self) -> None:
+        """After a failure: set the boxes of page, channels and range back to what is shown, or show ways to open something."""
+        image = self.studio.image
+        self.empty.setVisible(image is None)
+        self.grid.setVisible(image is not None)
+        if image is not None:
+            self.grid.file_bar.show_image(image)
+
+    def _offer_remembered(self, remembered: ViewSettings) -> None:
+        self.notice.show_message(
+            "information",
+            f"The output size of the last time ({remembered.output_size}) is large for this picture, so it is not computed yet.",
+            action=("Compute it", lambda: self.studio.choose(remembered)),
+        )
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
@@ -229,6 +250,10 @@ class MainWindow(QMainWindow):
         self.status.show_busy(busy)
         self.bar.cancel.setEnabled(busy)
         self.actions_by_name["cancel"].setEnabled(busy)
+
+    def _explain(self, sentence: str, details: str) -> tuple[str, str]:
+        image, settings = self.studio.image, self.studio.settings
+        return explained(sentence, image, settings), report(sentence, details, image, settings)
 
     def _look_up_statuses(self) -> None:
         def look_up(progress: Progress) -> dict[str, str]:
@@ -293,7 +318,7 @@ class MainWindow(QMainWindow):
             desk.dock.hide()  # they appear with a training and with a fit
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        if not all(desk.may_close() for desk in (self.exporting, self.training, self.fitting)):
+        if not all(desk.may_close() for desk in (self.exporting, self.training, self.fitting.files)):
             event.ignore()
             return
         self.preferences.settings = self.studio.settings

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from featup_app.images.image import (
         IMAGE_SUFFIXES,
         Image,
+        first_sample,
         image_from_array,
         image_from_bytes,
         load_image,
@@ -28,6 +29,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "Image",
     "Selection",
+    "first_sample",
     "image_from_array",
     "image_from_bytes",
     "load_image",

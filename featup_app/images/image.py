@@ -223,3 +223,8 @@ def sample_images() -> list[Path]:
         FileNotFoundError: if the installation lacks one.
     """
     return [resource("images", f"{name}.jpg") for name in ("cat", "coffee", "astronaut")]
+
+
+def first_sample() -> Path:
+    """The photo that the window shows when no other is given. Raises FileNotFoundError if the installation lacks it."""
+    return sample_images()[1]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtTest import QTest
 
 from featup_app.images import sample_images
@@ -146,7 +148,7 @@ def test_a_real_long_computation_can_be_cancelled(driver):
     assert studio.views["similarity"].values.shape == studio.views["pca"].values.shape[1:]
 
 
-def test_an_unexpected_error_is_shown_with_details(driver, monkeypatch):
+def test_an_unexpected_error_is_explained_and_its_report_can_be_copied(driver, monkeypatch):
     def broken(*args, **kwargs):
         raise ZeroDivisionError("something impossible")
 
@@ -154,7 +156,16 @@ def test_an_unexpected_error_is_shown_with_details(driver, monkeypatch):
     driver.click("pca", 100, 100)
     driver.wait_for(driver.window.notice.isVisible)
     assert "unexpected" in driver.window.notice.text.text()
-    assert "ZeroDivisionError" in driver.window.notice.details.toPlainText()
+    driver.window.notice.details_button.click()
+    explanation = driver.window.notice.details.toPlainText()
+    for words in (driver.studio.image.name, "Method: ", "What to do: ", "defect of the program"):
+        assert words in explanation
+    assert "Traceback" not in explanation
+    driver.window.notice.copy_report.click()
+    report = QGuiApplication.clipboard().text()
+    assert "ZeroDivisionError" in report
+    assert "torch" in report
+    assert str(Path.home()) not in report
     driver.wait_until_idle()
     assert driver.views["similarity"].has_lens
     monkeypatch.undo()

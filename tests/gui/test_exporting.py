@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from PySide6.QtWidgets import QDialog, QMessageBox
+from PySide6.QtWidgets import QDialog
 
 from featup_app.base.errors import Cancelled
 from featup_app.engine.preferences import load_preferences, save_preferences
@@ -182,7 +182,7 @@ def test_an_export_outlives_another_image_and_asks_before_the_window_closes(driv
         return [tmp_path / f"{image.name}.npz"]
 
     monkeypatch.setattr(export_desk, "export_image", slow)
-    monkeypatch.setattr(QMessageBox, "question", lambda *_: asked.append(1) or QMessageBox.StandardButton.No)
+    monkeypatch.setattr(export_desk, "ask_before_closing", lambda *_, **__: asked.append(1) or "stay")
     start_export(driver, monkeypatch, tmp_path)
     driver.studio.open(sample_images()[0])
     driver.wait_for(lambda: driver.studio.image.name == "cat.jpg")
@@ -193,6 +193,33 @@ def test_an_export_outlives_another_image_and_asks_before_the_window_closes(driv
     assert "coffee.jpg.npz" in driver.window.notice.text.text()
     driver.wait_until_idle()
     assert driver.studio.views["pca"].facts.geometry.image_hw == (300, 451)
+
+
+@pytest.mark.parametrize("answer", ["save", "discard"])
+def test_closing_finishes_a_running_export_or_cancels_it(driver, monkeypatch, tmp_path, answer):
+    going, ended = threading.Event(), []
+
+    def slow(session, image, settings, options, folder, *, stem, progress):
+        try:
+            while not going.is_set():
+                progress("writing", 0, 0)
+                time.sleep(0.01)
+        except Cancelled:
+            ended.append("cancelled")
+            raise
+        ended.append("written")
+        return [tmp_path / "written.npz"]
+
+    monkeypatch.setattr(export_desk, "export_image", slow)
+    monkeypatch.setattr(export_desk, "ask_before_closing", lambda *_, **__: answer)
+    start_export(driver, monkeypatch, tmp_path)
+    driver.wait_for(lambda: driver.window.engine.busy)
+    closed = driver.window.close()
+    assert closed == (answer == "discard")
+    going.set()
+    driver.wait_for(lambda: not driver.window.isVisible())
+    driver.wait_for(lambda: bool(ended))
+    assert ended == ["written" if answer == "save" else "cancelled"]
 
 
 def start_export(driver, monkeypatch, folder) -> None:

@@ -8,11 +8,12 @@ import time
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
+from PySide6.QtWidgets import QApplication, QFileDialog
 
 from featup_app.engine import fits
 from featup_app.fields.implicit import fit as fit_module
 from featup_app.gui.error_curve import round_numbers
+from featup_app.gui.fit import fit_files
 from featup_app.gui.fit.fit_panel import COMPARE, CURVE, LEARNED, SETTINGS
 from featup_app.images import sample_images
 
@@ -412,14 +413,21 @@ def test_the_window_closes_during_a_fit(driver, when):
     assert not driver.window.isVisible()
 
 
-def test_a_long_fit_that_is_not_saved_is_asked_for(driver, monkeypatch):
+@pytest.mark.parametrize("answer", ["stay", "save", "discard"])
+def test_a_long_fit_that_is_not_saved_is_asked_for(driver, monkeypatch, tmp_path, answer):
     fitted(driver)
-    asked = []
-    monkeypatch.setattr("featup_app.gui.fit.fit_dialogs._LONG_SECONDS", 0.0)
-    monkeypatch.setattr(QMessageBox, "question", lambda *args: asked.append(args[2]) or QMessageBox.StandardButton.No)
-    driver.window.close()
-    assert driver.window.isVisible()
+    asked, file = [], tmp_path / "kept.safetensors"
+    monkeypatch.setattr(fit_files, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(fit_files, "ask_before_closing", lambda window, title, text, **_: asked.append(text) or answer)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args: (str(file), ""))
+    closed = driver.window.close()
     assert "not saved" in asked[0]
+    assert closed == (answer == "discard")
+    if answer == "save":
+        driver.wait_for(lambda: not driver.window.isVisible())
+        assert file.is_file()
+    elif answer == "stay":
+        assert driver.window.isVisible()
     monkeypatch.undo()
 
 

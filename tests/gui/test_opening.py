@@ -98,7 +98,7 @@ def test_a_bad_file_is_reported_and_loses_nothing(start, photo, tmp_path):
         sentence = driver.window.notice.text.text()
         assert sentence.endswith(".")
         assert "\n" not in sentence
-        assert "Traceback" in driver.window.notice.details.toPlainText()
+        assert "What to do" in driver.window.notice.details.toPlainText()
         assert not driver.window.notice.details.isVisible(), "details only on demand"
         driver.window.notice.details_button.click()
         assert driver.window.notice.details.isVisible()
@@ -130,3 +130,16 @@ def test_a_missing_file_on_the_command_line_leaves_a_living_window(start, tmp_pa
     assert "nowhere.jpg" in driver.window.notice.text.text()
     drop(driver, sample_images()[0])
     driver.wait_for(lambda: "pca" in driver.studio.views)
+
+
+def test_without_a_picture_the_window_shows_three_ways_to_open_one(start, tmp_path):
+    driver = start(tmp_path / "missing.png")
+    driver.wait_for(lambda: driver.window.empty.isVisible())
+    assert not driver.window.grid.isVisible()
+    assert "missing.png" in driver.window.notice.text.text()
+    assert driver.window.empty.open.isVisible()
+    driver.window.empty.sample.click()
+    driver.wait_for(lambda: driver.studio.image is not None)
+    driver.wait_until_idle()
+    assert driver.window.grid.isVisible()
+    assert not driver.window.empty.isVisible()

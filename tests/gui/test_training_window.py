@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QMessageBox
 
 from featup_app.engine import training
 from featup_app.fields import load_upsampler
-from featup_app.gui.train.training_desk import TrainingDesk
+from featup_app.gui.train import training_desk
 from featup_app.images import sample_images
 
 SMALL = "tf_efficientnet_lite0"
@@ -33,7 +33,7 @@ def driver(config, start, photos, tmp_path, monkeypatch):
     monkeypatch.setenv("FEATUP_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("FEATUP_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr(training, "_measure_every", lambda request, images: 2)
-    monkeypatch.setattr(TrainingDesk, "_ask_before_close", lambda self: "discard")
+    monkeypatch.setattr(training_desk, "ask_before_closing", lambda *_, **__: "discard")
     config(backbone=SMALL, input_size="64", output_size="2x")
     driver = start(photos / "0.png")
     driver.wait_until_idle()
@@ -250,15 +250,15 @@ def test_a_failure_is_reported_and_another_training_can_start(driver, photos, mo
     assert load_upsampler(other.output).home("backbone") == "tf_efficientnet_lite0"
 
 
-@pytest.mark.parametrize("answer", ["discard", "keep"])
+@pytest.mark.parametrize("answer", ["discard", "save"])
 def test_closing_in_the_middle_asks_and_leaves_no_thread(driver, tmp_path, monkeypatch, answer):
     asked = []
 
-    def ask(self) -> str:
+    def ask(*_, **__) -> str:
         asked.append(answer)
         return "stay" if len(asked) == 1 else answer
 
-    monkeypatch.setattr(TrainingDesk, "_ask_before_close", ask)
+    monkeypatch.setattr(training_desk, "ask_before_closing", ask)
     request = begin(driver)
     wait_for_points(driver, 2)
     assert not driver.window.close()
@@ -267,7 +267,7 @@ def test_closing_in_the_middle_asks_and_leaves_no_thread(driver, tmp_path, monke
     driver.wait_for(lambda: not driver.window.isVisible())
     assert len(asked) == 2
     assert "featup-training" not in {thread.name for thread in threading.enumerate()}
-    if answer == "keep":
+    if answer == "save":
         assert load_upsampler(request.output).home("backbone") == "tf_efficientnet_lite0"
         assert not request.checkpoint.exists()
     else:

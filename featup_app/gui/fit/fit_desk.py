@@ -17,7 +17,6 @@ from featup_app.engine.settings import ViewSettings
 from featup_app.fields import DEFAULT_METHOD
 from featup_app.gui.bottom_dock import BottomDock
 from featup_app.gui.engine_bridge import EngineBridge
-from featup_app.gui.fit.fit_dialogs import may_lose
 from featup_app.gui.fit.fit_drawing import FitDrawing
 from featup_app.gui.fit.fit_files import FitFiles
 from featup_app.gui.fit.fit_panel import FitPanel
@@ -443,7 +442,3 @@ class FitDesk(QObject):
         if not behind:
             self.dock.appear()
         return record
-
-    def may_close(self) -> bool:
-        """Whether the window may close now; asks if work of more than a minute would be lost."""
-        return may_lose(self._window, self.book.unsaved_seconds)

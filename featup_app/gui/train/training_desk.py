@@ -18,6 +18,7 @@ from featup_app.engine.training import (
     Workshop,
 )
 from featup_app.gui.bottom_dock import BottomDock
+from featup_app.gui.closing import ask_before_closing
 from featup_app.gui.engine_bridge import JobSignals
 from featup_app.gui.notices import Notify
 from featup_app.gui.studio import Studio
@@ -221,26 +222,18 @@ class TrainingDesk(JobSignals):
         """
         if not self.running:
             return True
-        answer = self._ask_before_close()
-        if answer == "keep" and self.running:
+        answer = ask_before_closing(
+            self._window,
+            "Training",
+            "An upsampler is being trained. Stop the training and keep its best state?",
+            save="Stop and keep",
+            discard="Discard",
+            stay="Keep training",
+        )
+        if answer == "save" and self.running:
             self._close_after = True
             self._stop()
-        return answer == "discard" or (answer == "keep" and not self.running)
-
-    def _ask_before_close(self) -> str:
-        """ "keep", "discard" or "stay"."""
-        box = QMessageBox(self._window)
-        box.finished.connect(box.deleteLater)
-        box.setWindowTitle("Training")
-        box.setIcon(QMessageBox.Icon.Question)
-        box.setText("An upsampler is being trained. Stop the training and keep its best state?")
-        keep = box.addButton("Stop and keep", QMessageBox.ButtonRole.AcceptRole)
-        discard = box.addButton("Discard", QMessageBox.ButtonRole.DestructiveRole)
-        stay = box.addButton("Keep training", QMessageBox.ButtonRole.RejectRole)
-        box.setDefaultButton(keep)
-        box.setEscapeButton(stay)
-        box.exec()
-        return {keep: "keep", discard: "discard"}.get(box.clickedButton(), "stay")
+        return answer == "discard" or (answer == "save" and not self.running)
 
     def close(self, timeout: float = 5.0) -> None:
         """Cancel the running jobs and end the thread."""
