@@ -140,6 +140,12 @@ def test_a_training_runs_to_its_end_and_its_weights_can_be_used_at_once(driver, 
     driver.wait_for(window.notice.isVisible)
     assert [step for step, _ in panel.curve.points] == [0, 2, 4]
     assert panel.values["step"].text() == "4 of 4"
+    error = panel.values["best"].text()
+    assert panel.values["held_out"].text() == error
+    assert (
+        f"held-out error is {error}" in window.notice.text.text()
+        or f"held-out error {error}" in window.notice.text.text()
+    )
     assert not window.training.progress.isVisible()
     assert {path.name for path in request.output.parent.iterdir()} == {path.name for path in request.files}
     assert load_upsampler(request.output).home("backbone") == "tf_efficientnet_lite0"

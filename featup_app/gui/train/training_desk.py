@@ -249,12 +249,12 @@ def outcome_sentence(outcome: TrainingOutcome) -> str:
     if outcome.best_step == 0 and not outcome.restored:
         return (
             f"{counted(outcome.steps, 'step')} of training found nothing better than the classical filter it started from "
-            f"(held-out error {outcome.error:.3f}); train longer, or on more images. {saved}"
+            f"(held-out error {outcome.error:.4f}); train longer, or on more images. {saved}"
         )
     gain = percent_below(outcome.error, outcome.bilinear)
     notes = f" {' '.join(outcome.notes[:2])}" if outcome.notes else ""
     more = f" ({len(outcome.notes) - 2} more like that.)" if len(outcome.notes) > 2 else ""
     return (
-        f"The trained upsampler's held-out error is {outcome.error:.3f}, {gain} than bilinear ({outcome.bilinear:.3f}). "
+        f"The trained upsampler's held-out error is {outcome.error:.4f}, {gain} than bilinear ({outcome.bilinear:.4f}). "
         f"{saved}{restored}{notes}{more}"
     )

@@ -107,10 +107,14 @@ class TrainingPanel(QWidget):
     def show_end(self, sentence: str, outcome: TrainingOutcome | None = None) -> None:
         """The training is over; its weights can be used if there is an outcome."""
         self.headline.setText(sentence)
-        self.values["left"].setText(UNKNOWN)
-        if outcome is not None:
-            self.values["best"].setText(f"{outcome.error:.4f}")
-            self.values["gain"].setText(percent_below(outcome.error, outcome.bilinear))
+        figures = self.progress.figures
+        figures.show_texts({"left": UNKNOWN, "speed": UNKNOWN})
+        if (
+            outcome is not None
+        ):  # the errors of the weights that were saved, over all channels, and not those of the last step
+            error = f"{outcome.error:.4f}"
+            gain = percent_below(outcome.error, outcome.bilinear)
+            figures.show_texts({"held_out": error, "best": error, "gain": gain})
         self.progress.offer(*([self.use] if outcome is not None else []))
 
 
