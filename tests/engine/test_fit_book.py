@@ -91,9 +91,10 @@ def test_only_unsaved_work_would_be_lost(book):
     fitted = book.add(picture(1), SETTINGS, REQUEST, "fitted")
     opened.report = fitted.report = report(1, seconds=75.0)
     assert opened.saved
-    assert book.unsaved_seconds == 75.0
+    assert book.unsaved(60.0) == [fitted]
+    assert book.unsaved(80.0) == []
     fitted.saved = True
-    assert book.unsaved_seconds == 0.0
+    assert book.unsaved(60.0) == []
 
 
 def test_features_are_told_apart_by_what_decides_them():

@@ -81,7 +81,11 @@ class CAMTab(LensTab):
 
     def _choose_item(self, item: QListWidgetItem) -> None:
         self.search.clear()
-        self._ask(chosen=item.data(Qt.ItemDataRole.UserRole))
+        index = item.data(Qt.ItemDataRole.UserRole)
+        name = self._names[index]
+        # By name where that is one class: the same number is something else for another backbone.
+        alone = list(self._names).count(name) == 1 and not name.strip().isdecimal()
+        self._ask(chosen=name if alone else index)
 
     def _find(self, text: str) -> None:
         self._model.setStringList([self._names[index] for index in search_classes(self._names, text)])
