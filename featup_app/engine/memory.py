@@ -1,8 +1,9 @@
-"""How much memory a computation may use, and the sentence when it would need more."""
+"""How much memory a computation and kept results may use, and the sentence when a computation would need more."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
@@ -13,6 +14,29 @@ from featup_app.features import Size
 
 SHARE = 0.6
 """Fraction of the available memory that one computation may use."""
+
+
+KEEP_SHARE = 3
+"""Results of earlier requests may fill one part in so many of the machine's memory, unless a person chooses."""
+
+_CONTAINER_LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where Linux states the limit of a container: its control groups of version 2 and of version 1."""
+
+
+def machine_bytes() -> int:
+    """Memory of the machine in bytes, or of the container if that is limited to less."""
+    total = int(psutil.virtual_memory().total)
+    for path in _CONTAINER_LIMITS:
+        try:
+            total = min(total, int(path.read_text()))
+        except (OSError, ValueError):  # no such system, or "max"
+            continue
+    return total
+
+
+def default_keep_bytes() -> int:
+    """Budget of kept results (:class:`~featup_app.engine.kept.Kept`) in bytes, if a person has not chosen one."""
+    return machine_bytes() // KEEP_SHARE
 
 
 def available_bytes() -> int:

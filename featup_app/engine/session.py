@@ -1,4 +1,4 @@
-"""One sitting at the program: loaded backbones, feature maps and fields, remembered while they are likely to be asked again.
+"""One sitting at the program: loaded backbones, feature maps, fields and what lenses made of them, kept within a budget.
 
 Window and command line get every number and picture from here, so that both give the same. Not thread-safe: one thread, the
 engine lane's, owns a session with its models and its device.
@@ -6,9 +6,8 @@ engine lane's, owns a session with its models and its device.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from featup_app.backbones import Backbone, load_backbone
 from featup_app.backbones.catalogue import CLASSIFIER
@@ -17,6 +16,7 @@ from featup_app.base.peak_memory import release_free_memory
 from featup_app.base.progress import Progress, silent
 from featup_app.engine import memory
 from featup_app.engine.fits import Fits
+from featup_app.engine.kept import Kept
 from featup_app.engine.settings import BackboneFacts, ViewSettings, upsampler_facts
 from featup_app.features import FeatureMap, Size
 from featup_app.fields import DEFAULT_METHOD, METHODS, FeatureField, Upsampler, find_method, upsample
@@ -24,7 +24,6 @@ from featup_app.fields.field import DEFAULT_TILE_BUDGET
 from featup_app.fields.weights import choose, loaded_upsampler, options_for
 from featup_app.images import Image
 from featup_app.lenses import FieldFacts, LensView, Look, Request, find_lens
-from featup_app.lenses.grouping import forget_maps
 from featup_app.lenses.lens import Classes, ClassEvidence
 from featup_app.lenses.look import UpsamplerFacts
 from featup_app.sizes import resolve_output_size
@@ -35,40 +34,26 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 
 
-class _Recent(Generic[_Value]):
-    """The last few results by key."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._items: OrderedDict[Hashable, _Value] = OrderedDict()
-
-    def get(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
-        if key not in self._items:
-            self._items[key] = make()
-        self._items.move_to_end(key)
-        while len(self._items) > self._limit:
-            self._items.popitem(last=False)
-        return self._items[key]
-
-
 class Session:
     """Computes views of images.
 
     Args:
         device: torch device; CUDA if there is one, else the CPU.
         memory_budget: bytes that one view or tile may use; a share of the free memory if not given.
+        keep_bytes: budget of what is kept for later requests; a third of the machine's memory if not given.
+
+    Attributes:
+        kept: backbones, maps, fields, logits and what lenses remember; fits count too, but only a person discards them.
+        fits: the fits of this sitting.
     """
 
-    def __init__(self, *, device: str | None = None, memory_budget: int | None = None) -> None:
+    def __init__(
+        self, *, device: str | None = None, memory_budget: int | None = None, keep_bytes: int | None = None
+    ) -> None:
         self.device = device
         self._memory_budget = memory_budget
-        self._backbones: _Recent[Backbone] = _Recent(2)
-        self._maps: _Recent[FeatureMap] = _Recent(6)
-        self._quick_fields: _Recent[FeatureField] = _Recent(4)
-        self._expensive_fields: _Recent[FeatureField] = _Recent(6)  # they take seconds: quick ones do not push them out
-        self._remembered: _Recent[Any] = _Recent(8)
-        self._logits: _Recent[Tensor] = _Recent(4)
         self.fits = Fits()
+        self.kept = Kept(keep_bytes or memory.default_keep_bytes(), beside=self.fits)
 
     @property
     def memory_budget(self) -> float:
@@ -85,7 +70,7 @@ class Session:
             path = settings.weights_file
             return load_backbone(settings.backbone, device=self.device, path=path, progress=progress)
 
-        return self._backbones.get((settings.backbone, _weights_state(settings)), load)
+        return self.kept.get("backbone", (settings.backbone, _weights_state(settings)), load)
 
     def backbone_facts(self, settings: ViewSettings, progress: Progress = silent) -> BackboneFacts:
         """What menus show of a backbone; loads it. Raises BackboneError."""
@@ -111,7 +96,7 @@ class Session:
             release_free_memory()  # that other pictures and sizes left
             return backbone.extract(image, size=settings.input_size, layer=settings.layer, progress=progress)
 
-        return self._maps.get(_map_key(image, settings), extract)
+        return self.kept.get("map", _map_key(image, settings), extract, picture=image.sha256)
 
     def field(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> FeatureField:
         """The features at any size. Raises BackboneError, SizeError, UpsamplerError."""
@@ -129,10 +114,11 @@ class Session:
         if settings.method == "implicit" and settings.fit is not None:
             return self.fits.field(settings.fit, features, latest=settings.fit_latest)
         options = options_for(settings.method, upsampler)
-        remembered = self._quick_fields if find_method(settings.method).quick else self._expensive_fields
-        return remembered.get(
+        return self.kept.get(
+            "field",
             self._field_key(image, settings, upsampler),
             lambda: upsample(features, image, settings.method, progress=progress, **options),
+            picture=image.sha256,
         )
 
     def field_key(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> Hashable:
@@ -219,8 +205,7 @@ class Session:
             return field.fixed_bytes(wanted) + area * per_pixel + min(area * per_tile_pixel, DEFAULT_TILE_BUDGET)
 
         if needed(size) > self.memory_budget:
-            forget_maps()
-            release_free_memory()
+            self.kept.free(needed(size) - self.memory_budget)
         budget = self.memory_budget
         memory.check_output_fits(size, needed, budget)
         return Look(
@@ -230,7 +215,7 @@ class Session:
             facts=self._facts(settings, features, field, size, progress),
             map_key=_map_key(image, settings),
             field_key=self._field_key(image, settings, upsampler),
-            spare_bytes=budget - needed(size),
+            spare_bytes=min(budget - needed(size), self.kept.budget),
         )
 
     def _facts(
@@ -259,13 +244,17 @@ class Session:
         self, image: Image, settings: ViewSettings, request: Request, progress: Progress = silent
     ) -> tuple[LensView, Look]:
         """The answer of a lens, and the look that it was read from."""
-        answer: tuple[LensView, Look] = find_lens(request.lens).view(request, _Looks(self, image, settings), progress)
-        return answer
+        try:
+            answer: tuple[LensView, Look] = find_lens(request.lens).view(
+                request, _Looks(self, image, settings), progress
+            )
+            return answer
+        finally:
+            self.kept.settle()
 
-    def remember(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
-        """What a lens computed for a key before, or computes now."""
-        value: _Value = self._remembered.get(key, make)
-        return value
+    def remember(self, image: Image, key: Hashable, make: Callable[[], _Value]) -> _Value:
+        """What was computed of an image for a key before, or is computed now."""
+        return self.kept.get("remembered", key, make, picture=image.sha256)
 
     # -- classes -----------------------------------------------------------------------------------------------------
 
@@ -284,9 +273,11 @@ class Session:
     def logits(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> Tensor:
         """(classes) float32 logits of the image. Raises BackboneError."""
         backbone = self.backbone(settings, progress)
-        return self._logits.get(
+        return self.kept.get(
+            "logits",
             _map_key(image, settings.with_(layer=None)),
             lambda: backbone.logits(image, size=settings.input_size, progress=progress),
+            picture=image.sha256,
         )
 
 
@@ -379,7 +370,7 @@ class _Looks:
 
     def remember(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
         """The value made for a key before, or made now."""
-        return self._session.remember(key, make)
+        return self._session.remember(self._image, key, make)
 
 
 def _map_key(image: Image, settings: ViewSettings) -> Hashable:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from featup_app.fields.field import FeatureField
 from featup_app.fields.implicit.implicit_field import ImplicitField
 from featup_app.images import image_from_array, resized
 from featup_app.lenses.grouping import MAPS, Maps, before_range, in_range, whole_maps
+from featup_app.lenses.remembering import Remember, remembered
 from featup_app.multiview import Jitter
 
 FINER = 4
@@ -53,17 +53,19 @@ class _Views:
     carrier: AttentionField
 
 
-_known: WeakKeyDictionary[ImplicitField, dict[float, _Views]] = WeakKeyDictionary()
-"""What was prepared for a field, by grouping; values must not refer to the field."""
-
-
 def asked_field(field: FeatureField) -> FeatureField:
     """The field whose weights bring the answer to a click to the output: the base field of a fit, else the field itself."""
     return field.carrier if isinstance(field, ImplicitField) else field
 
 
 def averaged(
-    field: FeatureField, values: Tensor, point: Point, *, grouping: float, progress: Progress = silent
+    field: FeatureField,
+    values: Tensor,
+    point: Point,
+    *,
+    grouping: float,
+    remember: Remember | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
     """The mean of the answers to a click from the image and from the views of a fit.
 
@@ -71,7 +73,7 @@ def averaged(
         field: a fit; of any other field there are no views.
         values: (H, W), the answer from the image.
         point: (x, y) in original image pixels.
-        grouping: as in :func:`~featup_app.lenses.similarity`.
+        grouping, remember: as in :func:`~featup_app.lenses.similarity`.
         progress: may cancel; the first click prepares the views.
 
     Returns:
@@ -79,13 +81,9 @@ def averaged(
     """
     if not isinstance(field, ImplicitField) or field.asked is None or not field.asked.jitters:
         return values
-    known = _known.setdefault(field, {})
-    prepared = known.get(grouping) or _prepared(field, grouping, progress)
+    prepared = remembered(field, ("asked views", grouping), lambda: _prepared(field, grouping, progress), remember)
     if prepared is None:
         return values
-    if grouping not in known:
-        known.clear()
-        known[grouping] = prepared
     size: Size = (values.shape[0], values.shape[1])
     fine = prepared.carrier.geometry.grid_hw
     row, column = prepared.carrier.geometry.pixel_of(point, fine)

@@ -18,12 +18,9 @@ Grouping belongs to the question, so that the features themselves, class maps an
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +31,7 @@ from featup_app.features import Point, Region, Size
 from featup_app.fields.attention import AttentionField
 from featup_app.fields.field import DEFAULT_TILE_BUDGET, FeatureField, LinearField
 from featup_app.lenses.principal_components import fit_pca
+from featup_app.lenses.remembering import Remember, remembered
 
 COMPONENTS = 48
 MAPS = 2 * COMPONENTS + 1
@@ -64,10 +62,9 @@ LARGEST = 1 + ALIKE_WEIGHT * (1 - ALIKE)
 """What a pixel gets for itself before that."""
 
 KEPT_BYTES = 2**29
-"""Maps for the next clicks that are kept, at most, of all fields together."""
+"""Maps for the next clicks that are kept, at most, for one field, size and grouping."""
 
 _BLOCK_VALUES = 2**22
-_KEPT_QUESTIONS = 2
 _SMALLEST = 1e-12
 
 
@@ -209,71 +206,51 @@ class Prepared:
 
 
 @dataclass(eq=False)
-class _Question:
-    """What was prepared for a size and grouping: the cells, and the maps while they are kept. ``asked`` orders questions."""
+class Question:
+    """What was prepared for a field, size and grouping; it must not refer to the field.
 
-    cells: _Cells
+    Attributes:
+        cells: the coarse map as a click sees it; None if the features do not vary.
+        maps: of all strips of the output, while they are kept.
+    """
+
+    cells: _Cells | None
     maps: tuple[Maps, ...] | None = None
-    asked: int = 0
-
-
-_known: WeakKeyDictionary[FeatureField, OrderedDict[tuple[Size, float], _Question]] = WeakKeyDictionary()
-"""What was prepared for a field; values must not refer to the field, or it would never be freed."""
-
-_order = itertools.count()
 
 
 def prepare(
-    field: FeatureField, *, size: Size, grouping: float, spare_bytes: float = math.inf, progress: Progress = silent
+    field: FeatureField,
+    *,
+    size: Size,
+    grouping: float,
+    spare_bytes: float = math.inf,
+    remember: Remember | None = None,
+    progress: Progress = silent,
 ) -> Prepared | None:
     """The field prepared for clicks; made once for a size and grouping.
-
-    The cells are kept with the field, and so are the maps of what was asked last, :data:`KEPT_BYTES` for all fields together.
 
     Args:
         field: of the features.
         size: (H, W) of the output.
         grouping: from 0, the cells as they are, to 1, each moved to the mean of its group.
-        spare_bytes: maps that need more are not kept, but drawn again for each click.
+        spare_bytes: maps that need more, or more than :data:`KEPT_BYTES`, are not kept, but drawn again for each click.
+        remember: keeps the :class:`Question` for the next click, as in :func:`~featup_app.lenses.remembering.remembered`.
         progress: may cancel.
 
     Returns:
         None if the features do not vary over the picture: then there is nothing to centre on.
     """
-    known = _known.setdefault(field, OrderedDict())
-    key = size, grouping
-    question = known.get(key)
-    if question is None:
-        cells = _cells(field, grouping, progress)
-        if cells is None:
-            return None
-        question = known[key] = _Question(cells)
-        while len(known) > _KEPT_QUESTIONS:
-            known.popitem(last=False)
-    known.move_to_end(key)
-    question.asked = next(_order)
+    question = remembered(
+        field, ("click", size, grouping), lambda: Question(_cells(field, grouping, progress)), remember
+    )
+    if question.cells is None:
+        return None
     prepared = Prepared(field, question.cells, size, question.maps)
     needed = 4 * question.cells.channels * size[0] * size[1]
     if question.maps is None and needed <= min(KEPT_BYTES, spare_bytes):
-        _forget_but(KEPT_BYTES - needed)
         question.maps = prepared.drawn(progress)
         prepared = replace(prepared, kept=question.maps)
     return prepared
-
-
-def forget_maps() -> None:
-    """Free the maps that are kept for the next clicks, of all fields."""
-    _forget_but(0)
-
-
-def _forget_but(kept_bytes: int) -> None:
-    """Free the maps of the oldest questions, until the others need no more than this."""
-    kept = [question for known in _known.values() for question in known.values() if question.maps is not None]
-    for question in sorted(kept, key=lambda question: -question.asked):
-        assert question.maps is not None
-        kept_bytes -= sum(maps.nbytes for maps in question.maps)
-        if kept_bytes < 0:
-            question.maps = None
 
 
 def whole_maps(field: FeatureField, *, size: Size, grouping: float, progress: Progress = silent) -> Maps | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from featup_app.fields.field import FeatureField
     from featup_app.images import Image
     from featup_app.lenses.grouping import Prepared
+    from featup_app.lenses.remembering import Remember
 
 _SMALLEST_NORM = 1e-12
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
@@ -49,6 +50,7 @@ def similarity(
     size: Size,
     grouping: float = GROUPING,
     spare_bytes: float = math.inf,
+    remember: Remember | None = None,
     progress: Progress = silent,
 ) -> Tensor:
     """How alike every output pixel is to the one under an image point, as the window answers a click.
@@ -59,6 +61,7 @@ def similarity(
         size: (H, W) of the output.
         grouping: from 0, the cells as they are, to 1, each moved to the mean of the cells near it that are like it.
         spare_bytes: memory that may stay in use for the next click on this field; half a gigabyte is used at most.
+        remember: keeps what the next click can use again; without it, that stays as long as the field does.
         progress: may cancel.
 
     Returns:
@@ -68,22 +71,28 @@ def similarity(
     Raises:
         LensError: if the grouping is not between 0 and 1.
     """
-    prepared = _prepared(field, size, grouping, spare_bytes, progress)
+    prepared = _prepared(field, size, grouping, spare_bytes, remember, progress)
     if prepared is None:  # features that do not vary have no mean to be seen from
         return cosine(field, point, size=size, progress=progress)
     values = prepared.similarity(point, progress)
     from featup_app.lenses.asked_views import averaged
 
-    return averaged(field, values, point, grouping=float(grouping), progress=progress)
+    return averaged(field, values, point, grouping=float(grouping), remember=remember, progress=progress)
 
 
 def group(
-    field: FeatureField, point: Point, *, size: Size, grouping: float = GROUPING, progress: Progress = silent
+    field: FeatureField,
+    point: Point,
+    *,
+    size: Size,
+    grouping: float = GROUPING,
+    remember: Remember | None = None,
+    progress: Progress = silent,
 ) -> Tensor | None:
     """The group of the cell under an image point: what :func:`similarity` takes the mean over for that cell.
 
     Args:
-        field, point, size, grouping, progress: as in :func:`similarity`.
+        field, point, size, grouping, remember, progress: as in :func:`similarity`.
 
     Returns:
         (H, W): the weights in that mean, brought to the output by the field, where the cell of the largest weight has 1. None
@@ -92,12 +101,12 @@ def group(
     Raises:
         LensError: if the grouping is not between 0 and 1.
     """
-    prepared = _prepared(field, size, grouping, 0, progress)  # it reads no maps
+    prepared = _prepared(field, size, grouping, 0, remember, progress)  # it reads no maps
     return None if prepared is None else prepared.group(point, progress)
 
 
 def _prepared(
-    field: FeatureField, size: Size, grouping: float, spare_bytes: float, progress: Progress
+    field: FeatureField, size: Size, grouping: float, spare_bytes: float, remember: Remember | None, progress: Progress
 ) -> Prepared | None:
     from featup_app.lenses.asked_views import asked_field
     from featup_app.lenses.grouping import prepare
@@ -105,7 +114,9 @@ def _prepared(
     if not 0 <= grouping <= 1:
         raise LensError(f"The grouping is {grouping:g}; it must be a number from 0 to 1.")
     asked = asked_field(field)
-    return prepare(asked, size=size, grouping=float(grouping), spare_bytes=spare_bytes, progress=progress)
+    return prepare(
+        asked, size=size, grouping=float(grouping), spare_bytes=spare_bytes, remember=remember, progress=progress
+    )
 
 
 def cosine(field: FeatureField, point: Point, *, size: Size, progress: Progress = silent) -> Tensor:
@@ -244,9 +255,13 @@ class SimilarityLens(Lens[SimilarityRequest, SimilarityView]):
 
         look = looks.look(progress, in_tiles=MAPS)
         field, point, size, grouping = look.field, request.point, look.size, request.grouping
-        spare = look.spare_bytes
-        values = similarity(field, point, size=size, grouping=grouping, spare_bytes=spare, progress=progress)
-        weights = group(field, point, size=size, grouping=grouping, progress=progress) if request.outline else None
+        kept, spare = looks.remember, look.spare_bytes
+        values = similarity(
+            field, point, size=size, grouping=grouping, spare_bytes=spare, remember=kept, progress=progress
+        )
+        weights = None
+        if request.outline:
+            weights = group(field, point, size=size, grouping=grouping, remember=kept, progress=progress)
         inside = None if weights is None else (weights >= OUTLINE_SHARE * weights.max()).cpu().numpy()
         return SimilarityView(request, look.facts, numbers_of(values), inside), look
 
