@@ -46,26 +46,17 @@ class Kept:
         beside: other objects whose memory counts, which are never dropped here.
 
     Attributes:
+        budget: as given; a change takes effect at the next :meth:`settle`.
         bytes: that all results and the objects beside them refer to, as of the last :meth:`settle`.
     """
 
     def __init__(self, budget: int, *, beside: object = None) -> None:
-        self._budget, self._beside = budget, beside
+        self.budget, self._beside = budget, beside
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._uncounted: set[Hashable] = set()
         self._in_use: set[Hashable] = set()
         self._picture: Hashable | None = None
         self.bytes = 0
-
-    @property
-    def budget(self) -> int:
-        """Bytes; a smaller one takes effect at once."""
-        return self._budget
-
-    @budget.setter
-    def budget(self, budget: int) -> None:
-        self._budget = budget
-        self.settle()
 
     def get(self, kind: str, key: Hashable, make: Callable[[], _Value], *, picture: Hashable | None = None) -> _Value:
         """The result of a kind for a key, made now unless it is kept. What ``make`` raises is raised, and nothing is kept.
@@ -88,13 +79,13 @@ class Kept:
         self._uncounted.add(name)
         self._in_use.add(name)
         if made:
-            self._drop_beyond(self._budget)
+            self._drop_beyond(self.budget)
         value: _Value = entry.value
         return value
 
     def settle(self) -> None:
         """A request has ended: count what it used, which may have grown, and drop what is too much."""
-        self._drop_beyond(self._budget)
+        self._drop_beyond(self.budget)
         self._in_use.clear()
         self._uncounted.clear()
 

@@ -30,6 +30,7 @@ class Preferences:
         export_features: whether it held the features.
         export_without: names of the lenses whose pictures it left out.
         refine: whether pictures are refined while nobody is at work.
+        memory_budget: bytes of results that a session keeps; None for its default.
         window: geometry and dock layout as the window system packs them (base64).
     """
 
@@ -41,6 +42,7 @@ class Preferences:
     export_features: bool = True
     export_without: list[str] = field(default_factory=list)
     refine: bool = False
+    memory_budget: int | None = None
     window: dict[str, str] = field(default_factory=dict)
 
     def add_recent(self, path: Path) -> None:
@@ -81,6 +83,9 @@ def load_preferences() -> Preferences:
     if isinstance(without, list):
         preferences.export_without = [name for name in without if isinstance(name, str)]
     preferences.refine = stored.get("refine") is True
+    budget = stored.get("memory_budget")
+    if isinstance(budget, int) and not isinstance(budget, bool) and budget > 0:
+        preferences.memory_budget = budget
     window = stored.get("window")
     if isinstance(window, dict):
         preferences.window = {str(key): value for key, value in window.items() if isinstance(value, str)}

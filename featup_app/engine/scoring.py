@@ -51,55 +51,50 @@ def measured_settings(settings: ViewSettings) -> Hashable:
     return settings.backbone, settings.layer, settings.input_size, settings.upsampler, *files
 
 
-class Scorer:
-    """Scores one method after the other, and keeps what they are compared with. For the engine's thread only."""
+def score_method(
+    session: Session, image: Image, settings: ViewSettings, *, held_out: bool, progress: Progress = silent
+) -> MethodScores:
+    """Score the method of these settings. For the engine's thread only.
 
-    def __init__(self) -> None:
-        self._reference: tuple[FeatureMap, QualityReference] | None = None
-        self._views: tuple[FeatureMap, HeldOutViews] | None = None
+    Args:
+        session: gives features and fields, and keeps what methods are compared with.
+        image: the picture.
+        settings: with the method.
+        held_out: whether to measure the held-out reprojection error too, which runs the backbone on sixteen views.
+        progress: may cancel.
 
-    def score(
-        self, session: Session, image: Image, settings: ViewSettings, *, held_out: bool, progress: Progress = silent
-    ) -> MethodScores:
-        """Score the method of these settings.
+    Raises:
+        FeatUpError: if features or field cannot be had.
+    """
+    from featup_app.lenses import quality_scores
+    from featup_app.multiview.reprojection import reprojection_error
 
-        Args:
-            session: gives features and fields.
-            image: the picture.
-            settings: with the method.
-            held_out: whether to measure the held-out reprojection error too, which runs the backbone on sixteen views.
-            progress: may cancel.
+    features = session.features(image, settings, progress)
+    started = time.perf_counter()
+    field = session.field(image, settings, progress)
+    reference = _reference_of(session, field.coarse, progress)
+    found = quality_scores(field, reference, progress=progress)
+    scores = {name: value for name, value in dataclasses.asdict(found).items() if name != "explained"}
+    if held_out:
+        # The views hold the backbone's own features, which normalised ones cannot be compared with.
+        views = None if field.coarse.normalised else _views_of(session, features, progress)
+        scores[HELD_OUT] = math.nan if views is None else reprojection_error(field, views, progress=progress).mean
+    session.kept.settle()
+    title = find_method(settings.method).title
+    seconds = time.perf_counter() - started
+    return MethodScores(settings.method, title, scores, found.explained, reference.size, seconds)
 
-        Raises:
-            FeatUpError: if features or field cannot be had.
-        """
-        from featup_app.lenses import quality_scores
-        from featup_app.multiview.reprojection import reprojection_error
 
-        features = session.features(image, settings, progress)
-        started = time.perf_counter()
-        field = session.field(image, settings, progress)
-        reference = self._reference_of(field.coarse, progress)
-        found = quality_scores(field, reference, progress=progress)
-        scores = {name: value for name, value in dataclasses.asdict(found).items() if name != "explained"}
-        if held_out:
-            # The views hold the backbone's own features, which normalised ones cannot be compared with.
-            views = None if field.coarse.normalised else self._views_of(features, progress)
-            scores[HELD_OUT] = math.nan if views is None else reprojection_error(field, views, progress=progress).mean
-        title = find_method(settings.method).title
-        seconds = time.perf_counter() - started
-        return MethodScores(settings.method, title, scores, found.explained, reference.size, seconds)
+def _reference_of(session: Session, coarse: FeatureMap, progress: Progress) -> QualityReference:
+    from featup_app.lenses import quality_reference
 
-    def _reference_of(self, coarse: FeatureMap, progress: Progress) -> QualityReference:
-        from featup_app.lenses import quality_reference
+    # The value keeps the map, so that no other one gets its identity meanwhile.
+    key = "quality reference", id(coarse)
+    return session.remember(coarse.image, key, lambda: quality_reference(coarse, progress=progress))
 
-        if self._reference is None or self._reference[0] is not coarse:
-            self._reference = coarse, quality_reference(coarse, progress=progress)
-        return self._reference[1]
 
-    def _views_of(self, features: FeatureMap, progress: Progress) -> HeldOutViews:
-        from featup_app.multiview.reprojection import held_out_views
+def _views_of(session: Session, features: FeatureMap, progress: Progress) -> HeldOutViews:
+    from featup_app.multiview.reprojection import held_out_views
 
-        if self._views is None or self._views[0] is not features:
-            self._views = features, held_out_views(features, progress=progress)
-        return self._views[1]
+    key = "held-out views", id(features)
+    return session.remember(features.image, key, lambda: (features, held_out_views(features, progress=progress)))[1]

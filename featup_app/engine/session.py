@@ -55,6 +55,11 @@ class Session:
         self.fits = Fits()
         self.kept = Kept(keep_bytes or memory.default_keep_bytes(), beside=self.fits)
 
+    def keep(self, keep_bytes: int | None) -> None:
+        """Change the budget of what is kept, and drop what is too much; None for the default."""
+        self.kept.budget = keep_bytes or memory.default_keep_bytes()
+        self.kept.settle()
+
     @property
     def memory_budget(self) -> float:
         """Bytes that one view may use now."""

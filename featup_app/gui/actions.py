@@ -38,6 +38,9 @@ _FIXED: tuple[Command, ...] = (
     ),
     Command("open_fit", "&File", "Open &fit…", (), "See this image through a fit from a file", separated=True),
     Command("save_fit", "&File", "&Save fit…", ("Ctrl+S",), "Save the fit that is shown to a file"),
+    Command(
+        "preferences", "&File", "Pre&ferences…", ("Ctrl+,",), "Choose how much memory the program may use", "", True
+    ),
     Command("quit", "&File", "&Quit", ("Ctrl+Q",), "Close the program", "", True),
     Command(
         "compute", "&Compute", "&Compute", ("F5", "Ctrl+Return"), "Compute all views with these settings", "compute"

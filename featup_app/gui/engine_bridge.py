@@ -123,10 +123,16 @@ class JobSignals(QObject):
 
 
 class EngineBridge(JobSignals):
-    """Two worker threads: one owns models and device, the other reads and writes files."""
+    """Two worker threads: one owns models and device, the other reads and writes files.
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    Args:
+        parent: as of any QObject.
+        keep_bytes: budget of the results that the session keeps; None for its default.
+    """
+
+    def __init__(self, parent: QObject | None = None, *, keep_bytes: int | None = None) -> None:
         super().__init__(parent)
+        self._keep_bytes = keep_bytes
         self._session: Session | None = None
         self._engine = self.lane("featup-engine")
         self._files = self.lane("featup-files")
@@ -142,6 +148,17 @@ class EngineBridge(JobSignals):
     ) -> Job:
         """Queue work that reads or writes files and needs no model. Other arguments as in :meth:`ask`."""
         return self.ask(self._files, kind, work, answer=answer, **asked)
+
+    def keep(self, keep_bytes: int | None) -> None:
+        """Change the budget of the results that the session keeps; None for its default."""
+        self._keep_bytes = keep_bytes
+        self.compute("keep", lambda session, progress: session.keep(keep_bytes))
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of the results that are kept now."""
+        session = self._session
+        return 0 if session is None else session.kept.bytes
 
     def cancel(self, kind: str | None = None) -> None:
         """Cancel the engine's jobs of a kind, or all."""
@@ -164,7 +181,7 @@ class EngineBridge(JobSignals):
             progress("starting the engine", 0, 0)
             from featup_app.engine.session import Session
 
-            self._session = Session()
+            self._session = Session(keep_bytes=self._keep_bytes)
         return self._session
 
 

@@ -36,6 +36,7 @@ from featup_app.gui.fit.refinement import Refinement
 from featup_app.gui.notices import NoticeBar
 from featup_app.gui.opening import ImageOpener
 from featup_app.gui.placing import place, place_of
+from featup_app.gui.preferences_dialog import PreferencesDialog
 from featup_app.gui.quality.quality_desk import QualityDesk
 from featup_app.gui.status import StatusBar
 from featup_app.gui.studio import FIRST, FITTED, Studio
@@ -65,7 +66,7 @@ class MainWindow(QMainWindow):
         self.setWindowIcon(style.icon("featup-app"))
         self.setAcceptDrops(True)
 
-        self.engine = EngineBridge(self)
+        self.engine = EngineBridge(self, keep_bytes=preferences.memory_budget)
         self.studio = Studio(self.engine, preferences.settings)
         self.grid = ViewGrid()
         self.empty = EmptyState()
@@ -106,6 +107,7 @@ class MainWindow(QMainWindow):
             "builtin_upsampler": self._use_builtin_upsampler,
             "open_fit": self.fitting.files.ask_to_open,
             "save_fit": self.fitting.files.ask_to_save,
+            "preferences": self._ask_for_preferences,
             "quit": self.close,
             "compute": self._compute,
             "cancel": self.studio.cancel,
@@ -286,6 +288,11 @@ class MainWindow(QMainWindow):
     def _show_loaded_upsampler(self, facts: UpsamplerFacts) -> None:
         self.controls.show_upsampler(facts)
         self.notice.show_message("information", upsampler_sentence(facts))
+
+    def _ask_for_preferences(self) -> None:
+        dialog = PreferencesDialog(self, self.engine, self.preferences)
+        dialog.finished.connect(dialog.deleteLater)
+        dialog.exec()
 
     def _use_builtin_upsampler(self) -> None:
         self.studio.choose(self.studio.settings.with_(method="jbu", upsampler=None))

@@ -152,8 +152,8 @@ def test_all_methods_share_components_after_the_map_was_extracted_again(session,
     """The field of a fit keeps the map that it was fitted to, which a session may forget."""
     settings, joint = SETTINGS.with_(fit=fitted), PCARequest(fit="joint")
     before = session.view(image, settings, joint)
-    for remembered in (session._maps, session._remembered, session._quick_fields):
-        remembered._items.clear()
+    session.keep(1)
+    assert session.features(image, settings) is not session.fits.field(fitted, session.features(image, settings)).coarse
     again = session.view(image, settings, joint)
     assert again.explained == pytest.approx(before.explained, rel=1e-4)
 

@@ -8,12 +8,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 import featup_app.fields.window_kernels as window_kernels
 import featup_app.lenses.principal_components as principal_components
 from featup_app.backbones import Backbone
 from featup_app.base.errors import BackboneError, Cancelled, LensError, SizeError
 from featup_app.base.resources import resource
+from featup_app.engine.kept import PICTURES_KEPT
+from featup_app.engine.memory import default_keep_bytes
 from featup_app.engine.session import CLASSIFIER, Session
 from featup_app.engine.settings import ViewSettings
 from featup_app.fields import METHODS
@@ -47,10 +50,29 @@ def fresh(session: Session) -> Callable[..., Session]:
 
     def make(**options) -> Session:
         other = Session(device="cpu", **options)
-        other._backbones = session._backbones
+        hand_over(session, other, "backbone")
         return other
 
     return make
+
+
+def hand_over(source: Session, target: Session, *kinds: str) -> None:
+    """Let a session have what another one keeps of some kinds."""
+    entries = {name: entry for name, entry in source.kept._entries.items() if name[0] in kinds}
+    target.kept._entries.update(entries)
+
+
+def kept(session: Session, kind: str) -> list[object]:
+    """The results of a kind that a session keeps, the oldest first."""
+    return [entry.value for name, entry in session.kept._entries.items() if name[0] == kind]
+
+
+def bases(session: Session) -> list[object]:
+    return [each for each in kept(session, "remembered") if isinstance(each, principal_components.PCABasis)]
+
+
+def questions(session: Session) -> list[grouping.Question]:
+    return [each for each in kept(session, "remembered") if isinstance(each, grouping.Question)]
 
 
 @pytest.fixture
@@ -149,18 +171,72 @@ def test_another_image_is_another_result(fresh, photo, runs):
     assert len(runs) == 2
 
 
-def test_what_is_remembered_is_limited(fresh, photo):
+def parts_of(photo: Image, count: int) -> list[Image]:
+    """Different pictures of one size."""
+    return [image_from_array(photo.pixels[rows : rows + 100, :120]) for rows in range(count)]
+
+
+def ask_three_views(session: Session, image: Image, settings: ViewSettings) -> None:
+    for request in (PCARequest(), SimilarityRequest((50.5, 30.5)), CAMRequest()):
+        session.view(image, settings, request)
+
+
+@pytest.mark.parametrize("method", ["attention", "jbu"])
+def test_many_pictures_end_no_higher_than_a_few(fresh, photo, method):
+    """Twenty-five pictures with three views each; what is kept of the first ones has been dropped."""
+    session, settings = fresh(), DINO.with_(method=method)
+    sizes = []
+    for image in parts_of(photo, 25):
+        ask_three_views(session, image, settings)
+        sizes.append(session.kept.bytes)
+    assert sizes[-1] == max(sizes[4:]) == sizes[4]
+    for kind in ("map", "field"):
+        assert len(kept(session, kind)) == 2 * PICTURES_KEPT, "one of the backbone, one of the classifier"
+    assert len(questions(session)) == len(bases(session)) == len(kept(session, "logits")) == PICTURES_KEPT
+
+
+def test_a_budget_below_what_one_picture_needs_gives_the_same_pictures(fresh, photo):
+    rich, poor = fresh(), fresh(keep_bytes=1)
+    for image in parts_of(photo, 3):
+        for request in (PCARequest(), SimilarityRequest((50.5, 30.5)), CAMRequest(), PCARequest()):
+            views = [session.view(image, DINO, request) for session in (rich, poor)]
+            assert np.array_equal(views[0].values, views[1].values)
+    assert len(kept(poor, "map")) == len(kept(poor, "field")) == 1, "the last request's"
+    assert len(kept(rich, "map")) == 6
+    assert poor.kept.bytes < rich.kept.bytes
+
+
+def test_a_smaller_budget_takes_effect_at_once_on_all_caches(fresh, photo):
     session = fresh()
-    for rows in range(12):
-        session.view(image_from_array(photo.pixels[rows : rows + 20, :40]), LITE.with_(input_size="32"), PCARequest())
-    for remembered in (session._maps, session._quick_fields, session._remembered):
-        assert len(remembered._items) == remembered._limit
+    for image in parts_of(photo, 3):
+        ask_three_views(session, image, DINO)
+    before = session.kept.bytes
+    last = session.features(image, DINO)
+    session.kept.settle()
+    limit = before - sum(maps.nbytes for maps in questions(session)[0].maps)
+    session.keep(limit)
+    assert session.kept.bytes <= limit
+    assert len(questions(session)) == 2, "the oldest has gone"
+    session.keep(1)
+    assert not questions(session)
+    assert session.features(image, DINO) is not last
+    session.keep(None)
+    assert session.kept.budget == default_keep_bytes()
+
+
+def test_the_maps_of_a_fit_and_its_memory_count(fresh, photo):
+    session = fresh()
+    before = session.kept.bytes
+    held = torch.zeros(1000)
+    session.fits._kept[1] = held
+    session.kept.settle()
+    assert session.kept.bytes - before >= held.nbytes
 
 
 def test_colours_fitted_on_the_grid_mean_the_same_for_every_method(fresh, photo):
     session = fresh()
     views = {method: session.view(photo, DINO.with_(method=method), PCARequest()) for method in ALL_METHODS}
-    assert len(session._remembered._items) == 1
+    assert len(bases(session)) == 1
     assert len({view.explained for view in views.values()}) == 1
     for channel in range(3):  # one value is one colour, whatever the method
         values = np.concatenate([view.values[channel].ravel() for view in views.values()])
@@ -257,12 +333,14 @@ def test_a_click_keeps_maps_only_where_memory_is_left_and_they_are_freed_when_it
     rich, poor = fresh(memory_budget=2**30), fresh(memory_budget=160_000_000)
     answers = [session.view(photo, settings, SimilarityRequest((60.5, 90.5))) for session in (rich, poor)]
     assert (answers[0].values == answers[1].values).all()
-    kept = grouping._known[rich.field(photo, settings)]
-    assert sum(each.nbytes for question in kept.values() for each in question.maps) == needed
-    assert all(question.maps is None for question in grouping._known[poor.field(photo, settings)].values())
+    (question,) = questions(rich)
+    assert sum(maps.nbytes for maps in question.maps) == needed
+    assert [question.maps for question in questions(poor)] == [None]
+    session = fresh(memory_budget=2**30)
+    session.view(photo, settings, SimilarityRequest((60.5, 90.5)))
     with pytest.raises(SizeError):
-        poor.view(photo, settings.with_(output_size="3000x4500"), PCARequest())
-    assert all(question.maps is None for question in kept.values()), "whichever session keeps them"
+        session.view(photo, settings.with_(output_size="9000x13500"), PCARequest())
+    assert not questions(session)
 
 
 def test_the_memory_that_is_free_now_is_the_budget_unless_one_is_given(fresh):
@@ -313,8 +391,9 @@ def test_cancelled_at_any_step_the_session_gives_the_same_as_if_nothing_had_happ
     undisturbed = values_of(view(fresh(), photo, CancelAt(0)))
     # Once with nothing there, which stops the backbone at each of its steps; once with the maps there, for all that follows.
     disturbed, prepared = fresh(), fresh()
-    prepared._maps, prepared._logits = disturbed._maps, disturbed._logits
     for each in (disturbed, prepared):
+        if each is prepared:
+            hand_over(disturbed, prepared, "map", "logits")
         cancelled = []
         for number in range(1, 10_000):
             progress = CancelAt(number)
@@ -349,7 +428,7 @@ def test_cancelled_once_late_in_a_fresh_session(fresh, photo, lens, monkeypatch)
         session = fresh()
         with pytest.raises(Cancelled):
             view(session, photo, CancelAt(number))
-        assert session._maps._items.keys() == maps._maps._items.keys()
+        assert [each.layer for each in kept(session, "map")] == [each.layer for each in kept(maps, "map")]
         for one, other in zip(expected, values_of(view(session, photo, CancelAt(0))), strict=True):
             assert one.tobytes() == other.tobytes()
 

@@ -16,7 +16,7 @@ from featup_app.base.progress import silent
 from featup_app.features import FeatureMap, Geometry
 from featup_app.fields import FeatureField, upsample
 from featup_app.images import image_from_array
-from featup_app.lenses import SimilarityRequest, cosine, find_lens, grouping, proposed_threshold, similarity
+from featup_app.lenses import SimilarityRequest, cosine, find_lens, grouping, proposed_threshold, remembering, similarity
 from featup_app.lenses.similarity import COSINE, group
 
 SIZE = (64, 96)
@@ -118,22 +118,31 @@ def test_maps_that_are_not_kept_give_the_same_bits(budget, monkeypatch):
 
 
 def maps_of(field):
-    return next(reversed(grouping._known[field].values())).maps
+    return next(reversed(remembering._with_fields[field].values())).maps
 
 
-def test_the_maps_of_the_last_questions_are_kept_up_to_a_limit_for_all_fields(monkeypatch):
-    grouping.forget_maps()
-    fields = [upsample(two_things(), method=method) for method in ("attention", "bilinear", "lowres")]
-    similarity(fields[0], (40, 32), size=SIZE)
-    needed = sum(maps.nbytes for maps in maps_of(fields[0]))
-    monkeypatch.setattr(grouping, "KEPT_BYTES", 2 * needed)
-    similarity(fields[1], (40, 32), size=SIZE)
-    similarity(fields[0], (50, 32), size=SIZE)
-    similarity(fields[2], (40, 32), size=SIZE)
-    assert [maps_of(field) is not None for field in fields] == [True, False, True]
-    grouping.forget_maps()
-    assert [maps_of(field) is not None for field in fields] == [False, False, False]
-    assert float(similarity(fields[1], (40, 32), size=SIZE)[32, 40]) == pytest.approx(1, abs=1e-5)
+def test_maps_stay_with_the_field_or_with_who_asks(monkeypatch):
+    field, known = upsample(two_things(), method="attention"), {}
+
+    def remember(key, make):
+        if key not in known:
+            known[key] = make()
+        return known[key]
+
+    asked = similarity(field, (40, 32), size=SIZE, remember=remember)
+    assert field not in remembering._with_fields
+    ((key, question),) = known.items()
+    assert field in key
+    assert question.maps is not None
+    cells = question.cells
+    similarity(field, (50, 32), size=SIZE, remember=remember)
+    assert known[key].cells is cells, "prepared once"
+    assert torch.equal(similarity(field, (40, 32), size=SIZE), asked)
+    assert maps_of(field) is not None
+    monkeypatch.setattr(grouping, "KEPT_BYTES", 0)
+    other = upsample(two_things(), method="bilinear")
+    assert float(similarity(other, (40, 32), size=SIZE)[32, 40]) == pytest.approx(1, abs=1e-5)
+    assert maps_of(other) is None
 
 
 @pytest.mark.parametrize("data", [torch.full((5, 4, 6), 3.0), torch.zeros(5, 4, 6), torch.ones(5, 1, 1)])
@@ -243,6 +252,9 @@ class Shown:
 
     def look(self, progress, *, channels=3, in_tiles=0):
         return SimpleNamespace(field=upsample(two_things()), size=SIZE, facts=None, spare_bytes=1e9)
+
+    def remember(self, key, make):
+        return make()
 
 
 def test_an_outline_is_computed_on_demand_and_changes_neither_picture_nor_record(monkeypatch):

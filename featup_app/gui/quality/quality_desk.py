@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject
 
-from featup_app.engine.scoring import Scorer, measured_settings
+from featup_app.engine.scoring import measured_settings, score_method
 from featup_app.engine.settings import ViewSettings
 from featup_app.fields import METHODS, Method
 from featup_app.gui.engine_bridge import EngineBridge
@@ -24,7 +24,6 @@ class QualityDesk(QObject):
     def __init__(self, engine: EngineBridge, studio: Studio, tab: QualityTab) -> None:
         super().__init__(tab)
         self._engine, self._studio, self._tab = engine, studio, tab
-        self._scorer = Scorer()
         self._waiting: dict[str, object] = {}  # a token for each method that is being measured
         self._belongs_to = measured_settings(studio.settings)
         tab.asked.connect(self.measure)
@@ -63,9 +62,7 @@ class QualityDesk(QObject):
 
         self._engine.compute(
             _KIND + name,
-            lambda session, progress: self._scorer.score(
-                session, image, settings, held_out=held_out, progress=progress
-            ),
+            lambda session, progress: score_method(session, image, settings, held_out=held_out, progress=progress),
             lambda scores: self._tab.show_scores(scores) if self._waiting.get(name) is token else None,
             failed=failed,
             finished=finished,
