@@ -53,6 +53,7 @@ class PreferencesDialog(QDialog):
         form.addRow(form_label("Memory for results kept", _TOOLTIP), row_of(self.budget, self.default, stretched=0))
         form.addRow("", self.in_use)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        buttons.button(QDialogButtonBox.StandardButton.Close).setAutoDefault(False)  # Return ends a number
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
         layout.addLayout(form)

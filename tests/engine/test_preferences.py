@@ -53,6 +53,7 @@ def test_choices_come_back_as_they_were(pictures):
         export_format="npy",
         export_dtype="float16",
         refine=True,
+        memory_budget=3 * 10**9,
         window={"geometry": "AdnQywADAAA=", "state": ""},
     )
     save_preferences(chosen)

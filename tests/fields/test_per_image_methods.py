@@ -402,5 +402,7 @@ def test_making_a_field_can_be_cancelled_and_is_not_repeated(photo, small_prior,
     assert session.field(photo, settings) is field
     joint = session.view(photo, settings, PCARequest(fit="joint"))
     others = {"dip", "strided", "large_image", "implicit"} - {method}
-    assert not any(fields_of(session, other) for other in others), "the other expensive methods are not run for joint components"
+    assert not any(fields_of(session, other) for other in others), (
+        "the other expensive methods are not run for joint components"
+    )
     assert joint.values.shape == first.values.shape

@@ -97,13 +97,14 @@ def test_the_program_frees_its_window_when_it_is_closed(config, qtbot, qapp, mon
 
 
 def test_pictures_of_before_are_let_go(driver):
-    """After ten pictures no more is kept than after six: the session's caches are full by then."""
+    """After twelve pictures no more is kept than after six."""
     for number in range(6):
         open_picture(driver, number)
-    full = heavy_objects()
-    for number in range(6, 10):
+    full, counted = heavy_objects(), driver.window.engine.kept_bytes
+    for number in range(6, 12):  # pictures of three sizes, each as often
         open_picture(driver, number)
     assert not heavy_objects() - full
+    assert driver.window.engine.kept_bytes == counted
 
 
 def test_dialogs_are_let_go(driver, monkeypatch, tmp_path):
@@ -111,9 +112,14 @@ def test_dialogs_are_let_go(driver, monkeypatch, tmp_path):
     from featup_app.gui import window as window_module
     from featup_app.gui.dialogs import OtherModelDialog
     from featup_app.gui.export_dialog import ExportDialog
+    from featup_app.gui.preferences_dialog import PreferencesDialog
 
     dialogs: list[weakref.ref] = []
-    for module, kind in ((export_desk, ExportDialog), (window_module, OtherModelDialog)):
+    for module, kind in (
+        (export_desk, ExportDialog),
+        (window_module, OtherModelDialog),
+        (window_module, PreferencesDialog),
+    ):
 
         class Rejected(kind):
             def exec(self) -> int:
@@ -124,10 +130,11 @@ def test_dialogs_are_let_go(driver, monkeypatch, tmp_path):
         monkeypatch.setattr(module, kind.__name__, Rejected)
     driver.window.exporting.open_dialog()
     driver.window.controls.other_model_asked.emit()
+    driver.window.actions_by_name["preferences"].trigger()
     QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     gc.collect()
-    assert len(dialogs) == 2
-    assert [dialog() is None for dialog in dialogs] == [True] * 2
+    assert len(dialogs) == 3
+    assert [dialog() is None for dialog in dialogs] == [True] * 3
 
 
 def test_an_answer_is_not_kept_by_the_thread_that_found_it(driver):

@@ -16,7 +16,15 @@ from featup_app.base.progress import silent
 from featup_app.features import FeatureMap, Geometry
 from featup_app.fields import FeatureField, upsample
 from featup_app.images import image_from_array
-from featup_app.lenses import SimilarityRequest, cosine, find_lens, grouping, proposed_threshold, remembering, similarity
+from featup_app.lenses import (
+    SimilarityRequest,
+    cosine,
+    find_lens,
+    grouping,
+    proposed_threshold,
+    remembering,
+    similarity,
+)
 from featup_app.lenses.similarity import COSINE, group
 
 SIZE = (64, 96)
