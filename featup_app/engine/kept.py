@@ -56,6 +56,7 @@ class Kept:
         self._uncounted: set[Hashable] = set()
         self._in_use: set[Hashable] = set()
         self._picture: Hashable | None = None
+        self._freed = False
         self.bytes = 0
 
     def get(self, kind: str, key: Hashable, make: Callable[[], _Value], *, picture: Hashable | None = None) -> _Value:
@@ -73,6 +74,7 @@ class Kept:
         name = kind, key
         made = name not in self._entries
         if made:
+            self._freed = True  # what making it needed
             self._entries[name] = _Entry(make(), picture)
         entry = self._entries[name]
         self._entries.move_to_end(name)
@@ -84,14 +86,16 @@ class Kept:
         return value
 
     def settle(self) -> None:
-        """A request has ended: count what it used, which may have grown, and drop what is too much."""
+        """A request has ended: count what it used, which may have grown, drop what is too much, and give back what is free."""
         self._drop_beyond(self.budget)
+        self._give_back()
         self._in_use.clear()
         self._uncounted.clear()
 
     def free(self, wanted: float) -> None:
         """Drop the oldest results, until so many bytes less are kept or only what the current request uses is left."""
         self._drop_beyond(max(0.0, self.bytes - wanted))
+        self._give_back()
 
     def _drop_beyond(self, budget: float) -> None:
         for name in self._uncounted & self._entries.keys():
@@ -99,7 +103,7 @@ class Kept:
             entry.blocks = memory_blocks((name, entry.value))
         self._uncounted &= self._in_use  # these may still grow
         held = dict(memory_blocks(self._beside))
-        total, full, pictures, dropped = sum(held.values()), False, set[Hashable](), False
+        total, full, pictures = sum(held.values()), False, set[Hashable]()
         for name, entry in reversed(list(self._entries.items())):
             pictures |= {entry.picture} - {None}
             own = {address: size for address, size in entry.blocks.items() if address not in held}
@@ -108,12 +112,16 @@ class Kept:
             old = entry.picture is not None and len(pictures) > PICTURES_KEPT
             if name not in self._in_use and (old or (full and needed)):
                 del self._entries[name]
-                dropped = True
+                self._freed = True
             else:
                 held |= own
                 total += needed
         self.bytes = total
-        if dropped:
+
+    def _give_back(self) -> None:
+        """Return freed memory to the system, if there can be some worth the time."""
+        if self._freed:
+            self._freed = False
             release_free_memory()
 
 

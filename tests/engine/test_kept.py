@@ -229,15 +229,15 @@ def test_pictures_without_the_end_of_a_request_do_not_add_up():
     assert keys(store) == [8, 9]
 
 
-def test_memory_is_given_back_when_something_was_dropped(given_back):
-    given_back.clear()
+def test_memory_is_given_back_after_something_was_made_or_dropped(given_back):
     store = Kept(2 * KILO)
-    for key in range(2):
+    given_back.clear()
+    for key in (0, 0, 1, 0):
         made(store, "kind", key, KILO)
         store.settle()
-    assert not given_back
-    made(store, "kind", 2, KILO)
-    assert given_back == [1]
+    assert given_back == [1, 1], "not after requests that found everything"
+    store.free(1)
+    assert given_back == [1, 1, 1]
 
 
 # -- how much --------------------------------------------------------------------------------------------------------------
