@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QTimer
-from PySide6.QtWidgets import QDialog, QDialogButtonBox, QDoubleSpinBox, QFormLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QDialogButtonBox, QDoubleSpinBox, QFormLayout, QVBoxLayout, QWidget
 
 from featup_app.base.words import human_bytes
 from featup_app.engine import memory
 from featup_app.engine.preferences import Preferences, save_preferences
 from featup_app.gui.engine_bridge import EngineBridge
-from featup_app.gui.widgets import button, form_label, indent, row_of
+from featup_app.gui.wheel import WheelGuard
+from featup_app.gui.widgets import PlainLabel, button, form_label, indent, row_of
 
 _GIGABYTE = 10**9
 _LEAST = 0.1
@@ -47,7 +48,7 @@ class PreferencesDialog(QDialog):
         self.budget.setKeyboardTracking(False)  # 12 is not 1 first
         indent(self.budget)
         self.default = button("Default", "A third of the memory of this computer")
-        self.in_use = QLabel("", objectName="muted")
+        self.in_use = PlainLabel("", objectName="muted")
         self.in_use.setWordWrap(True)
         form = QFormLayout()
         form.addRow(form_label("Memory for results kept", _TOOLTIP), row_of(self.budget, self.default, stretched=0))
@@ -58,6 +59,7 @@ class PreferencesDialog(QDialog):
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         layout.addWidget(buttons)
+        WheelGuard(self)
 
         self._show_budget()
         self.budget.valueChanged.connect(lambda gigabytes: self._choose(round(gigabytes * _GIGABYTE)))
