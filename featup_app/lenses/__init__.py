@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from featup_app.base.lazily import lazy_names
 from featup_app.lenses.cam import CAMLens, CAMRequest, CAMView, ClassScore, cam, top_classes
 from featup_app.lenses.classes import find_class, search_classes
+from featup_app.lenses.feature_spaces import FeatureSpace, space_of
 from featup_app.lenses.lens import Lens, LensView, Request
 from featup_app.lenses.look import FieldFacts, Look
 from featup_app.lenses.pca import PCALens, PCARequest, PCAView, pca
@@ -21,21 +22,26 @@ from featup_app.lenses.similarity import SimilarityLens, SimilarityRequest, Simi
 
 if TYPE_CHECKING:
     from featup_app.lenses.calibration import Calibration, uncertainty_calibration
+    from featup_app.lenses.difference import cosine_distance
+    from featup_app.lenses.pca_bases import BasisPicture, LockedBasis, read_basis, write_basis
     from featup_app.lenses.principal_components import PCABasis, fit_pca
     from featup_app.lenses.quality import QualityReference, QualityScores, quality_reference, quality_scores
     from featup_app.lenses.threshold import proposed_threshold
 
 __all__ = [
+    "BasisPicture",
     "CAMLens",
     "CAMRequest",
     "CAMView",
     "COLORMAPS",
     "Calibration",
     "ClassScore",
+    "FeatureSpace",
     "FieldFacts",
     "LENSES",
     "Lens",
     "LensView",
+    "LockedBasis",
     "Look",
     "PCABasis",
     "PCALens",
@@ -51,6 +57,7 @@ __all__ = [
     "SimilarityView",
     "cam",
     "cosine",
+    "cosine_distance",
     "find_class",
     "find_lens",
     "fit_pca",
@@ -62,16 +69,24 @@ __all__ = [
     "proposed_threshold",
     "quality_reference",
     "quality_scores",
+    "read_basis",
     "request_from_json",
     "search_classes",
     "similarity",
+    "space_of",
     "top_classes",
     "uncertainty_calibration",
+    "write_basis",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
+        "cosine_distance": "difference",
+        "BasisPicture": "pca_bases",
+        "LockedBasis": "pca_bases",
+        "read_basis": "pca_bases",
+        "write_basis": "pca_bases",
         "PCABasis": "principal_components",
         "fit_pca": "principal_components",
         "QualityReference": "quality",

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from featup_app.base.errors import LensError
+from featup_app.base.files import file_state
 from featup_app.base.progress import Progress, silent
 from featup_app.features import Size
-from featup_app.lenses.lens import Components, Lens, LensView, Looks, Pixels, Request, Values
+from featup_app.lenses.lens import Components, Lens, LensView, Looks, Mask, Pixels, Request, Values
 from featup_app.lenses.look import FieldFacts, Look
 from featup_app.lenses.pictures import numbers_of, signed
 
 if TYPE_CHECKING:
     from featup_app.fields.field import FeatureField
+    from featup_app.lenses.pca_bases import LockedBasis
     from featup_app.lenses.principal_components import PCABasis
 
 PCAFit = Literal["grid", "field", "joint"]
+Side = Literal["above", "below"]
 
 
 def pca(
@@ -56,15 +59,29 @@ def _shown(field: FeatureField, numbers: Sequence[int]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class PCARequest(Request):
-    """Which components are shown, counted from 1, and what they are fitted on.
+    """Which components are shown, and what they are fitted on.
 
-    ``fit``: "grid" fits the low-resolution map, so that colours are the same for every method; "field" the upsampled features
-    alone; "joint" those of all methods together, except those that are fitted to each image or run the backbone again.
+    Attributes:
+        numbers: of the components, counted from 1.
+        fit: "grid" fits the low-resolution map, so that colours are the same for every method; "field" the upsampled features
+            alone; "joint" those of all methods together, except those that are fitted to each image or run the backbone again.
+        basis: a locked basis instead, whatever ``fit`` is: the path of its file, or its reference in memory
+            (:mod:`featup_app.lenses.pca_bases`).
+        foreground: which side of ``threshold`` along the first component is the foreground; None for no foreground. The sign of
+            a component has no meaning, so that a person chooses.
+        threshold: a value of the first component; 0 is that of the mean feature.
     """
 
     lens: ClassVar[str] = "pca"
     numbers: tuple[int, ...] = (1, 2, 3)
     fit: PCAFit = "grid"
+    basis: str | None = None
+    foreground: Side | None = None
+    threshold: float = 0.0
+
+    def computation(self) -> Hashable:
+        basis = None if self.basis is None else file_state(self.basis)
+        return self.numbers, self.fit, basis, self.foreground is not None
 
     def stem(self) -> str:
         if self.numbers == (1, 2, 3):
@@ -83,6 +100,8 @@ class PCAView(LensView):
         numbers: of the components that are shown, counted from 1.
         basis: all components that were fitted.
         pixels: (H, W, 3) uint8 RGB.
+        locked: where the components come from, if the request names a locked basis.
+        first: (H, W) values of the first component, if the request asks for a foreground.
     """
 
     request: PCARequest
@@ -91,6 +110,8 @@ class PCAView(LensView):
     numbers: tuple[int, ...]
     basis: PCABasis
     pixels: Pixels
+    locked: LockedBasis | None = None
+    first: Values | None = None
 
     @property
     def explained(self) -> tuple[float, ...]:
@@ -99,6 +120,16 @@ class PCAView(LensView):
 
     def picture(self) -> Pixels:
         return self.pixels
+
+    def foreground(self) -> Mask | None:
+        """(H, W): the pixels on the side of the threshold that the request names; None if it asks for no foreground."""
+        if self.first is None or self.request.foreground is None:
+            return None
+        above = self.first >= self.request.threshold
+        return above if self.request.foreground == "above" else ~above
+
+    def outlined(self) -> Mask | None:
+        return self.foreground()
 
     def legend(self) -> Components:
         return Components(self.numbers, self.explained)
@@ -116,10 +147,14 @@ class PCAView(LensView):
         from featup_app.lenses.principal_components import PERCENTILES
 
         rows = [number - 1 for number in self.numbers]
+        locked = {} if self.locked is None else {"basis": self.locked.facts()}
+        side = {} if self.first is None else {"foreground": [self.request.foreground, self.request.threshold]}
         return {
             "lens": self.request.lens,
             "numbers": self.numbers,
-            "fit": self.request.fit,
+            "fit": self.request.fit if self.locked is None else "locked",
+            **locked,
+            **side,
             "mean": self.basis.mean,
             "components": self.basis.components[rows],
             "explained_variance_ratio": [self.explained[row] for row in rows],
@@ -131,6 +166,22 @@ class PCAView(LensView):
         }
 
 
+def _locked(request: PCARequest, looks: Looks, look: Look) -> LockedBasis | None:
+    """The locked basis that a request names, which fits the features of a look. Raises LensError."""
+    from featup_app.lenses.pca_bases import HELD, find_basis
+
+    reference = request.basis
+    if reference is None:
+        return None
+    if reference.startswith(HELD):
+        locked, name = find_basis(reference), "that are locked"
+    else:
+        locked = looks.remember(("pca", "file", file_state(reference)), lambda: find_basis(reference))
+        name = f'of "{reference}"'
+    locked.check_fits(look.field, name)
+    return locked
+
+
 class PCALens(Lens[PCARequest, PCAView]):
     name = "pca"
     title = "PCA"
@@ -140,15 +191,19 @@ class PCALens(Lens[PCARequest, PCAView]):
     argument = r"(?::\s*(?:(?P<first>\d+)\s*-\s*(?P<last>\d+)|(?P<list>\d+\s*,\s*\d+\s*,\s*\d+)))?"
 
     def view(self, request: PCARequest, looks: Looks, progress: Progress = silent) -> tuple[PCAView, Look]:
-        look = looks.look(progress)
-        basis = self.basis(request, looks, look, progress)
+        wanted = request.foreground is not None
+        look = looks.look(progress, channels=4 if wanted else 3)
+        locked = _locked(request, looks, look)
+        basis = self.basis(request, looks, look, progress) if locked is None else locked.basis
         numbers = _shown(look.field, request.numbers)
         values = basis.values(look.field, numbers, size=look.size, progress=progress)
-        view = PCAView(request, look.facts, numbers_of(values), numbers, basis, basis.picture(values, numbers))
+        first = numbers_of(basis.values(look.field, (1,), size=look.size, progress=progress)[0]) if wanted else None
+        picture = basis.picture(values, numbers)
+        view = PCAView(request, look.facts, numbers_of(values), numbers, basis, picture, locked, first)
         return view, look
 
     def basis(self, request: PCARequest, looks: Looks, look: Look, progress: Progress = silent) -> PCABasis:
-        """The principal components that a request shows.
+        """The principal components that are fitted for a request.
 
         An upsampler that normalises its features gives fields of other numbers than the backbone's own; components are
         then fitted on features that are normalised in the same way, and on no others.

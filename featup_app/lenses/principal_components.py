@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from featup_app.base.errors import LensError
 from featup_app.base.progress import Progress, silent
 from featup_app.features import FeatureMap, Size
 from featup_app.fields.field import FeatureField
+from featup_app.lenses.lens import Mask
 
 DEFAULT_COMPONENTS = 9
 FIT_PIXELS = 96 * 96
@@ -22,6 +24,9 @@ FIT_PIXELS = 96 * 96
 
 PERCENTILES = (1.0, 99.0)
 """Each component's values between these percentiles spread over the whole range of its colour."""
+
+LEAST_POSITIONS = 4
+"""Positions that a selection has to hold: fewer have no three components."""
 
 _NOISE = 1e-10
 """Variance, as a share of the mean squared feature length, that is only rounding (of window weights, kept in float16)."""
@@ -55,8 +60,9 @@ class PCABasis:
         Raises:
             LensError: if there is no such component.
         """
-        rows = self.components[self._indices(numbers)]
-        return field.project(rows, -(rows @ self.mean), size=size, progress=progress)
+        device = field.coarse.data.device  # a basis of a file may be on another one
+        rows = self.components[self._indices(numbers)].to(device)
+        return field.project(rows, -(rows @ self.mean.to(device)), size=size, progress=progress)
 
     def picture(self, values: Tensor, numbers: Sequence[int]) -> NDArray[np.uint8]:
         """(3, H, W) values of three components -> (H, W, 3) uint8 RGB."""
@@ -84,6 +90,7 @@ def fit_pca(
     sources: FeatureField | FeatureMap | Sequence[FeatureField | FeatureMap],
     *,
     components: int = DEFAULT_COMPONENTS,
+    masks: Sequence[Mask | None] | None = None,
     progress: Progress = silent,
 ) -> PCABasis:
     """Principal components of one or several fields or low-resolution maps together.
@@ -93,12 +100,16 @@ def fit_pca(
 
     Args:
         components: how many to keep (fewer if there are fewer channels).
+        masks: for each source the part of its image that is fitted, (H, W) bool over the whole image at any size; None for all
+            of it. A cell or pixel belongs to the part if at least half of it does.
 
     Raises:
         ValueError: if the sources differ in their number of channels.
+        LensError: if a mask selects fewer than :data:`LEAST_POSITIONS` positions.
     """
     if isinstance(sources, FeatureField | FeatureMap):
         sources = [sources]
+    chosen = [_chosen(source, mask) for source, mask in zip(sources, masks or [None] * len(sources), strict=True)]
     channels = sources[0].channels
     if any(source.channels != channels for source in sources):
         raise ValueError(
@@ -107,8 +118,8 @@ def fit_pca(
     count = min(components, channels)
     mean = torch.zeros(channels, dtype=torch.float64)
     moment = torch.zeros(channels, channels, dtype=torch.float64)
-    for source in sources:
-        source_mean, source_moment = _moments(source, progress)
+    for source, positions in zip(sources, chosen, strict=True):
+        source_mean, source_moment = _moments(source, positions, progress)
         mean += source_mean / len(sources)
         moment += source_moment / len(sources)
     covariance = moment - torch.outer(mean, mean)
@@ -123,7 +134,7 @@ def fit_pca(
     explained = tuple(float(value) / total if total > 0 else 0.0 for value in variance)
     device = sources[0].data.device if isinstance(sources[0], FeatureMap) else None
     basis = PCABasis(mean.float().to(device), rows.float().to(device), explained, torch.zeros(count), torch.ones(count))
-    low, high = _limits(sources, basis)
+    low, high = _limits(sources, chosen, basis)
     flat = variance == 0
     low, high = low.masked_fill(flat, 0.0), high.masked_fill(flat, 0.0)
     progress("finding principal components", 1, 1)
@@ -136,31 +147,60 @@ def _fit_size(field: FeatureField) -> Size:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _moments(source: FeatureField | FeatureMap, progress: Progress) -> tuple[Tensor, Tensor]:
-    """Mean (C) and mean outer product (C, C) over the positions of a source, float64."""
+def _chosen(source: FeatureField | FeatureMap, mask: Mask | None) -> Tensor | None:
+    """The positions of a source that a mask selects, (N) bool; None for all. Raises LensError if they are too few."""
+    if mask is None:
+        return None
+    size = source.geometry.grid_hw if isinstance(source, FeatureMap) else _fit_size(source)
+    shares = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+    chosen = torch.from_numpy(shares >= 0.5).flatten()
+    count = int(chosen.sum())
+    if count < LEAST_POSITIONS:
+        what = "cells of the feature grid" if isinstance(source, FeatureMap) else "pixels of the features"
+        raise LensError(
+            f"The selection holds {count} {what} of {size[0]}x{size[1]}, and principal components need {LEAST_POSITIONS}; "
+            "select more, or let the backbone see the image at a larger size."
+        )
+    return chosen
+
+
+def _moments(source: FeatureField | FeatureMap, chosen: Tensor | None, progress: Progress) -> tuple[Tensor, Tensor]:
+    """Mean (C) and mean outer product (C, C) over the chosen positions of a source, float64."""
     if isinstance(source, FeatureMap):
-        rows = source.data.flatten(1).double().cpu()
+        rows = _only(source.data.flatten(1), chosen).double().cpu()
         return rows.mean(dim=1), rows @ rows.T / rows.shape[1]
     size = _fit_size(source)
+    inside = None if chosen is None else chosen.view(size)
     total = torch.zeros(source.channels, dtype=torch.float64)
     moment = torch.zeros(source.channels, source.channels, dtype=torch.float64)
-    for _, tile in source.tiles(size=size, progress=progress):
-        rows = tile.flatten(1).double().cpu()
+    for region, tile in source.tiles(size=size, progress=progress):
+        rows = tile.flatten(1)
+        if inside is not None:
+            rows = _only(rows, inside[region.rows, region.columns].flatten())
+        rows = rows.double().cpu()
         total += rows.sum(dim=1)
         moment += rows @ rows.T
-    count = size[0] * size[1]
+    count = size[0] * size[1] if chosen is None else int(chosen.sum())
     return total / count, moment / count
 
 
-def _limits(sources: Sequence[FeatureField | FeatureMap], basis: PCABasis) -> tuple[Tensor, Tensor]:
-    """Percentiles of each component over all sources: two (N) tensors."""
+def _limits(
+    sources: Sequence[FeatureField | FeatureMap], chosen: Sequence[Tensor | None], basis: PCABasis
+) -> tuple[Tensor, Tensor]:
+    """Percentiles of each component over the chosen positions of all sources: two (N) tensors."""
     parts = []
-    for source in sources:
+    for source, positions in zip(sources, chosen, strict=True):
         if isinstance(source, FeatureMap):
-            parts.append(basis.components @ (source.data.flatten(1) - basis.mean[:, None]))
+            part = basis.components @ (_only(source.data.flatten(1), positions) - basis.mean[:, None])
         else:
             numbers = range(1, basis.components.shape[0] + 1)
-            parts.append(basis.values(source, numbers, size=_fit_size(source)).flatten(1))
+            part = _only(basis.values(source, numbers, size=_fit_size(source)).flatten(1), positions)
+        parts.append(part)
     quantiles = torch.tensor([percentile / 100 for percentile in PERCENTILES])
     low, high = torch.quantile(torch.cat([part.cpu().float() for part in parts], dim=1), quantiles, dim=1)
     return low, high
+
+
+def _only(columns: Tensor, chosen: Tensor | None) -> Tensor:
+    """(C, N) -> (C, M): the chosen columns, or all."""
+    return columns if chosen is None else columns[:, chosen.to(columns.device)]
