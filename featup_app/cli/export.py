@@ -20,10 +20,12 @@ from featup_app.cli.options import (
     Images,
     InputSize,
     LayerName,
+    LockedBasis,
     Page,
     Range,
     UpsamplerChoice,
     selection_of,
+    with_basis,
 )
 from featup_app.cli.stopping import interrupted_by_signals
 from featup_app.cli.terminal import (
@@ -59,6 +61,7 @@ def export(
     format: options.Format = _OPTIONS.format,
     dtype: options.DType = _OPTIONS.dtype,
     views: options.Views = "",
+    pca: LockedBasis = None,
     features: options.Features = True,
     overwrite: options.Overwrite = False,
     page: Page = "",
@@ -86,7 +89,7 @@ def export(
     )
     _check_upsampler(method, upsampler)
     selection = selection_of(page, channels, range)
-    wanted = ExportOptions(format, dtype, features, parse_views(views), overwrite)
+    wanted = ExportOptions(format, dtype, features, with_basis(parse_views(views), pca), overwrite)
     wanted.check()
     results: list[dict[str, Any]] = []
     pictures: list[Path] = []
@@ -94,9 +97,10 @@ def export(
         with interrupted_by_signals():
             pictures = _found(images, results)
             read = [split_name(path)[0] for path in pictures]
-            read += [Path(file) for file in (settings.weights_file, settings.upsampler_file) if file is not None]
+            read += [Path(file) for file in (settings.weights_file, settings.upsampler_file, pca) if file is not None]
             wanted = dataclasses.replace(wanted, inputs=tuple(read))
             if pictures:
+                _check_basis(pca)
                 _export_all(pictures, selection, settings, wanted, folder, device, as_json, results)
     except KeyboardInterrupt:
         done = sum(result["error"] is None for result in results)
@@ -140,6 +144,14 @@ def _check_upsampler(method: str, upsampler: str | None) -> None:
             f'The method {method} has no form called "{CLASSICAL}"; give a file of "featup-app fit", or leave out '
             "--upsampler to fit now."
         )
+
+
+def _check_basis(path: Path | None) -> None:
+    """Raises LensError for a file without principal components, once and not for each image."""
+    if path is not None:
+        from featup_app.lenses import read_basis
+
+        read_basis(path)
 
 
 def _export_all(

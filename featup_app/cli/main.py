@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from featup_app.base.errors import FeatUpError
 from featup_app.cli.bench import bench
+from featup_app.cli.compare import compare
 from featup_app.cli.evaluate import evaluate
 from featup_app.cli.export import export
 from featup_app.cli.fit import fit
@@ -90,6 +91,7 @@ def open_window(
 
 
 app.command()(export)
+app.command()(compare)
 app.command()(info)
 app.command()(backbones)
 app.command()(bench)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from featup_app.base.errors import FeatUpError
 from featup_app.images.selection import Selection, parse_channels, parse_page, parse_range
+from featup_app.lenses import PCARequest, Request
 
 
 def given_path(text: str) -> Path:
@@ -93,6 +95,29 @@ Range = Annotated[
 ]
 
 
+LockedBasis = Annotated[
+    Path | None,
+    typer.Option(
+        "--pca",
+        parser=given_path,
+        metavar="FILE",
+        help="Principal components for the views pca, saved by this program: the same colours in all pictures of that backbone, "
+        "layer and weights.",
+    ),
+]
+
+
 def selection_of(page: str, channels: str, range: str) -> Selection:
     """The choice of three options. Raises ImageError if one cannot be read."""
     return Selection(parse_page(page), parse_channels(channels), parse_range(range))
+
+
+def with_basis(requests: tuple[Request, ...], basis: Path | None) -> tuple[Request, ...]:
+    """The views, with the locked components of ``--pca`` for those of principal components. Raises FeatUpError without any."""
+    if basis is None:
+        return requests
+    if not any(isinstance(request, PCARequest) for request in requests):
+        raise FeatUpError("The option --pca is for views of principal components, and there is none; add --views pca.")
+    return tuple(
+        replace(request, basis=str(basis)) if isinstance(request, PCARequest) else request for request in requests
+    )

@@ -12,7 +12,6 @@ from featup_app.features import FeatureMap
 from featup_app.fields import find_method
 from featup_app.images import Image
 from featup_app.lenses import BasisPicture, LockedBasis, fit_pca, space_of
-from featup_app.lenses.feature_spaces import FeatureSpace
 from featup_app.lenses.lens import Mask
 
 MOST_PICTURES = 100
@@ -42,7 +41,6 @@ def fit_basis(
             f"Principal components were to be fitted on {len(pictures)} pictures; choose from 1 to {MOST_PICTURES}."
         )
     maps: list[FeatureMap] = []
-    spaces: list[FeatureSpace] = []
     words = "extracting features"
     for index, (image, _) in enumerate(pictures):
         progress(words, index, len(pictures))
@@ -51,10 +49,10 @@ def fit_basis(
         quick = settings if find_method(settings.method).quick else settings.with_(method="bilinear", fit=None)
         field = session.field(image, quick, own)
         maps.append(field.coarse)
-        spaces.append(space_of(field))
+        space = space_of(field)
     basis = fit_pca(maps, masks=[mask for _, mask in pictures], progress=progress)
     used = tuple(
         BasisPicture(image.name, image.sha256, features.geometry.input_hw, 1.0 if mask is None else float(mask.mean()))
         for (image, mask), features in zip(pictures, maps, strict=True)
     )
-    return LockedBasis(basis, spaces[0], used)
+    return LockedBasis(basis, space, used)

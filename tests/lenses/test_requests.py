@@ -78,7 +78,7 @@ def test_a_request_comes_back_from_json_as_it_was(request):
     [
         ({"lens": "sound"}, r'no lens "sound"\. Choose one of: pca, similarity, cam'),
         ({}, r'no lens ""'),
-        ({"lens": "pca", "number": [1, 2, 3]}, r'has no "number"; it has: fit, numbers'),
+        ({"lens": "pca", "number": [1, 2, 3]}, r'has no "number"; it has: basis, fit, foreground, numbers, threshold'),
         ({"lens": "similarity"}, r"not complete: .*point"),
     ],
 )
