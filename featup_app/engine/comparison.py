@@ -64,12 +64,12 @@ class Cost:
     drawing_seconds: float
     peak_mb: float | None
 
-    def in_words(self) -> str:
-        """A line for a caption."""
-        words = [f"upsampled in {_seconds((self.field_seconds or 0.0) + self.drawing_seconds)}"]
-        words += [] if self.peak_mb is None else [f"{self.peak_mb:.0f} MB"]
-        words += [] if self.features_seconds is None else [f"features in {_seconds(self.features_seconds)}"]
-        return ", ".join(words)
+    def in_words(self) -> tuple[str, ...]:
+        """Lines for a caption."""
+        memory = "" if self.peak_mb is None else f", {self.peak_mb:.0f} MB"
+        lines = [f"upsampled in {_seconds((self.field_seconds or 0.0) + self.drawing_seconds)}{memory}"]
+        lines += [] if self.features_seconds is None else [f"features in {_seconds(self.features_seconds)}"]
+        return tuple(lines)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +219,7 @@ class Comparison:
             picture = BasisPicture(self.image.name, self.image.sha256, field.geometry.input_hw)
             self._bases[space, request.fit] = LockedBasis(view.basis, space, (picture,))
         first = next(known for known, fit in self._bases if fit == request.fit)
-        note = f"Colours of its own: {why}." if (why := first.difference(space)) is not None else None
+        note = f"PCA colours of its own: {why}." if (why := first.difference(space)) is not None else None
         return view.with_request(request), look, note
 
     # -- cost and scores -----------------------------------------------------------------------------------------------

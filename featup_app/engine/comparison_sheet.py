@@ -20,6 +20,7 @@ from featup_app.export.sheet_files import SHEET_SUFFIXES, stage_sheet
 from featup_app.export.sheets import WIDTH, Figure, Sheet, SheetCell, SheetColumn, SheetRow, laid_out
 from featup_app.images import Image
 from featup_app.lenses import SCORES, Request, ScoreName, find_lens
+from featup_app.lenses.lens import Components
 
 if TYPE_CHECKING:
     from featup_app.engine.scoring import MethodScores
@@ -219,7 +220,7 @@ class _Made:
     def _column(self, index: int) -> SheetColumn:
         views = [row[index] for row in self.rows]
         cost = next((view.cost for view in views if view.cost is not None), None)
-        lines = [] if cost is None else [cost.in_words()]
+        lines = [] if cost is None else [*cost.in_words()]
         lines += dict.fromkeys(view.note for view in views if view.note is not None)
         errors, shown = self._errors(index), any(view.view is not None for view in views)
         figures = tuple(self._figure(score, index) for score in self._shown_scores() if self.scores[index] is not None)
@@ -253,7 +254,10 @@ class _Made:
                 cells.append(SheetCell(None, "" if whole else each.error or "", error=True))
             else:
                 cells.append(SheetCell(each.view.picture(), each.view.subtitle() if len(subtitles) > 1 else ""))
-        return SheetRow(title, tuple(cells), None if first is None else first.legend(), self._marks(request))
+        legend = None if first is None else first.legend()
+        if isinstance(legend, Components) and any(each.note for each in row):
+            legend = dataclasses.replace(legend, explained=())  # each basis has its own shares
+        return SheetRow(title, tuple(cells), legend, self._marks(request))
 
     def _marks(self, request: Request) -> tuple[tuple[float, float], ...]:
         """The point that a request asks about, if it has one."""
@@ -263,7 +267,7 @@ class _Made:
     def _difference_row(self) -> SheetRow:
         shown = [each for each in self.differences if isinstance(each, DifferenceMap)]
         cells = [
-            SheetCell(each.picture()) if isinstance(each, DifferenceMap) else SheetCell(None, each, error=True)
+            SheetCell(each.picture()) if isinstance(each, DifferenceMap) else SheetCell(None, each)
             for each in self.differences
         ]
         first = SheetCell(None, empty="reference")

@@ -30,7 +30,12 @@ def titles_of(columns: Sequence[ViewSettings]) -> tuple[str, ...]:
 def shared_words(columns: Sequence[ViewSettings]) -> str:
     """What is the same in all columns, for a line above them."""
     first = columns[0]
-    shared = [name(first) for field, name in _NAMES.items() if len({getattr(each, field) for each in columns}) == 1]
+    shared = [
+        name(first)
+        for field, name in _NAMES.items()
+        if len({getattr(each, field) for each in columns}) == 1
+        and (field != "upsampler" or first.upsampler is not None)
+    ]
     return ", ".join(word for word in shared if word)
 
 
@@ -54,14 +59,14 @@ def _fit(settings: ViewSettings) -> str:
 
 
 _NAMES: dict[str, Callable[[ViewSettings], str]] = {
-    "backbone": _backbone,
-    "weights_file": lambda settings: Path(settings.weights_file).name if settings.weights_file else "",
-    "layer": lambda settings: settings.layer or "default layer",
-    "input_size": lambda settings: f"input {settings.input_size or 'of default size'}",
     "method": lambda settings: find_method(settings.method).title,
     "upsampler": _weights,
     "fit": _fit,
     "fit_latest": lambda settings: "",
+    "backbone": _backbone,
+    "weights_file": lambda settings: Path(settings.weights_file).name if settings.weights_file else "",
+    "layer": lambda settings: settings.layer or "default layer",
+    "input_size": lambda settings: f"input {settings.input_size or 'of default size'}",
     "output_size": lambda settings: f"output {settings.output_size}",
 }
-"""For each field of the settings what a title calls it; an empty text says nothing."""
+"""For each field of the settings, in the order of a title, what it is called there; an empty text says nothing."""

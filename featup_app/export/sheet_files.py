@@ -14,7 +14,7 @@ import numpy as np
 from featup_app.base.errors import ExportError
 from featup_app.export.pictures import CHUNK, stage_picture
 from featup_app.export.provenance import as_json
-from featup_app.export.sheet_text import WEB_COLOURS, drawable, font, text_width
+from featup_app.export.sheet_text import WEB_COLOURS, drawable, font
 from featup_app.export.sheets import WIDTH, Box, Layout, Part, Picture, Pixels, Ring, Text, size_of
 from featup_app.export.staging import Staging, explained
 from featup_app.images import resized
@@ -26,6 +26,8 @@ SHEET_SUFFIXES = (".png", ".svg")
 
 _LARGEST = 2048
 """Pixels along the longer side of a picture inside an SVG."""
+
+_ANCHORS = {"start": "ls", "middle": "ms", "end": "rs"}
 
 _RINGS = ((7.0, 4.0, "#000000"), (7.0, 2.0, "#ffffff"))
 """Radius, width and colour of the strokes of a mark."""
@@ -87,7 +89,7 @@ def sheet_pixels(layout: Layout, width: int = WIDTH) -> Pixels:
 def _draw(drawing: ImageDraw, part: Text | Box | Ring, scale: float) -> None:
     if isinstance(part, Text):
         where = part.x * scale, part.y * scale
-        drawing.text(where, drawable(part.words), part.colour, font(part.size * scale), anchor="ls")
+        drawing.text(where, drawable(part.words), part.colour, font(part.size * scale), anchor=_ANCHORS[part.anchor])
     elif isinstance(part, Box):
         left, top, right, bottom = _pixel_box(part, scale)
         drawing.rectangle((left, top, right - 1, bottom - 1), fill=part.colour)
@@ -125,10 +127,8 @@ def sheet_svg(layout: Layout, *, provenance: Mapping[str, Any], width: int = WID
 
 def _element(part: Part) -> str:
     if isinstance(part, Text):
-        # The length holds the layout together where the viewer has another font.
-        length = f'textLength="{text_width(part.words, part.size):.2f}" lengthAdjust="spacingAndGlyphs"'
         where = f'x="{part.x:.2f}" y="{part.y:.2f}" font-size="{part.size}" fill="{part.colour}"'
-        return f"<text {where} {length}>{escape(part.words)}</text>"
+        return f'<text {where} text-anchor="{part.anchor}">{escape(part.words)}</text>'
     if isinstance(part, Ring):
         strokes = (
             f'<circle cx="{part.x:.2f}" cy="{part.y:.2f}" r="{radius:g}" fill="none" stroke="{colour}" stroke-width="{width:g}"/>'

@@ -67,11 +67,15 @@ def _is_drawn(character: str) -> bool:
     return mask.size != unknown.size or bytes(mask) != bytes(unknown)
 
 
+_WIDEST = 1.16
+"""Other fonts in which an SVG may be shown are up to so much wider."""
+
+
 def text_width(text: str, size: int) -> float:
-    """Width of a line of text in units of its size; wide characters of East Asia count as squares."""
+    """Room for a line of text in units of its size, in any usual font; wide characters of East Asia count as squares."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     narrow = "".join(character for character in text if unicodedata.east_asian_width(character) not in "WF")
-    return float(font(size).getlength(drawable(narrow))) + wide * size
+    return _WIDEST * float(font(size).getlength(drawable(narrow))) + wide * size
 
 
 def line_height(size: int) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ class SheetRow:
     Attributes:
         title: above them.
         cells: one for each column.
-        legend: what the colours mean, in all of them.
+        legend: what the colours mean, in all of them; components without shares of variance are named without.
         marks: (x, y) of rings on the photo, as fractions of its width and height.
     """
 
@@ -116,13 +117,14 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Text:
-    """A line of text; ``y`` is its baseline."""
+    """A line of text; ``y`` is its baseline, and ``x`` where it begins, or ends, or its middle."""
 
     x: float
     y: float
     words: str
     size: int
     colour: str = _INK
+    anchor: Literal["start", "middle", "end"] = "start"
 
 
 @dataclass(frozen=True)
@@ -228,9 +230,8 @@ class _Page:
         half = (self.width - GAP) / 2
         for index, figure in enumerate(figures):
             x, y = left + (index % 2) * (half + GAP), self._baseline(index // 2, _TEXT)
-            right = x + half - text_width(figure.text, _TEXT)
             self.parts.append(Text(x, y, figure.name, _TEXT, _MUTED))
-            self.parts.append(Text(right, y, figure.text, _TEXT, _GOOD if figure.best else _INK))
+            self.parts.append(Text(x + half, y, figure.text, _TEXT, _GOOD if figure.best else _INK, "end"))
         return self.y + line_height(_TEXT) * ((len(figures) + 1) // 2)
 
     def _baseline(self, line: int, size: int) -> float:
@@ -249,10 +250,9 @@ class _Page:
     def _cell(self, left: float, cell: SheetCell) -> float:
         """A picture or a box with its words; returns where they end."""
         if cell.pixels is None:
-            words = cell.empty
             self.parts.append(Box(left, self.y, self.picture_width, self.picture_height, _SOFT))
-            x = left + (self.picture_width - text_width(words, _TEXT)) / 2
-            self.parts.append(Text(x, self.y + self.picture_height / 2 + _TEXT / 3, words, _TEXT, _MUTED))
+            x, y = left + self.picture_width / 2, self.y + self.picture_height / 2 + _TEXT / 3
+            self.parts.append(Text(x, y, cell.empty, _TEXT, _MUTED, "middle"))
         else:
             words = cell.words or "photo"
             self.parts.append(Picture(left, self.y, self.picture_width, self.picture_height, cell.pixels, words))
@@ -274,18 +274,18 @@ class _Page:
         if isinstance(legend, Components):
             names = zip(("red", "green", "blue"), legend.numbers, strict=True)
             for name, number in reversed(list(names)):
-                share = f"{100 * legend.explained[number - 1]:.0f} %"
-                right = self._before(right, self.y + _ROW, f"component {number}, {share}") - 18
+                share = f", {100 * legend.explained[number - 1]:.0f} %" if legend.explained else ""
+                right = self._before(right, self.y + _ROW, f"component {number}{share}") - 18
                 self.parts.append(Box(right, self.y + _ROW - 11, 12, 12, WEB_COLOURS[name]))
                 right -= GAP
         return right
 
     def _before(self, right: float, y: float, words: str) -> float:
-        """A line of text that ends at ``right``; returns where it begins."""
-        left = right - text_width(words, _TEXT)
-        if words:
-            self.parts.append(Text(left, y, words, _TEXT, _MUTED))
-        return left
+        """A line of text that ends at ``right``, shortened if it is very long; returns where it begins."""
+        shown = "".join(wrapped(words, _TEXT, WIDTH / 4, 1))
+        if shown:
+            self.parts.append(Text(right, y, shown, _TEXT, _MUTED, "end"))
+        return right - text_width(shown, _TEXT)
 
     def _lines(
         self, x: float, top: float, width: float, words: str, size: int, colour: str = _INK, *, most: int

@@ -43,8 +43,8 @@ def cosine_distance(
     mine, theirs = space_of(one), space_of(other)
     if (why := mine.difference(theirs)) is not None:
         raise LensError(
-            f"There is no difference between features of {mine.in_words()} and of {theirs.in_words()}: the second have {why}. "
-            "Compare columns of one backbone, layer and weights."
+            f"Features of {mine.in_words()} cannot be compared with features of {why}; compare columns of one backbone, "
+            "layer and weights."
         )
     widest = max(one, other, key=lambda field: field.bytes_per_pixel(field.channels))
     regions = list(widest.tile_regions(size, memory_budget // 2))
@@ -65,5 +65,5 @@ def cosine_distance(
 
 
 def _normalised(features: Tensor) -> Tensor:
-    """(C, H, W) with features of length 1, or 0. A field owns its features, so that they are not changed in place."""
-    return torch.nn.functional.normalize(features.float(), dim=0, eps=1e-12)
+    """(C, H, W) with features of length 1, or 0, in one order in memory, so that sums are rounded the same for all methods."""
+    return torch.nn.functional.normalize(features.float(), dim=0, eps=1e-12).contiguous()

@@ -60,7 +60,14 @@ def test_nonsense_gets_a_sentence(text, sentence):
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 limits = st.none() | st.tuples(numbers, numbers)
 requests = (
-    st.builds(PCARequest, st.tuples(*[st.integers(1, 9)] * 3), st.sampled_from(["grid", "field", "joint"]))
+    st.builds(
+        PCARequest,
+        st.tuples(*[st.integers(1, 9)] * 3),
+        st.sampled_from(["grid", "field", "joint"]),
+        st.none() | st.text(),
+        st.sampled_from([None, "above", "below"]),
+        numbers,
+    )
     | st.builds(SimilarityRequest, st.tuples(numbers, numbers), st.sampled_from(["viridis", "grey"]), limits)
     | st.builds(CAMRequest, st.none() | st.integers(0, 999) | st.text(min_size=1), st.just("inferno"), limits)
 )
@@ -93,6 +100,12 @@ def test_colours_are_no_other_computation():
     assert one.computation() != SimilarityRequest((1, 2), outline=True).computation()
     assert CAMRequest(1).computation() == CAMRequest(1, "grey").computation() != CAMRequest("1").computation()
     assert PCARequest().computation() != PCARequest(fit="joint").computation()
+    assert PCARequest(foreground="above").computation() == PCARequest(foreground="below", threshold=3.0).computation()
+    assert (
+        PCARequest(basis="some file").computation()
+        != PCARequest().computation()
+        != PCARequest(foreground="above").computation()
+    )
 
 
 def test_a_lens_is_found_by_its_name():
