@@ -14,7 +14,7 @@ import numpy as np
 from featup_app.base.errors import ExportError
 from featup_app.export.pictures import CHUNK, stage_picture
 from featup_app.export.provenance import as_json
-from featup_app.export.sheet_text import WEB_COLOURS, drawable, font
+from featup_app.export.sheet_text import WEB_COLOURS, drawable, font, one_line
 from featup_app.export.sheets import WIDTH, Box, Layout, Part, Picture, Pixels, Ring, Text, size_of
 from featup_app.export.staging import Staging, explained
 from featup_app.images import resized
@@ -139,7 +139,7 @@ def _element(part: Part) -> str:
     if isinstance(part, Box):
         return f'<rect {box} fill="{part.colour}"/>'
     source = f"data:image/png;base64,{base64.b64encode(_png(part.pixels)).decode('ascii')}"
-    title = f"<title>{escape(part.words)}</title>"
+    title = f"<title>{escape(one_line(part.words))}</title>"
     return f'<image {box} preserveAspectRatio="none" href="{source}">{title}</image>'
 
 

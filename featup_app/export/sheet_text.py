@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -99,13 +100,17 @@ def wrapped(text: str, size: int, width: float, most: int) -> list[str]:
             lines[-1:] = [joined]
             continue
         while text_width(word, size) > width and len(word) > 1:
-            end = next(end for end in range(len(word) - 1, 0, -1) if text_width(word[:end], size) <= width or end == 1)
+            end = _fitting(word, size, width)
             lines.append(word[:end])
             word = word[end:]
         lines.append(word)
     if len(lines) > most:
         last = lines[most - 1]
-        while last and text_width(f"{last}…", size) > width:
-            last = last[:-1]
-        lines = [*lines[: most - 1], f"{last}…"]
+        end = _fitting(f"…{last}", size, width) - 1
+        lines = [*lines[: most - 1], f"{last[:end]}…"]
     return [line for line in lines if line]
+
+
+def _fitting(word: str, size: int, width: float) -> int:
+    """How many characters of a text, at least one, fit into a width."""
+    return max(1, bisect_right(range(1, len(word) + 1), width, key=lambda end: text_width(word[:end], size)))

@@ -240,7 +240,8 @@ class _Page:
     def row(self, row: SheetRow) -> None:
         start = self._legend(row.legend)
         room = start - MARGIN - 2 * GAP
-        self.y = self._lines(MARGIN, self.y, room, row.title, _ROW, most=3) + 6
+        titled = self._lines(MARGIN, self.y, room, row.title, _ROW, most=3)
+        self.y = max(titled, self.y + line_height(_ROW)) + 6
         photo = SheetCell(self.sheet.photo)
         ends = [self._cell(left, cell) for left, cell in zip(self.lefts, (photo, *row.cells), strict=True)]
         for x, y in row.marks:
@@ -252,7 +253,8 @@ class _Page:
         if cell.pixels is None:
             self.parts.append(Box(left, self.y, self.picture_width, self.picture_height, _SOFT))
             x, y = left + self.picture_width / 2, self.y + self.picture_height / 2 + _TEXT / 3
-            self.parts.append(Text(x, y, cell.empty, _TEXT, _MUTED, "middle"))
+            if self.picture_height >= line_height(_TEXT) and self.picture_width >= text_width(cell.empty, _TEXT):
+                self.parts.append(Text(x, y, cell.empty, _TEXT, _MUTED, "middle"))
         else:
             words = cell.words or "photo"
             self.parts.append(Picture(left, self.y, self.picture_width, self.picture_height, cell.pixels, words))
