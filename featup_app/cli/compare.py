@@ -68,6 +68,8 @@ def compare(
             from featup_app.images import load_image
 
             session, picture = Session(device=device), load_image(image, selection)
+            for note in picture.notes if picture.is_partial else ():
+                print_message(f"{picture.name}: {note}")
             inputs = [Path(file) for each in columns if (file := each.upsampler_file) is not None]
             inputs += [] if pca is None else [pca]
             wanted = SheetOptions(requests, difference, width, overwrite, tuple(inputs))

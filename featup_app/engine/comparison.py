@@ -188,7 +188,8 @@ class Comparison:
             view, look, note = self._answer(session, index, asked, progress)
         except FeatUpError as error:
             return ColumnView(index, cost=cost, error=str(error))
-        self._settled.setdefault(request, _settled(view))
+        if (settled := _settled(view)) != request:
+            self._settled.setdefault(request, settled)
         return ColumnView(index, view, look, cost, note)
 
     def views(self, session: Session, request: Request, progress: Progress = silent) -> tuple[ColumnView, ...]:

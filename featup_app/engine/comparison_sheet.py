@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from featup_app.engine.comparison_titles import shared_words
 from featup_app.engine.exporting import unique_stems
 from featup_app.engine.settings import ViewSettings
 from featup_app.export import Staging, build_provenance
-from featup_app.export.sheet_files import SHEET_SUFFIXES, stage_sheet
+from featup_app.export.sheet_files import SHEET_SUFFIXES, check_sheet_name, stage_sheet
 from featup_app.export.sheets import WIDTH, Figure, Sheet, SheetCell, SheetColumn, SheetRow, laid_out
 from featup_app.images import Image
+from featup_app.images.selection import named
 from featup_app.lenses import SCORES, Request, ScoreName, find_lens
 from featup_app.lenses.lens import Components
 
@@ -103,10 +105,15 @@ class SheetReport:
 
 
 def sheet_targets(place: Path, image: Image) -> list[Path]:
-    """The files that an argument means: itself if it ends like a sheet, else a PNG and an SVG in that folder."""
-    if place.suffix.lower() in SHEET_SUFFIXES and not place.is_dir():
+    """The files that an argument means: itself if it ends like a file, else a PNG and an SVG in that folder.
+
+    Raises:
+        ExportError: if it ends like a file of another kind.
+    """
+    if re.fullmatch(r"\.[A-Za-z]{2,5}", place.suffix) and not place.is_dir():
+        check_sheet_name(place)
         return [place]
-    stem = unique_stems([image.path or Path(image.name)])[0]
+    stem = unique_stems([Path(image.name) if image.path is None else named(image.path, image.selection)])[0]
     return [place / f"{stem}.{NAME}{suffix}" for suffix in SHEET_SUFFIXES]
 
 

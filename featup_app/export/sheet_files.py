@@ -17,12 +17,16 @@ from featup_app.export.provenance import as_json
 from featup_app.export.sheet_text import WEB_COLOURS, drawable, font, one_line
 from featup_app.export.sheets import WIDTH, Box, Layout, Part, Picture, Pixels, Ring, Text, size_of
 from featup_app.export.staging import Staging, explained
+from featup_app.features import Size
 from featup_app.images import resized
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
 SHEET_SUFFIXES = (".png", ".svg")
+
+_SQUARES = 3
+"""Pixels that become at least so large are shown as squares and not smoothed."""
 
 _LARGEST = 2048
 """Pixels along the longer side of a picture inside an SVG."""
@@ -79,11 +83,26 @@ def sheet_pixels(layout: Layout, width: int = WIDTH) -> Pixels:
     for part in layout.parts:
         if isinstance(part, Picture):
             left, top, right, bottom = _pixel_box(part, scale)
-            pixels = resized(part.pixels, (bottom - top, right - left))
+            pixels = _stretched(part.pixels, (bottom - top, right - left))
             page.paste(pillow.fromarray(np.ascontiguousarray(pixels)), (left, top))
         else:
             _draw(drawing, part, scale)
     return np.asarray(page)
+
+
+def _stretched(pixels: Pixels, size: Size) -> Pixels:
+    """Pixels at a size of the sheet; small pictures, such as of the grid, are shown as the squares that they consist of."""
+    if _is_coarse(pixels, size):
+        rows = np.arange(size[0]) * pixels.shape[0] // size[0]
+        columns = np.arange(size[1]) * pixels.shape[1] // size[1]
+        squares: Pixels = pixels[rows[:, None], columns]
+        return squares
+    return resized(pixels, size)
+
+
+def _is_coarse(pixels: Pixels, size: tuple[float, float]) -> bool:
+    height, width = pixels.shape[:2]
+    return min(size[0] / height, size[1] / width) >= _SQUARES
 
 
 def _draw(drawing: ImageDraw, part: Text | Box | Ring, scale: float) -> None:
@@ -140,7 +159,8 @@ def _element(part: Part) -> str:
         return f'<rect {box} fill="{part.colour}"/>'
     source = f"data:image/png;base64,{base64.b64encode(_png(part.pixels)).decode('ascii')}"
     title = f"<title>{escape(one_line(part.words))}</title>"
-    return f'<image {box} preserveAspectRatio="none" href="{source}">{title}</image>'
+    drawn = ' image-rendering="pixelated"' if _is_coarse(part.pixels, (part.height, part.width)) else ""
+    return f'<image {box}{drawn} preserveAspectRatio="none" href="{source}">{title}</image>'
 
 
 def _png(pixels: Pixels) -> bytes:

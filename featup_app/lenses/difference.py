@@ -30,7 +30,7 @@ def cosine_distance(
     Args:
         one, other: fields of one image whose features mean the same.
         size: (H, W) of the output.
-        memory_budget: bytes that the tiles of both fields may use together.
+        memory_budget: bytes that the tiles of both fields and their directions may use together.
         progress: may cancel.
 
     Returns:
@@ -47,7 +47,7 @@ def cosine_distance(
             "layer and weights."
         )
     widest = max(one, other, key=lambda field: field.bytes_per_pixel(field.channels))
-    regions = list(widest.tile_regions(size, memory_budget // 2))
+    regions = list(widest.tile_regions(size, memory_budget // 4))
     result: Tensor | None = None
     for index, region in enumerate(regions):
         progress(_WORDS, 2 * index, 2 * len(regions))

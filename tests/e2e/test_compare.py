@@ -148,7 +148,8 @@ def test_the_picture_is_never_replaced(tmp_path, command):
         ((CAT, "--output-size", "32000x32000"), "of memory"),
         ((CAT, "--views", "cam", "--pca", "x.safetensors"), "The option --pca is for views of principal components"),
         ((CAT, "--pca", "x.safetensors"), 'Cannot read "x.safetensors": there is no such file'),
-        ((CAT, "-o", __file__), "Cannot write"),
+        ((CAT, "-o", "sheet.pdf"), 'written as .png or .svg, not as "sheet.pdf"'),
+        ((CAT, "-o", f"{CAT}/sheet.png"), "Cannot write"),
     ],
 )
 def test_bad_input_gets_one_sentence(tmp_path, command, arguments, sentence):
@@ -159,6 +160,18 @@ def test_bad_input_gets_one_sentence(tmp_path, command, arguments, sentence):
     assert err.startswith("featup-app: ")
     assert err.count("\n") == 1
     assert names(tmp_path) == []
+
+
+def test_the_page_is_part_of_the_name(tmp_path, command):
+    stack = tmp_path / "stack.tif"
+    pages = [pillow.open(photo).convert("RGB").resize((96, 64)) for photo in (CAT, COFFEE)]
+    pages[0].save(stack, save_all=True, append_images=pages[1:])
+    code, out, err = command(
+        "compare", f"{stack}#page=2", "-o", tmp_path / "out", "--methods", "lowres,bilinear", *SMALL
+    )
+    assert code == 0
+    assert [Path(line).name for line in out.splitlines()] == ["stack-page2.compare.png", "stack-page2.compare.svg"]
+    assert "stack.tif: " in err
 
 
 # -- locked bases ---------------------------------------------------------------------------------------------------------

@@ -149,3 +149,13 @@ def test_files_are_png_or_svg(tmp_path):
     with pytest.raises(ExportError, match=r'written as \.png or \.svg, not as "one\.pdf"'), Staging() as files:
         stage_sheet(files, tmp_path / "one.pdf", layout, provenance={})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.PNG", "one.svg"]
+
+
+def test_pixels_that_become_large_stay_squares():
+    small = np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)
+    row = SheetRow("", (SheetCell(small), SheetCell(small)))
+    layout = laid_out(Sheet("", (), small, (SheetColumn(""), SheetColumn("")), (row,)))
+    colours = np.unique(sheet_pixels(layout).reshape(-1, 3), axis=0)
+    assert {(255, 0, 0), (0, 0, 255)} < {tuple(colour) for colour in colours.tolist()}
+    assert not any(red and blue and not green for red, green, blue in colours.tolist()), "no mixtures of the two"
+    assert sheet_svg(layout, provenance={}).count('image-rendering="pixelated"') == 3
