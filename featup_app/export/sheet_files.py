@@ -102,7 +102,7 @@ def _stretched(pixels: Pixels, size: Size) -> Pixels:
 
 def _is_coarse(pixels: Pixels, size: tuple[float, float]) -> bool:
     height, width = pixels.shape[:2]
-    return min(size[0] / height, size[1] / width) >= _SQUARES
+    return bool(min(size[0] / height, size[1] / width) >= _SQUARES)
 
 
 def _draw(drawing: ImageDraw, part: Text | Box | Ring, scale: float) -> None:
