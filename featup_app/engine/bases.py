@@ -51,6 +51,7 @@ def fit_basis(
         maps.append(field.coarse)
         space = space_of(field)
     basis = fit_pca(maps, masks=[mask for _, mask in pictures], progress=progress)
+    session.kept.settle()
     used = tuple(
         BasisPicture(image.name, image.sha256, features.geometry.input_hw, 1.0 if mask is None else float(mask.mean()))
         for (image, mask), features in zip(pictures, maps, strict=True)

@@ -16,6 +16,7 @@ from featup_app.base.errors import FeatUpError
 from featup_app.base.peak_memory import extra_megabytes
 from featup_app.base.progress import Progress, part_of, silent
 from featup_app.engine.comparison_titles import titles_of
+from featup_app.engine.scoring import MethodScores, score_method
 from featup_app.engine.settings import ViewSettings
 from featup_app.fields import find_method
 from featup_app.images import Image
@@ -34,7 +35,6 @@ from featup_app.lenses import (
 from featup_app.lenses.lens import ColorRange, Limits, Pixels, Values
 
 if TYPE_CHECKING:
-    from featup_app.engine.scoring import MethodScores, Scorer
     from featup_app.engine.session import Session
     from featup_app.fields import FeatureField
     from featup_app.lenses import LockedBasis
@@ -158,7 +158,6 @@ class Comparison:
         self._settled: dict[Request, Request] = {}
         self._features_seconds: dict[Any, float | None] = {}
         self._costs: dict[int, Cost] = {}
-        self._scorer: Scorer | None = None
 
     # -- views ---------------------------------------------------------------------------------------------------------
 
@@ -265,10 +264,7 @@ class Comparison:
         Raises:
             FeatUpError: if its features or field cannot be had.
         """
-        from featup_app.engine.scoring import Scorer
-
-        self._scorer = self._scorer or Scorer()
-        return self._scorer.score(session, self.image, self.columns[index], held_out=False, progress=progress)
+        return score_method(session, self.image, self.columns[index], held_out=False, progress=progress)
 
     # -- differences ---------------------------------------------------------------------------------------------------
 
@@ -292,6 +288,7 @@ class Comparison:
         look = session.look(self.image, self.columns[one], progress, channels=1, in_tiles=2 * mine.channels)
         budget = min(DEFAULT_TILE_BUDGET, int(session.memory_budget))
         distance = cosine_distance(mine, theirs, size=look.size, memory_budget=budget, progress=progress)
+        session.kept.settle()
         values = numbers_of(distance)
         limits = 0.0, max(float(np.percentile(values, 99.5)), 1e-6)
         return DifferenceMap(self.titles[one], self.titles[other], values, limits)
