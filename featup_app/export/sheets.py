@@ -277,7 +277,10 @@ class _Page:
             names = zip(("red", "green", "blue"), legend.numbers, strict=True)
             for name, number in reversed(list(names)):
                 share = f", {100 * legend.explained[number - 1]:.0f} %" if legend.explained else ""
-                right = self._before(right, self.y + _ROW, f"component {number}{share}") - 18
+                words = f"component {number}{share}"
+                right -= text_width(words, _TEXT)
+                self.parts.append(Text(right, self.y + _ROW, words, _TEXT, _MUTED))
+                right -= 18
                 self.parts.append(Box(right, self.y + _ROW - 11, 12, 12, WEB_COLOURS[name]))
                 right -= GAP
         return right
