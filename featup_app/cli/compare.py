@@ -10,7 +10,7 @@ import typer
 from featup_app.base.errors import FeatUpError
 from featup_app.base.progress import Progress
 from featup_app.cli import compare_options as options
-from featup_app.cli.export_options import OutputSize, Overwrite, Views
+from featup_app.cli.export_options import OutputSize, Overwrite
 from featup_app.cli.options import AsJSON, Channels, Device, LockedBasis, Page, Range, selection_of, with_basis
 from featup_app.cli.stopping import interrupted_by_signals
 from featup_app.cli.terminal import CANCELLED, PASSED_OVER, print_json, print_line, print_message, progress_bar
@@ -38,7 +38,7 @@ def compare(
     backbones: options.Backbones = None,
     layers: options.Layers = None,
     sizes: options.Sizes = None,
-    views: Views = "pca",
+    views: options.Views = "pca",
     pca: LockedBasis = None,
     difference: options.Difference = False,
     output_size: OutputSize = _DEFAULT.output_size,

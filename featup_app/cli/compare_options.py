@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from featup_app.cli.options import given_path
+from featup_app.lenses.registry import usage
 
 Picture = Annotated[
     Path, typer.Argument(parser=given_path, metavar="IMAGE", help="The image; photo.tif#page=3 chooses a page.")
@@ -43,6 +44,9 @@ Sizes = Annotated[
     typer.Option(
         "--sizes", metavar="LIST", help="Sizes to which the image is resized for the backbone, such as 224,448."
     ),
+]
+Views = Annotated[
+    str, typer.Option("--views", metavar="VIEWS", help=f"Rows of the sheet, separated by commas: {usage()}.")
 ]
 Difference = Annotated[
     bool,

@@ -182,7 +182,7 @@ def laid_out(sheet: Sheet) -> Layout:
     page.captions()
     for row in sheet.rows:
         page.row(row)
-    return Layout(tuple(page.parts), round(page.y + MARGIN - _BETWEEN / 2))
+    return Layout(tuple(page.parts), round(page.y - _BETWEEN + MARGIN))
 
 
 class _Page:
