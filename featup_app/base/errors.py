@@ -35,6 +35,10 @@ class LensError(FeatUpError):
     """A lens is asked for something that it cannot show, such as an unknown class."""
 
 
+class MarkError(FeatUpError):
+    """A mark that a person drew is none, or lies outside of the picture."""
+
+
 class ExportError(FeatUpError):
     """Features or pictures cannot be written, or an export cannot be read back."""
 

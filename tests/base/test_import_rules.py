@@ -61,6 +61,7 @@ def imported_by(*modules: str) -> set[str]:
         "featup_app.cli.main",
         "featup_app.fields",
         "featup_app.lenses",
+        "featup_app.marks",
         "featup_app.multiview",
         "featup_app.ops",
         "featup_app.export",
