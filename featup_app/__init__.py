@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from featup_app.base import openmp  # noqa: F401 - sets how OpenMP waits, before torch is loaded
 
 if TYPE_CHECKING:
-    from featup_app import lenses, ops
+    from featup_app import lenses, marks, ops
     from featup_app.backbones import Backbone, list_backbones, load_backbone
     from featup_app.base.errors import FeatUpError
     from featup_app.export import export_features, load_export
@@ -45,6 +45,7 @@ __all__ = [
     "load_export",
     "load_image",
     "load_upsampler",
+    "marks",
     "ops",
     "upsample",
 ]
@@ -72,7 +73,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
-    if name in ("lenses", "ops"):
+    if name in ("lenses", "marks", "ops"):
         return importlib.import_module(f"{__name__}.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,6 +1,8 @@
-"""Quantities as a person reads them, the same in sentences, dialogs and status bars."""
+"""Quantities and names as a person reads them, the same in sentences, dialogs, status bars and names of files."""
 
 from __future__ import annotations
+
+import re
 
 
 def counted(count: int, one: str) -> str:
@@ -34,3 +36,8 @@ def percent_below(error: float, other: float) -> str:
     if abs(share) < 0.05:
         return "the same"
     return f"{abs(share):.{int(abs(share) < 10)}f} % {'lower' if share > 0 else 'higher'}"
+
+
+def slug(name: str) -> str:
+    """A name as a part of a file name: "espresso maker" -> "espresso-maker"; empty if it has neither letters nor digits."""
+    return re.sub(r"[\W_]+", "-", name.lower()).strip("-")[:60]

@@ -132,8 +132,8 @@ def export_image(
     """Write the features and views of one image into a folder, which is made if there is none.
 
     The files are ``<stem>.features.<format>`` (with ``.json`` beside a .npy), ``<stem>.pca.png``,
-    ``<stem>.pca-4-6.png``, ``<stem>.similarity-120-80.png``, ``<stem>.cam-espresso.png``. They appear together when all
-    are complete.
+    ``<stem>.pca-4-6.png``, ``<stem>.similarity-120-80.png``, ``<stem>.cam-espresso.png``, and beside a picture whose request
+    has a threshold its mask, ``<stem>.similarity-120-80.mask.png``. They appear together when all are complete.
 
     Args:
         stem: beginning of the file names; from the name of the image if not given.
@@ -149,7 +149,8 @@ def export_image(
     stem = stem or proposed_stem(image)
     for request in options.views:
         request.check_image(image)
-    inputs = options.inputs if image.path is None else (*options.inputs, image.path)
+    inputs = [*options.inputs, *(file for request in options.views for file in request.inputs())]
+    inputs += [] if image.path is None else [image.path]
     with Staging(overwrite=options.overwrite, inputs=inputs) as files:
         features_file = folder / f"{stem}.features.{options.format}"
         if options.features:  # computing can take minutes, so look first whether its result may be written
@@ -159,6 +160,8 @@ def export_image(
         for request in options.views:
             if (known := request.stem()) is not None:
                 files.check(folder / f"{stem}.{known}.png")
+                if request.gives_mask():
+                    files.check(folder / f"{stem}.{known}.mask.png")
         look = session.look(image, settings, progress, channels=0)
         pictures = []
         for request in options.views:
@@ -169,6 +172,12 @@ def export_image(
             pixels = laid_over(view.picture(), image.pixels, opacity)
             stage_picture(files, target, pixels, provenance=_provenance(shown, facts))
             pictures.append(target)
+            mask = view.mask()
+            if mask is not None:
+                target = folder / f"{stem}.{view.stem()}.mask.png"
+                facts = {**view.provenance(), "mask": mask.facts()}
+                stage_picture(files, target, mask.picture(), provenance=_provenance(shown, facts))
+                pictures.append(target)
         written: list[Path] = []
         if options.features:
             written = stage_features(

@@ -25,7 +25,7 @@ def write_picture(
 
     Args:
         path: the file. Its folder is made if there is none.
-        pixels: (H, W, 3) uint8 RGB.
+        pixels: (H, W, 3) uint8 RGB, or (H, W) uint8 grey, such as a mask.
         provenance: from :func:`~featup_app.export.build_provenance`, kept as JSON in the text chunk "featup-app".
         overwrite: whether a file of that name may be replaced.
 
@@ -43,8 +43,8 @@ def stage_picture(files: Staging, target: Path, pixels: NDArray[np.uint8], *, pr
     from PIL import Image as pillow
     from PIL.PngImagePlugin import PngInfo
 
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ValueError(f"pixels are {pixels.dtype} of shape {pixels.shape}; expected uint8, (H, W, 3)")
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise ValueError(f"pixels are {pixels.dtype} of shape {pixels.shape}; expected uint8, (H, W, 3) or (H, W)")
     part = files.add(target)
     facts = PngInfo()
     facts.add_text(CHUNK, as_json(provenance))

@@ -15,6 +15,7 @@ from featup_app.features import FeatureMap, Geometry, Point, Region, Size
 
 DEFAULT_TILE_BUDGET = 256 * 2**20
 _NORMS_KEPT = 4
+_CELLS_AT_ONCE = 256
 
 
 class FeatureField(ABC):
@@ -217,6 +218,19 @@ class LinearField(FeatureField):
                 bias = bias + matrix @ offset
             low = self._sharpened(times(matrix, data), size)
             return self._upsample(low, size, region, progress) + bias[:, None, None]
+
+    def kernel(self, row: int, column: int, *, size: Size) -> Tensor:
+        """The weights with which the feature of one output pixel is made of the cells of the corrected coarse map, (h, w)."""
+        rows, columns = self.geometry.grid_hw
+        region, parts = Region(row, column, 1, 1), []
+        with torch.no_grad():
+            for first in range(0, rows * columns, _CELLS_AT_ONCE):
+                count = min(_CELLS_AT_ONCE, rows * columns - first)
+                each = self.coarse.data.new_zeros(count, rows * columns, dtype=torch.float32)
+                each[torch.arange(count), first + torch.arange(count)] = 1
+                low = self._sharpened(each.view(count, rows, columns), size)
+                parts.append(self._upsample(low, size, region, silent).flatten())
+        return torch.cat(parts).view(rows, columns)
 
     def features(self, *, size: Size, region: Region | None = None, progress: Progress = silent) -> Tensor:
         region = Region.within(size, region)

@@ -14,11 +14,17 @@ from featup_app.lenses.classes import find_class, search_classes
 from featup_app.lenses.feature_spaces import FeatureSpace, space_of
 from featup_app.lenses.lens import Lens, LensView, Request
 from featup_app.lenses.look import FieldFacts, Look
+from featup_app.lenses.masks import ThresholdMask
+from featup_app.lenses.matches import Match, top_matches
 from featup_app.lenses.pca import PCALens, PCARequest, PCAView, pca
 from featup_app.lenses.pictures import COLORMAPS, heat_picture, lookup_table, overlay
+from featup_app.lenses.profile import ComparedFeatures, Profile, compared_features, kernel, profile
+from featup_app.lenses.queries import COMBINES, FORMULAS, Query
+from featup_app.lenses.query_sets import QuerySet, read_query_set, write_query_set
 from featup_app.lenses.registry import LENSES, find_lens, parse_views, request_from_json
 from featup_app.lenses.score_names import SCORES, ScoreName
-from featup_app.lenses.similarity import SimilarityLens, SimilarityRequest, SimilarityView, cosine, similarity
+from featup_app.lenses.similarity import SimilarityLens, SimilarityView, cosine, similarity
+from featup_app.lenses.similarity_request import SimilarityRequest
 
 if TYPE_CHECKING:
     from featup_app.lenses.calibration import Calibration, uncertainty_calibration
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from featup_app.lenses.pca_bases import BasisPicture, LockedBasis, read_basis, write_basis
     from featup_app.lenses.principal_components import PCABasis, fit_pca
     from featup_app.lenses.quality import QualityReference, QualityScores, quality_reference, quality_scores
+    from featup_app.lenses.query_vectors import pinned
     from featup_app.lenses.threshold import proposed_threshold
 
 __all__ = [
@@ -34,8 +41,11 @@ __all__ = [
     "CAMRequest",
     "CAMView",
     "COLORMAPS",
+    "COMBINES",
     "Calibration",
     "ClassScore",
+    "ComparedFeatures",
+    "FORMULAS",
     "FeatureSpace",
     "FieldFacts",
     "LENSES",
@@ -43,40 +53,52 @@ __all__ = [
     "LensView",
     "LockedBasis",
     "Look",
+    "Match",
     "PCABasis",
     "PCALens",
     "PCARequest",
     "PCAView",
+    "Profile",
     "QualityReference",
     "QualityScores",
+    "Query",
+    "QuerySet",
     "Request",
     "SCORES",
     "ScoreName",
     "SimilarityLens",
     "SimilarityRequest",
     "SimilarityView",
+    "ThresholdMask",
     "cam",
+    "compared_features",
     "cosine",
     "cosine_distance",
     "find_class",
     "find_lens",
     "fit_pca",
     "heat_picture",
+    "kernel",
     "lookup_table",
     "overlay",
     "parse_views",
     "pca",
+    "pinned",
+    "profile",
     "proposed_threshold",
     "quality_reference",
     "quality_scores",
     "read_basis",
+    "read_query_set",
     "request_from_json",
     "search_classes",
     "similarity",
     "space_of",
     "top_classes",
+    "top_matches",
     "uncertainty_calibration",
     "write_basis",
+    "write_query_set",
 ]
 
 __getattr__ = lazy_names(
@@ -89,6 +111,7 @@ __getattr__ = lazy_names(
         "write_basis": "pca_bases",
         "PCABasis": "principal_components",
         "fit_pca": "principal_components",
+        "pinned": "query_vectors",
         "QualityReference": "quality",
         "QualityScores": "quality",
         "quality_reference": "quality",

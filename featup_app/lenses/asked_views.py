@@ -10,6 +10,7 @@ are moved by parts of a cell, edges become finer.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,19 +19,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featup_app.base.progress import Progress, part_of, silent
-from featup_app.features import FeatureMap, Point, Size
+from featup_app.features import FeatureMap, Size
 from featup_app.fields.attention import AttentionField
 from featup_app.fields.field import FeatureField
 from featup_app.fields.implicit.implicit_field import ImplicitField
 from featup_app.images import image_from_array, resized
-from featup_app.lenses.grouping import MAPS, Maps, before_range, in_range, whole_maps
+from featup_app.lenses.answers import Asked, Indices, Maps, before_range, in_range, mean_of
+from featup_app.lenses.grouping import MAPS, whole_maps
+from featup_app.lenses.queries import Combine, Query
 from featup_app.lenses.remembering import Remember, remembered
+from featup_app.marks import covered_pixels
 from featup_app.multiview import Jitter
 
 FINER = 4
 """Points along a side of a cell at which the views answer; attention brings their mean from there to the output."""
 
 _KEPT_BYTES = 2**27
+
+_Place = tuple[Indices, Indices]
+"""Rows and columns of a query at the points of the image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +47,17 @@ class _View:
     maps: Maps
     inside: Tensor
 
-    def answer(self, row: int, column: int) -> Tensor:
-        """(h, w): how alike each point is to one after grouping. What is almost the same, the image alone knows at full size."""
+    def answer(self, places: Sequence[_Place], signs: Sequence[bool], combine: Combine) -> Tensor:
+        """(h, w): how alike each point is to queries after grouping. What is almost the same, the image alone knows at full size.
+
+        Args:
+            places: rows and columns of each query.
+            signs: which of them are negative.
+            combine: how their answers become one.
+        """
         maps = Maps(*(each.float() for each in self.maps))
-        return maps.grouped_similarity(maps.at(row, column)).clamp_(-1, 1)
+        queries = [mean_of([maps.at(*place)], len(place[0])) for place in places]
+        return Asked.of(queries, signs, combine).answer(maps, after_grouping=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +75,8 @@ def asked_field(field: FeatureField) -> FeatureField:
 def averaged(
     field: FeatureField,
     values: Tensor,
-    point: Point,
+    queries: Sequence[Query],
+    combine: Combine,
     *,
     grouping: float,
     remember: Remember | None = None,
@@ -69,30 +84,45 @@ def averaged(
 ) -> Tensor:
     """The mean of the answers to a click from the image and from the views of a fit.
 
+    A view is asked of what it shows of the marks, if it shows any of a positive one, and compared with the image's answer to the
+    same.
+
     Args:
         field: a fit; of any other field there are no views.
         values: (H, W), the answer from the image.
-        point: (x, y) in original image pixels.
+        queries: at least one positive one.
+        combine: how their answers become one.
         grouping, remember: as in :func:`~featup_app.lenses.similarity`.
         progress: may cancel; the first click prepares the views.
 
     Returns:
-        (H, W) in -1 .. 1; the values themselves where no view shows the point.
+        (H, W) in -1 .. 1; the values themselves where no view shows a positive mark, and for queries from other pictures.
     """
     if not isinstance(field, ImplicitField) or field.asked is None or not field.asked.jitters:
+        return values
+    if any(query.vectors_for(field.image.sha256) is not None for query in queries):
         return values
     prepared = remembered(field, ("asked views", grouping), lambda: _prepared(field, grouping, progress), remember)
     if prepared is None:
         return values
     size: Size = (values.shape[0], values.shape[1])
     fine = prepared.carrier.geometry.grid_hw
-    row, column = prepared.carrier.geometry.pixel_of(point, fine)
-    image = prepared.image.answer(row, column)
+    places = [covered_pixels(query.mark, fine, field.geometry.image_hw) for query in queries]
+    image: dict[Hashable, Tensor] = {}
     sums = values.new_zeros(2, *fine)
     for view in prepared.views:
-        if bool(view.inside[row, column]):
-            sums[0] += (view.answer(row, column) - image) * view.inside
-            sums[1] += view.inside
+        inside = view.inside.cpu().numpy()
+        chosen = [inside[place] for place in places]
+        seen = [index for index, each in enumerate(chosen) if each.any()]
+        signs = [queries[index].negative for index in seen]
+        if all(signs):
+            continue
+        own = [(places[index][0][chosen[index]], places[index][1][chosen[index]]) for index in seen]
+        key = tuple(each.tobytes() for each in chosen)
+        if key not in image:
+            image[key] = prepared.image.answer(own, signs, combine)
+        sums[0] += (view.answer(own, signs, combine) - image[key]) * view.inside
+        sums[1] += view.inside
     # The difference to the image's answer is carried, which thereby keeps its own edges.
     difference, count = prepared.carrier.carry(sums, size=size, progress=progress)
     return in_range(before_range(values) + difference / (count + 1)).clamp_(-1, 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from featup_app.base.progress import Progress, silent
+from featup_app.base.words import slug
 from featup_app.features import Size
 from featup_app.lenses.classes import find_class
 from featup_app.lenses.lens import ColorRange, Lens, LensView, Limits, Looks, Pixels, Request, Values
@@ -113,9 +114,9 @@ class CAMView(LensView):
         return replace(self.request, chosen=self.chosen.index)
 
     def stem(self) -> str:
-        slug = _slug(self.chosen.name)
-        shared = sum(_slug(name) == slug for name in self.class_names) > 1  # "crane" is a bird and a machine
-        return f"cam-{slug}-{self.chosen.index}" if slug and shared else f"cam-{slug or self.chosen.index}"
+        own = slug(self.chosen.name)
+        shared = sum(slug(name) == own for name in self.class_names) > 1  # "crane" is a bird and a machine
+        return f"cam-{own}-{self.chosen.index}" if own and shared else f"cam-{own or self.chosen.index}"
 
     def provenance(self) -> dict[str, Any]:
         chosen = self.chosen
@@ -163,8 +164,3 @@ class CAMLens(Lens[CAMRequest, CAMView]):
 
     def parse(self, found: re.Match[str]) -> CAMRequest:
         return CAMRequest(found["double"] or found["single"] or (found["plain"] or "").strip() or None)
-
-
-def _slug(name: str) -> str:
-    """A class name as a part of a file name: "espresso maker" -> "espresso-maker"."""
-    return re.sub(r"[\W_]+", "-", name.lower()).strip("-")[:60]

@@ -19,8 +19,8 @@ Grouping belongs to the question, so that the features themselves, class maps an
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,9 +29,12 @@ from torch import Tensor
 from featup_app.base.progress import Progress, silent
 from featup_app.features import Point, Region, Size
 from featup_app.fields.attention import AttentionField
-from featup_app.fields.field import DEFAULT_TILE_BUDGET, FeatureField, LinearField
+from featup_app.fields.field import DEFAULT_TILE_BUDGET, FeatureField, LinearField, times
+from featup_app.lenses.answers import Asked, Maps, mean_of
 from featup_app.lenses.principal_components import fit_pca
+from featup_app.lenses.queries import Combine, Query, QueryVectors
 from featup_app.lenses.remembering import Remember, remembered
+from featup_app.marks import covered_pixels
 
 COMPONENTS = 48
 MAPS = 2 * COMPONENTS + 1
@@ -46,20 +49,8 @@ NEAR = 5.0
 COMMON_SHARE = 0.13
 """Part of the cells that a cell's commonness is the mean over: those most like it."""
 
-COMMONNESS = 0.8
-"""How much of the commonness is subtracted."""
-
-ALIKE = 0.8
-"""Cosine before grouping from which a pixel comes first."""
-
-ALIKE_WEIGHT = 4.0
-"""How much each cosine above that adds."""
-
-FIRST = 0.9
-"""Similarities above share the range from here to 1, so that what comes first does not make the rest look alike."""
-
-LARGEST = 1 + ALIKE_WEIGHT * (1 - ALIKE)
-"""What a pixel gets for itself before that."""
+FOREIGN = 0.5
+"""Part of the way that a query from another picture is moved to the mean of the cells that are like it, at full grouping."""
 
 KEPT_BYTES = 2**29
 """Maps for the next clicks that are kept, at most, for one field, size and grouping."""
@@ -73,8 +64,9 @@ class _Cells:
     """The coarse map as a click sees it: (K, h, w) grouped components, and (1, h, w) their commonness.
 
     ``matrix`` (K, C) and ``offset`` (K) make components of features, and ``shift`` is what grouping adds to those of the cells.
-    ``rounds`` are the components (K, N) that each round of grouping began with; none where nothing is grouped. ``carrier`` brings
-    maps to the output where the field cannot; it keeps the colours of the picture for the next part.
+    ``rounds`` are the components (K, N) that each round of grouping began with; none where nothing is grouped, with a
+    ``grouping`` of 0. ``carrier`` brings maps to the output where the field cannot; it keeps the colours of the picture for the
+    next part.
     """
 
     components: Tensor
@@ -83,6 +75,7 @@ class _Cells:
     matrix: Tensor
     offset: Tensor
     rounds: tuple[Tensor, ...]
+    grouping: float
     carrier: AttentionField
 
     @property
@@ -90,51 +83,34 @@ class _Cells:
         """How many maps of the output answer a click."""
         return (2 if self.rounds else 1) * len(self.components) + 1
 
+    def asked_with(self, vectors: QueryVectors) -> Maps:
+        """A query that was made on another picture, as this one sees its features.
 
-class Maps(NamedTuple):
-    """A strip of the output: unit components (K, rows, W) after and before grouping, and commonness (rows, W).
+        After grouping it is moved towards the mean of the cells here that are like it, one round without distances: what is asked
+        of a large collection in the same way is query expansion (Chum et al., "Total Recall", 2007).
+        """
+        cell, group = (self.matrix.new_tensor(each) for each in (vectors.cell, vectors.group))
+        plain, grouped = (
+            F.normalize(self.matrix @ each + self.offset, dim=0, eps=_SMALLEST)
+            for each in (cell, torch.lerp(cell, group, self.grouping))
+        )
+        cells = self.components.flatten(1)
+        shares = (F.normalize(cells, dim=0).T @ grouped / TEMPERATURES[-1]).softmax(0)
+        here = F.normalize(cells @ shares, dim=0, eps=_SMALLEST)
+        grouped = F.normalize(torch.lerp(grouped, here, FOREIGN * self.grouping), dim=0, eps=_SMALLEST)
+        return Maps(grouped[None], plain[None], self.matrix.new_tensor([vectors.commonness]))
 
-    Where nothing is grouped, the first two are one tensor.
-    """
+    def lengths(self, features: Tensor) -> Tensor:
+        """(C, rows, columns) -> (rows, columns): the lengths of the components of features."""
+        components = times(self.matrix, features) + self.offset[:, None, None]
+        return torch.linalg.vector_norm(components, dim=0)  # type: ignore[no-any-return]
 
-    grouped: Tensor
-    plain: Tensor
-    common: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        once = 0 if self.plain is self.grouped else self.plain.nbytes
-        return self.grouped.nbytes + once + self.common.nbytes
-
-    def at(self, row: int, column: int) -> Maps:
-        """Those of one pixel: (K), (K) and (), in memory of their own."""
-        return Maps(*(each[..., row, column].clone() for each in self))
-
-    def grouped_similarity(self, pixel: Maps) -> Tensor:
-        """(rows, W): how alike each pixel is to one after grouping, less what is common, before what is almost the same."""
-        return _products(pixel.grouped, self.grouped).sub_(self.common - pixel.common, alpha=COMMONNESS)
-
-    def similarity(self, pixel: Maps) -> Tensor:
-        """(rows, W): how alike each pixel is to one; see the top of this file."""
-        result = self.grouped_similarity(pixel)
-        plain = _products(pixel.plain, self.plain)
-        result.add_(plain.sub_(ALIKE).clamp_(min=0), alpha=ALIKE_WEIGHT)
-        return in_range(result)
-
-
-def in_range(similarity: Tensor) -> Tensor:
-    """Similarities up to :data:`LARGEST` -> up to 1, the same below :data:`FIRST`."""
-    return similarity.sub((similarity - FIRST).clamp_(min=0), alpha=(LARGEST - 1) / (LARGEST - FIRST))
-
-
-def before_range(similarity: Tensor) -> Tensor:
-    """The reverse of :func:`in_range`."""
-    return similarity.add((similarity - FIRST).clamp_(min=0), alpha=(LARGEST - 1) / (1 - FIRST))
-
-
-def _products(query: Tensor, maps: Tensor) -> Tensor:
-    """(K) and (K, rows, W) -> (rows, W)."""
-    return torch.einsum("k,khw->hw", query, maps)
+    def group_means(self, values: Tensor) -> Tensor:
+        """(C, h, w) -> the same: the mean of values over the group of each cell, over all rounds."""
+        means, places = values.flatten(1), _places((values.shape[1], values.shape[2]), values)
+        for components, temperature in zip(self.rounds, TEMPERATURES, strict=bool(self.rounds)):
+            means = _moved(means, components, places, temperature)
+        return means.view_as(values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,22 +122,56 @@ class Prepared:
     size: Size
     kept: tuple[Maps, ...] | None
 
-    def similarity(self, point: Point, progress: Progress = silent) -> Tensor:
-        """(H, W): how alike each pixel is to the one under the point; 1 at the pixel itself.
+    def similarity(self, queries: Sequence[Query], combine: Combine, progress: Progress = silent) -> Tensor:
+        """(H, W): how alike each pixel is to the queries; for one point, 1 at its pixel.
 
         The same to the last bit whether the maps are kept or not.
+
+        Args:
+            queries: at least one positive one.
+            combine: how their answers become one.
+            progress: may cancel.
+
+        Raises:
+            MarkError: if a mark lies outside of the picture.
         """
-        row, column = self.field.geometry.pixel_of(point, self.size)
         strips = self._strips()
-        own = next(number for number, strip in enumerate(strips) if strip.top <= row < strip.bottom)
-        maps = self._maps(own, progress)
-        pixel = maps.at(row - strips[own].top, column)
-        result = maps.common.new_empty(self.size)
-        for number in sorted(range(len(strips)), key=lambda number: number != own):  # its own strip is there already
-            if number != own:
-                maps = self._maps(number, progress)
-            result[strips[number].rows] = maps.similarity(pixel)
+        found, own = self._asked(queries, progress)
+        asked = Asked.of(found, [query.negative for query in queries], combine)
+        result = self.cells.components.new_empty(self.size)
+        for number in sorted(range(len(strips)), key=lambda number: number not in own):  # what is there already
+            maps = own[number] if number in own else self._maps(number, progress)
+            own.clear()
+            result[strips[number].rows] = asked.answer(maps)
         return result.clamp_(-1, 1)
+
+    def _asked(self, queries: Sequence[Query], progress: Progress) -> tuple[list[Maps], dict[int, Maps]]:
+        """The maps of each query; and by its number one strip, of those that were drawn for them."""
+        found: list[list[Maps]] = [[] for _ in queries]
+        counts, places = [0] * len(queries), []
+        for number, query in enumerate(queries):
+            vectors = query.vectors_for(self.field.coarse.image.sha256)
+            if vectors is not None:
+                vectors.source.check_fits(self.field.coarse)
+                found[number].append(self.cells.asked_with(vectors))
+                counts[number] = 1
+                continue
+            rows, columns = covered_pixels(query.mark, self.size, self.field.geometry.image_hw)
+            places.append((number, rows, columns))
+            counts[number] = len(rows)
+        own: dict[int, Maps] = {}
+        for index, strip in enumerate(self._strips()):
+            inside = [
+                (number, (rows >= strip.top) & (rows < strip.bottom), rows, columns) for number, rows, columns in places
+            ]
+            if not any(chosen.any() for _, chosen, _, _ in inside):
+                continue
+            maps = self._maps(index, progress)
+            own = {index: maps}
+            for number, chosen, rows, columns in inside:
+                if chosen.any():
+                    found[number].append(maps.at(rows[chosen] - strip.top, columns[chosen]))
+        return [mean_of(parts, count) for parts, count in zip(found, counts, strict=True)], own
 
     def drawn(self, progress: Progress = silent) -> tuple[Maps, ...]:
         """The maps of all strips."""
@@ -282,6 +292,7 @@ def _cells(field: FeatureField, grouping: float, progress: Progress) -> _Cells |
         matrix=matrix,
         offset=offset,
         rounds=rounds,
+        grouping=grouping,
         carrier=AttentionField(features, features.image),
     )
 
@@ -292,10 +303,15 @@ def _grouped(cells: Tensor, grid: Size, progress: Progress) -> tuple[Tensor, tup
     for number, temperature in enumerate(TEMPERATURES):
         progress("grouping", number, len(TEMPERATURES))
         rounds.append(cells)
-        units = F.normalize(cells, dim=0)
-        parts = [cells @ _shares(units, places, temperature, chosen).T for chosen in _blocks(cells.shape[1])]
-        cells = torch.cat(parts, 1)
+        cells = _moved(cells, cells, places, temperature)
     return cells, tuple(rounds)
+
+
+def _moved(values: Tensor, cells: Tensor, places: Tensor, temperature: float) -> Tensor:
+    """(C, N) -> (C, N): means of values, with the weights of a round of grouping that begins with cells (K, N)."""
+    units = F.normalize(cells, dim=0)
+    parts = [values @ _shares(units, places, temperature, chosen).T for chosen in _blocks(cells.shape[1])]
+    return torch.cat(parts, 1)
 
 
 def _places(grid: Size, like: Tensor) -> Tensor:

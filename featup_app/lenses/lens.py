@@ -12,6 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from featup_app.base.errors import LensError
 from featup_app.base.progress import Progress, silent
 from featup_app.features import Point
+from featup_app.lenses.masks import ThresholdMask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +57,14 @@ class Request:
     def stem(self) -> str | None:
         """:meth:`LensView.stem` of the answer, so that a name can be checked first; None if only the answer knows it."""
         return None
+
+    def inputs(self) -> tuple[Path, ...]:
+        """Files that were read for it, which no output may replace."""
+        return ()
+
+    def gives_mask(self) -> bool:
+        """Whether the answer has a :meth:`LensView.mask`, which is exported beside its picture."""
+        return False
 
     def as_json(self) -> dict[str, Any]:
         """The request in the types that JSON knows; :func:`request_from_json` is the reverse."""
@@ -192,6 +202,10 @@ class LensView(ABC):
 
     def legend(self) -> Legend | None:
         """What the colours mean; None if there is nothing to say."""
+        return None
+
+    def mask(self) -> ThresholdMask | None:
+        """The region that a threshold of the request cuts out of the values; None without one."""
         return None
 
     def outlined(self) -> Mask | None:

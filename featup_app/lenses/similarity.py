@@ -1,4 +1,4 @@
-"""Similarity: how alike each pixel's feature is to that of one chosen pixel. Imports no torch by itself.
+"""Similarity: how alike each pixel's feature is to that of a chosen pixel, or to marks. Imports no torch by itself.
 
 A click is answered from features that are centred, whitened and grouped for the question (:mod:`featup_app.lenses.grouping`);
 the plain cosine of the features can be asked for.
@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from featup_app.base.errors import LensError
-from featup_app.base.progress import Progress, silent
-from featup_app.features import Point, Size
-from featup_app.lenses.lens import ColorRange, Lens, LensView, Limits, Looks, Mask, Pixels, Request, Values
+from featup_app.base.progress import Progress, part_of, silent
+from featup_app.features import Point, Region, Size
+from featup_app.lenses.lens import ColorRange, Lens, LensView, Limits, Looks, Mask, Pixels, Values
 from featup_app.lenses.look import FieldFacts, Look
+from featup_app.lenses.masks import ThresholdMask
 from featup_app.lenses.pictures import heat_picture, numbers_of, signed, similarity_limits
+from featup_app.lenses.queries import (
+    COSINE,
+    FORMULAS,
+    GROUPED,
+    GROUPING,
+    MEAN,
+    Combine,
+    Query,
+    as_queries,
+    query_from_json,
+    settled_combine,
+    shown,
+)
+from featup_app.lenses.similarity_request import ARGUMENT, AUTO, USAGE, SimilarityRequest, parsed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,16 +43,6 @@ if TYPE_CHECKING:
     from featup_app.lenses.remembering import Remember
 
 _SMALLEST_NORM = 1e-12
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
-
-
-GROUPING = 1.0
-"""Default of grouping, chosen by clicks on training pictures (decision 0085)."""
-
-GROUPED = "grouped"
-COSINE = "cosine"
-MEASURES = (GROUPED, COSINE)
-"""What similarity is: whitened, grouped and less what is common in the picture; or the plain cosine of the features."""
 
 OUTLINE_SHARE = 0.25
 """The outline of a group holds the pixels with at least this share of the largest weight; half leaves most of a thing out."""
@@ -45,39 +50,54 @@ OUTLINE_SHARE = 0.25
 
 def similarity(
     field: FeatureField,
-    point: Point,
+    asked: Point | Query | Sequence[Query],
     *,
     size: Size,
     grouping: float = GROUPING,
+    combine: str | None = None,
     spare_bytes: float = math.inf,
     remember: Remember | None = None,
     progress: Progress = silent,
 ) -> Tensor:
-    """How alike every output pixel is to the one under an image point, as the window answers a click.
+    """How alike every output pixel is to one pixel, or to marks, as the window answers a click.
 
     Args:
         field: of the features.
-        point: (x, y) in original image pixels; outside counts as the nearest pixel inside.
+        asked: a point (x, y) in original image pixels, where outside counts as the nearest pixel inside; or queries, of which a
+            box, a stroke or a polygon counts with the mean of the directions of its pixels.
         size: (H, W) of the output.
         grouping: from 0, the cells as they are, to 1, each moved to the mean of the cells near it that are like it.
+        combine: how the answers to several queries become one, of :data:`~featup_app.lenses.queries.COMBINES`; if not given, the
+            difference where one is negative, else the mean.
         spare_bytes: memory that may stay in use for the next click on this field; half a gigabyte is used at most.
         remember: keeps what the next click can use again; without it, that stays as long as the field does.
         progress: may cancel.
 
     Returns:
-        (H, W) in -1 .. 1; the pixel that holds the point is 1, and others can only reach it by being as alike and rarer. Of a
-        fit it is the mean of the answers from the image and from views of it (:mod:`featup_app.lenses.asked_views`).
+        (H, W) in -1 .. 1; of one point, its pixel is 1, and others can only reach it by being as alike and rarer. Of a fit it is
+        the mean of the answers from the image and from views of it (:mod:`featup_app.lenses.asked_views`).
 
     Raises:
-        LensError: if the grouping is not between 0 and 1.
+        LensError: if the grouping is not between 0 and 1, there is no such ``combine``, no positive query is shown, or a query
+            was made with another backbone or layer.
+        MarkError: if a mark lies outside of the picture.
     """
+    queries, way = _settled(field, asked, combine)
     prepared = _prepared(field, size, grouping, spare_bytes, remember, progress)
     if prepared is None:  # features that do not vary have no mean to be seen from
-        return cosine(field, point, size=size, progress=progress)
-    values = prepared.similarity(point, progress)
+        return cosine(field, queries, size=size, combine=way, progress=progress)
+    values = prepared.similarity(queries, way, progress)
     from featup_app.lenses.asked_views import averaged
 
-    return averaged(field, values, point, grouping=float(grouping), remember=remember, progress=progress)
+    return averaged(field, values, queries, way, grouping=float(grouping), remember=remember, progress=progress)
+
+
+def _settled(
+    field: FeatureField, asked: Point | Query | Sequence[Query], combine: str | None
+) -> tuple[tuple[Query, ...], Combine]:
+    """The queries that are shown, and how their answers become one."""
+    queries = shown(as_queries(asked, field.geometry.image_hw))
+    return queries, settled_combine(queries, combine)
 
 
 def group(
@@ -119,25 +139,57 @@ def _prepared(
     )
 
 
-def cosine(field: FeatureField, point: Point, *, size: Size, progress: Progress = silent) -> Tensor:
-    """Cosine between the feature under an image point and the feature of every output pixel.
+def cosine(
+    field: FeatureField,
+    asked: Point | Query | Sequence[Query],
+    *,
+    size: Size,
+    combine: str | None = None,
+    progress: Progress = silent,
+) -> Tensor:
+    """Cosine between the feature under an image point, or under marks, and the feature of every output pixel.
 
-    Exact: the dot product is one projected channel, divided by the true lengths of the upsampled features.
+    Exact: the dot products are projected channels, divided by the true lengths of the upsampled features.
 
     Args:
         field: of the features.
-        point: (x, y) in original image pixels; outside counts as the nearest pixel inside.
+        asked, combine: as in :func:`similarity`.
         size: (H, W) of the output.
         progress: may cancel.
 
     Returns:
-        (H, W) in -1 .. 1; the pixel that holds the point is 1 (0 where a feature is all zero).
+        (H, W) in -1 .. 1; of one point, its pixel is 1 (0 where a feature is all zero).
+
+    Raises:
+        LensError, MarkError: as :func:`similarity`.
     """
+    import torch
+
+    from featup_app.fields.field import DEFAULT_TILE_BUDGET
+    from featup_app.lenses.answers import combined, mean_direction
+    from featup_app.lenses.query_vectors import direction
+
+    queries, way = _settled(field, asked, combine)
     norms = field.norms(size=size, progress=progress)
-    query = field.sample([point], size=size)
-    query = query / query.norm().clamp(min=_SMALLEST_NORM)
-    dots = field.project(query, size=size, progress=progress)[0]
-    return (dots / norms.clamp(min=_SMALLEST_NORM)).clamp(-1, 1)
+    signs = [
+        [direction(field, query, size=size, progress=progress) for query in queries if query.negative is sign]
+        for sign in (False, True)
+    ]
+    if way == MEAN:
+        signs = [[mean_direction(torch.cat(part))] if part else [] for part in signs]
+    positives, matrix = len(signs[0]), torch.cat([*signs[0], *signs[1]])
+    if len(matrix) == 1:
+        dots = field.project(matrix, size=size, progress=progress)[0]
+        return (dots / norms.clamp(min=_SMALLEST_NORM)).clamp(-1, 1)
+    result = torch.empty_like(norms)
+    rows = max(1, int(DEFAULT_TILE_BUDGET / (field.bytes_per_pixel(len(matrix)) * size[1])))
+    regions = list(Region.split(size, rows, size[1]))
+    for index, region in enumerate(regions):
+        part = part_of(progress, index, len(regions), words="comparing")
+        dots = field.project(matrix, size=size, region=region, progress=part)
+        dots.div_(norms[region.rows].clamp(min=_SMALLEST_NORM)).clamp_(-1, 1)
+        result[region.rows] = combined(dots, positives, way)
+    return result.clamp_(-1, 1)
 
 
 _GROUPED_WORDS = (
@@ -151,52 +203,28 @@ _FITTED_WORDS = (
 )
 
 
-@dataclass(frozen=True)
-class SimilarityRequest(Request):
-    """Similarity to the feature under ``point``, (x, y) in image pixels.
-
-    Attributes:
-        colormap, limits: of the picture; limits as they suit the image if None.
-        measure: one of :data:`MEASURES`.
-        grouping: 0 to 1, see :func:`similarity`; without effect on the plain cosine.
-        outline: whether a window outlines the group of the cell under the point; the plain cosine has none.
-    """
-
-    lens: ClassVar[str] = "similarity"
-    point: Point
-    colormap: str = "viridis"
-    limits: Limits | None = None
-    measure: str = GROUPED
-    grouping: float = GROUPING
-    outline: bool = False
-
-    def computation(self) -> Hashable:
-        return self.point, self.measure, (self.grouping, self.outline) if self.measure == GROUPED else None
-
-    def stem(self) -> str:
-        return "{}-{:g}-{:g}".format("cosine" if self.measure == COSINE else self.lens, *self.point)
-
-    def check_image(self, image: Image) -> None:
-        if self.measure not in MEASURES:
-            raise LensError(f'There is no similarity "{self.measure}"; choose one of: {", ".join(MEASURES)}.')
-        (x, y), (height, width) = self.point, image.size_hw
-        if not (0 <= x <= width and 0 <= y <= height):
-            raise LensError(
-                f'The point ({x:g}, {y:g}) lies outside of "{image.name}", which is {width} pixels wide and {height} high.'
-            )
-
-
 @dataclass(frozen=True, eq=False)
 class SimilarityView(LensView):
-    """Similarity to the feature under the point of the request, (H, W) in -1 .. 1; and the group, where it is asked for."""
+    """Similarity to the queries of the request, (H, W) in -1 .. 1.
+
+    Attributes:
+        group: the group of the cell under the point, where it is asked for.
+        proposed: the proposed threshold, where it is asked for.
+    """
 
     request: SimilarityRequest
     facts: FieldFacts
     values: Values
     group: Mask | None = None
+    proposed: float | None = None
+
+    def mask(self) -> ThresholdMask | None:
+        threshold = self.proposed if self.request.threshold == AUTO else self.request.threshold
+        return None if threshold is None else ThresholdMask.of(self.values, float(threshold))
 
     def outlined(self) -> Mask | None:
-        return self.group
+        mask = self.mask()
+        return self.group if mask is None else mask.inside
 
     def limits(self) -> Limits:
         """Values of the first and the last colour."""
@@ -210,10 +238,14 @@ class SimilarityView(LensView):
         words = "cosine" if plain else "similarity"
         grouped = _GROUPED_WORDS + (_FITTED_WORDS if self.facts.method == "implicit" else "")
         tooltip = "Cosine similarity to the query pixel" if plain else grouped
+        if len(self.request.asked) > 1:
+            tooltip = f"{tooltip}. {FORMULAS[self.request.settled_combine]}"
         return ColorRange(self.request.colormap, self.limits(), words, tooltip)
 
     def subtitle(self) -> str:
-        return f"to x {self.request.point[0]:.1f}, y {self.request.point[1]:.1f}"
+        mask = self.mask()
+        area = "" if mask is None else f", {mask.share:.1%} at or above {mask.threshold:.2f}"
+        return f"to {self.request.words}{area}"
 
     def reading(self, row: int, column: int) -> str:
         name = "cos" if self.request.measure == COSINE else "sim"
@@ -227,7 +259,7 @@ class SimilarityView(LensView):
         grouped = request.measure == GROUPED
         return {
             "lens": request.lens,
-            "point_xy": request.point,
+            **request.provenance(),
             "measure": request.measure,
             **({"grouping": request.grouping} if grouped else {}),
             "colormap": request.colormap,
@@ -240,42 +272,57 @@ class SimilarityLens(Lens[SimilarityRequest, SimilarityView]):
     title = "Similarity"
     tooltip = "How alike each pixel's feature is to that of the query pixel"
     request_type = SimilarityRequest
-    usage = "similarity@X,Y (a point in pixels of the image), or similarity:cosine@X,Y for the plain cosine"
-    argument = rf"(:\s*(?P<measure>{COSINE}|{GROUPED})\s*)?@\s*(?P<x>{_NUMBER})\s*,\s*(?P<y>{_NUMBER})"
+    usage = USAGE
+    argument = ARGUMENT
     reads_all_channels = True
 
     def view(
         self, request: SimilarityRequest, looks: Looks, progress: Progress = silent
     ) -> tuple[SimilarityView, Look]:
-        if request.measure == COSINE:
-            look = looks.look(progress)
-            values = cosine(look.field, request.point, size=look.size, progress=progress)
-            return SimilarityView(request, look.facts, numbers_of(values)), look
         from featup_app.lenses.grouping import MAPS
+        from featup_app.lenses.threshold import proposed_threshold
 
-        look = looks.look(progress, in_tiles=MAPS)
-        field, point, size, grouping = look.field, request.point, look.size, request.grouping
-        kept, spare = looks.remember, look.spare_bytes
-        values = similarity(
-            field, point, size=size, grouping=grouping, spare_bytes=spare, remember=kept, progress=progress
-        )
-        weights = None
-        if request.outline:
-            weights = group(field, point, size=size, grouping=grouping, remember=kept, progress=progress)
-        inside = None if weights is None else (weights >= OUTLINE_SHARE * weights.max()).cpu().numpy()
-        return SimilarityView(request, look.facts, numbers_of(values), inside), look
+        queries, combine, inside = request.asked, request.settled_combine, None
+        if request.measure == COSINE:
+            look = looks.look(progress, in_tiles=0 if len(queries) == 1 else len(queries))
+            values = cosine(look.field, queries, size=look.size, combine=combine, progress=progress)
+        else:
+            look = looks.look(progress, in_tiles=MAPS)
+            field, size, grouping, point = look.field, look.size, request.grouping, request.only_point
+            values = similarity(
+                field,
+                queries,
+                size=size,
+                grouping=grouping,
+                combine=combine,
+                spare_bytes=look.spare_bytes,
+                remember=looks.remember,
+                progress=progress,
+            )
+            if request.outline and point is not None:
+                weights = group(field, point, size=size, grouping=grouping, remember=looks.remember, progress=progress)
+                inside = None if weights is None else (weights >= OUTLINE_SHARE * weights.max()).cpu().numpy()
+        proposed = proposed_threshold(values) if request.threshold == AUTO else None
+        return SimilarityView(request, look.facts, numbers_of(values), inside, proposed), look
 
     def initial(self, image: Image, before: SimilarityRequest | None = None) -> SimilarityRequest:
         height, width = image.size_hw
         middle = width / 2, height / 2
-        return SimilarityRequest(middle) if before is None else replace(before, point=middle)
+        return SimilarityRequest(as_queries(middle)) if before is None else self.at_point(before, middle)
 
     def at_point(self, request: SimilarityRequest, point: Point) -> SimilarityRequest:
-        return replace(request, point=point)
+        return replace(request, queries=as_queries(point), title="", file="")
 
     def label(self, request: SimilarityRequest, view: SimilarityView | None = None) -> str:
         name = "Cosine" if request.measure == COSINE else "Similarity"
-        return f"{name} to x {request.point[0]:.1f}, y {request.point[1]:.1f}"
+        return f"{name} to {request.words}"
 
     def parse(self, found: re.Match[str]) -> SimilarityRequest:
-        return SimilarityRequest((float(found["x"]), float(found["y"])), measure=found["measure"] or GROUPED)
+        return parsed(found)
+
+    def request_from(self, values: Mapping[str, Any]) -> SimilarityRequest:
+        queries = values.get("queries")
+        if not isinstance(queries, list | tuple):
+            return super().request_from(values)
+        read = tuple(query_from_json(query) if isinstance(query, Mapping) else query for query in queries)
+        return super().request_from({**values, "queries": read})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from featup_app.marks.coverage import coverage, covered_pixels, neighbourhood
+from featup_app.marks.coverage import check_inside, coverage, covered_pixels, neighbourhood
 from featup_app.marks.shapes import BoxMark, Mark, PointMark, PolygonMark, StrokeMark, mark_from_json, mark_to_json
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "PointMark",
     "PolygonMark",
     "StrokeMark",
+    "check_inside",
     "coverage",
     "covered_pixels",
     "mark_from_json",

@@ -21,6 +21,9 @@ Mask = NDArray[np.bool_]
 Numbers = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
+_CHECKED = 512
+"""Pixels along a side, at most, at which it is found out whether a mark lies outside."""
+
 
 def coverage(mark: Mark, size: Size, image_hw: Size) -> Mask:
     """The pixels of an output that a mark covers.
@@ -59,6 +62,12 @@ def covered_pixels(mark: Mark, size: Size, image_hw: Size) -> tuple[Indices, Ind
         )
     centres = np.stack([fine[1] + 0.5, fine[0] + 0.5], 1)
     return _union(size, _holding(centres, size, image_hw))
+
+
+def check_inside(mark: Mark, image_hw: Size) -> None:
+    """Raises MarkError if the mark lies outside of an image as a whole."""
+    height, width = image_hw
+    covered_pixels(mark, (min(height, _CHECKED), min(width, _CHECKED)), image_hw)
 
 
 def neighbourhood(mark: Mark, radius: float, size: Size, image_hw: Size) -> Mask:

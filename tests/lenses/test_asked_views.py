@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,9 +19,10 @@ from featup_app.fields import upsample
 from featup_app.fields.implicit import FitRecipe, ImplicitField, ImplicitFit, load_fit, save_fit
 from featup_app.fields.implicit.views import ASKED_VIEWS, AskedViews
 from featup_app.images import image_from_array
-from featup_app.lenses import SimilarityRequest, cosine, similarity
+from featup_app.lenses import Query, SimilarityRequest, cosine, grouping, pinned, similarity
 from featup_app.lenses.asked_views import asked_field
 from featup_app.lenses.similarity import SimilarityView
+from featup_app.marks import BoxMark, PointMark
 from featup_app.multiview import Jitter, identity_jitter, random_jitter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -129,6 +131,59 @@ def test_a_point_that_no_view_shows_is_answered_by_the_image(fit):
     image = upsample(features, method="attention")
     assert torch.equal(similarity(field, (5, 5), size=SIZE), similarity(image, (5, 5), size=SIZE))
     assert not torch.equal(similarity(field, (90, 60), size=SIZE), similarity(image, (90, 60), size=SIZE))
+
+
+MARKS = {
+    "an area": [Query(BoxMark((30, 20), (50, 44)))],
+    "several": [Query(PointMark((40, 32))), Query(PointMark((30, 20))), Query(PointMark((90, 60)), negative=True)],
+}
+
+
+@pytest.mark.parametrize("combine", [None, "mean", "maximum"])
+@pytest.mark.parametrize("marks", MARKS)
+def test_several_marks_are_asked_of_the_views_too(fit, marks, combine):
+    features = two_things(noise=0.05)
+    generator = torch.Generator().manual_seed(3)
+    jitters = tuple(
+        random_jitter(generator, features.geometry.input_hw, max_padding=20, max_zoom=1.8) for _ in range(4)
+    )
+    field = asked_in(features, jitters, [seen(features, jitter) for jitter in jitters], fit)
+    found = similarity(field, MARKS[marks], size=SIZE, combine=combine)
+    inside = square()
+    assert found[inside].mean() - found[~inside].mean() > 0.5
+    assert -1 <= float(found.min()) <= float(found.max()) <= 1
+    image = similarity(upsample(features, method="attention"), MARKS[marks], size=SIZE, combine=combine)
+    assert not torch.equal(found, image)
+
+
+def test_a_view_is_asked_of_what_it_shows_of_the_marks(fit):
+    """A view of the lower right part shows none of the first mark, so that the second alone is asked there."""
+    features = two_things()
+    height, width = features.geometry.input_hw
+    corner = Jitter((height, width), padding=0, zoom=2.0, top=height, left=width, flip=False)
+    field = asked_in(features, (corner,), [seen(features, corner)], fit)
+    outside, shown = Query(PointMark((5, 5))), Query(PointMark((90, 60)))
+    image = upsample(features, method="attention")
+    asked = [outside, replace(shown, negative=True)]
+    assert torch.equal(similarity(field, asked, size=SIZE), similarity(image, asked, size=SIZE)), (
+        "no positive one there"
+    )
+    assert not torch.equal(
+        similarity(field, [outside, shown], size=SIZE), similarity(image, [outside, shown], size=SIZE)
+    )
+
+
+def test_queries_of_other_pictures_are_asked_of_the_image_alone(features, fit, monkeypatch):
+    monkeypatch.setattr(grouping, "FOREIGN", 0.0)
+    field, image = fit.field(), upsample(features, method="attention")
+    kept = pinned(field, [Query(PointMark((20, 20)))], size=(24, 32))
+    assert torch.equal(similarity(field, kept, size=(24, 32)), similarity(field, (20, 20), size=(24, 32)))
+    foreign = [
+        replace(query, vectors=replace(query.vectors, source=replace(query.vectors.source, image_sha256="other")))
+        for query in kept
+    ]
+    expected = similarity(image, (20, 20), size=(24, 32))
+    torch.testing.assert_close(similarity(field, foreign, size=(24, 32)), expected, atol=1e-5, rtol=0)
 
 
 def test_views_without_variation_are_left_out(fit):

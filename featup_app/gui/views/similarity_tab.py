@@ -12,7 +12,8 @@ from featup_app.gui.views.lens_tab import LensTab, colormap_box, heading
 from featup_app.gui.widgets import PlainLabel, form_label, indent
 from featup_app.images import Image
 from featup_app.lenses import Request, SimilarityRequest
-from featup_app.lenses.similarity import COSINE, GROUPED, OUTLINE_SHARE
+from featup_app.lenses.queries import COSINE, GROUPED
+from featup_app.lenses.similarity import OUTLINE_SHARE
 
 _RANGES: dict[str, tuple[str, tuple[float, float] | None]] = {
     "image": ("Range of this image", None),
