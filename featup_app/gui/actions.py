@@ -60,6 +60,9 @@ _FIXED: tuple[Command, ...] = (
     Command("zoom_out", "&View", "Zoom &out", ("-",), "Reduce"),
     Command("zoom_pixels", "&View", "&100 %", ("Ctrl+0",), "One pixel of the screen for each pixel of the image"),
     Command("view_image", "&View", "&Image alone", ("1",), "Show the image alone, or all views", "", True),
+    Command(
+        "compare", "&Tools", "&Compare", ("Ctrl+M",), "Two to four methods or other settings side by side, or back"
+    ),
     Command("train", "&Tools", "&Train upsampler…", (), "Train weights of FeatUp JBU on your own pictures"),
     Command("keys", "&Help", "&Keys and mouse", ("F1",), "Keyboard shortcuts and mouse actions"),
     Command("about", "&Help", "&About", (), "Versions, models and the native library"),
@@ -81,6 +84,10 @@ def commands() -> list[Command]:
 
 MOUSE_AND_KEYS: tuple[tuple[str, str], ...] = (
     ("Click", "Compare every pixel with this one"),
+    ("Shift + click or drag", "Compare with one more mark"),
+    ("Alt or Ctrl + click or drag", "Add a mark that is not meant"),
+    ("Delete", "Remove the chosen mark"),
+    ("Space (hold)", "Let the similarity follow the pointer"),
     ("Arrow keys", "Move the query by one output pixel (Shift: ten)"),
     ("Wheel", "Zoom at the pointer, in all views"),
     ("Drag", "Move the image, in all views"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
+from featup_app.base.errors import LensError
 from featup_app.base.progress import Progress
 from featup_app.engine.settings import ViewSettings, starting_settings
 from featup_app.features import Point
@@ -15,12 +16,15 @@ from featup_app.gui.engine_bridge import EngineBridge
 from featup_app.images import Image, Selection, image_from_array, load_image
 from featup_app.lenses import LENSES, LensView, Request
 from featup_app.lenses.look import FieldFacts, UpsamplerFacts
+from featup_app.marks import Mark
 
 FITTED = "implicit"
 """The method whose fields are fitted step by step, and not in one job."""
 
 FIRST = next(iter(LENSES))
 """The lens whose answer proves that settings work."""
+
+_FOLLOW = "follow"
 
 
 def lens_names() -> list[str]:
@@ -46,6 +50,7 @@ class Studio(QObject):
         fit_wanted(): the chosen method needs a fit of the image, and there is none yet; views wait for :attr:`fit`.
         stale(name, bool): whether a newer picture of this lens is being computed.
         earlier(name, bool): whether the picture of this lens belongs to earlier settings than the chosen ones.
+        followed(name, LensView): what a lens shows for the pixel under the pointer, while the map follows it.
         failed(sentence, details): something failed; the last good state is kept.
         not_repeated(ViewSettings): the remembered settings had a huge output for the first image; the default one is shown.
         succeeded(): something that was asked for after the last failure has succeeded.
@@ -63,6 +68,7 @@ class Studio(QObject):
     earlier = Signal(str, bool)
     failed = Signal(str, str)
     succeeded = Signal()
+    followed = Signal(str, object)
     not_repeated = Signal(object)
 
     def __init__(self, engine: EngineBridge, settings: ViewSettings) -> None:
@@ -189,14 +195,57 @@ class Studio(QObject):
             if asked is not None:
                 self.ask(asked)
 
+    def mark(self, mark: Mark, negative: bool, added: bool) -> None:
+        """Ask every lens that reacts to marks about another one.
+
+        Args:
+            mark: on the picture.
+            negative: whether likeness to it counts against a pixel.
+            added: whether it is added to what is asked, and does not replace it.
+        """
+        for name, request in list(self.requests.items()):
+            try:
+                asked = LENSES[name].with_mark(request, mark, negative=negative, added=added)
+            except LensError as error:
+                self.report(str(error), "")
+                continue
+            if asked is not None:
+                self.ask(asked)
+
+    def follow(self, point: Point | None, *, size: str | None = None) -> None:
+        """Show what lenses that react to clicks say about a point, without asking for it; None shows what was asked again.
+
+        Args:
+            point: the pixel under the pointer.
+            size: of the output; that of the settings if None.
+        """
+        if point is None or self.image is None or self.needs_fit:
+            self._current.pop(_FOLLOW, None)
+            self.engine.cancel(_FOLLOW)
+            for name, view in self.views.items():
+                if LENSES[name].marks(view.request):
+                    self.view_ready.emit(name, view)
+            return
+        image, settings = self.image, self.view_settings.with_(**({"output_size": size} if size else {}))
+        for name, request in self.requests.items():
+            asked = LENSES[name].at_point(request, point)
+            if asked is not None and LENSES[name].marks(asked):
+                self._submit(
+                    _FOLLOW,
+                    lambda session, progress, asked=asked: session.view(image, settings, asked, progress),
+                    lambda view, name=name: self.followed.emit(name, view),
+                )
+
     def take_back_query(self) -> None:
         """Go back to the query pixel before the last one."""
         if self._query_before is not None:
             self.choose_query(self._query_before)
 
     def move_query(self, columns: int, rows: int) -> None:
-        """Move the query by output pixels."""
+        """Move the query by output pixels, where one point alone is asked."""
         if self.image is None or self.query is None:
+            return
+        if any(len(LENSES[name].marks(request)) > 1 for name, request in self.requests.items()):
             return
         sizes = [
             view.facts.size for name, view in self.views.items() if LENSES[name].at_point(view.request, self.query)

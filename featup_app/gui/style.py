@@ -37,6 +37,12 @@ CURVE_LEARNED, CURVE_BILINEAR, CURVE_CLASSICAL, CURVE_LOSS = ACCENT, "#ff8f70", 
 CROSSHAIR, QUERY_RING, QUERY_SHADOW = "#ffffff90", "#ffffff", "#000000b0"
 """Marks on a picture; the last two digits are the opacity (pyqtgraph's order)."""
 
+MARK_NEGATIVE, MATCH_FILL = "#ffa94d", "#000000b0"
+"""What is not meant, and the ground of the numbers of matches."""
+
+PROFILES = (ACCENT, "#5fd37a", "#ffb454", "#c9a7ff")
+"""Lines of the values of the views along a line."""
+
 SPACING = 8
 
 _SHEET = f"""

@@ -33,6 +33,8 @@ from featup_app.gui.export_desk import ExportDesk
 from featup_app.gui.failure_report import explained, report
 from featup_app.gui.fit.fit_desk import FitDesk
 from featup_app.gui.fit.refinement import Refinement
+from featup_app.gui.marks.pixel_desk import PixelDesk
+from featup_app.gui.marks.query_desk import QueryDesk
 from featup_app.gui.notices import NoticeBar
 from featup_app.gui.opening import ImageOpener
 from featup_app.gui.placing import place, place_of
@@ -81,6 +83,8 @@ class MainWindow(QMainWindow):
         self.training = TrainingDesk(self.studio, self.notice.show_message, self)
         self.fitting = FitDesk(self.engine, self.studio, self.notice.show_message, self)
         self.refinement = Refinement(self.fitting, self.studio, self.engine, self.notice.show_message)
+        self.asking = QueryDesk(self.engine, self.studio, self.grid, self.inspector, self.notice.show_message, self)
+        self.pixel = PixelDesk(self.engine, self.studio, self.grid, self.inspector)
         self.quality = QualityDesk(self.engine, self.studio, self.inspector.quality)
         self.actions_by_name = make_actions(self, self._handlers())
         self.bar = SettingsBar(self.controls, self.actions_by_name, self.opener.open_dialog)

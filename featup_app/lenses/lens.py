@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from featup_app.fields.field import FeatureField
     from featup_app.images import Image
     from featup_app.lenses.look import FieldFacts, Look
+    from featup_app.lenses.queries import Query
+    from featup_app.marks import Mark
 
 Values = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -280,6 +282,24 @@ class Lens(ABC, Generic[RequestT, ViewT]):
 
     def at_point(self, request: RequestT, point: Point) -> RequestT | None:
         """What a click on an image point (x, y) asks; None if the lens does not react to clicks."""
+        return None
+
+    def marks(self, request: RequestT) -> Sequence[Query]:
+        """What of a request is marked on the picture; nothing for a lens that does not ask about marks."""
+        return ()
+
+    def with_mark(self, request: RequestT, mark: Mark, *, negative: bool, added: bool) -> RequestT | None:
+        """What drawing a mark asks; None if the lens does not react to marks.
+
+        Args:
+            request: what was asked before.
+            mark: on the picture.
+            negative: whether likeness to it counts against a pixel.
+            added: whether it is added to the marks of the request, and does not replace them.
+
+        Raises:
+            LensError: if that is too many.
+        """
         return None
 
     def label(self, request: RequestT, view: ViewT | None = None) -> str:

@@ -9,19 +9,15 @@ source.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from featup_app.base.errors import LensError, MarkError
-from featup_app.base.files import PROVENANCE, plain_facts, reason_of, replace_or_raise
+from featup_app.base.tensor_files import read_record, write_record
 from featup_app.lenses.queries import (
     COMBINES,
     GROUPED,
@@ -39,7 +35,7 @@ from featup_app.lenses.queries import (
 SCHEMA = "featup-app/queries"
 VERSION = 1
 
-_VECTORS = ("feature", "cell", "group")
+_VECTORS, _COMMONNESS = ("feature", "cell", "group"), "commonness"
 
 
 @dataclass(frozen=True)
@@ -75,9 +71,6 @@ def write_query_set(path: Path, saved: QuerySet) -> None:
         raise LensError(f'The queries of "{saved.name}" cannot be saved: they need vectors, all of one width.')
     sources = list(dict.fromkeys(each.source for each in vectors))
     facts = {
-        "schema": SCHEMA,
-        "version": VERSION,
-        "program": _program(),
         "name": saved.name,
         "measure": saved.measure,
         "grouping": saved.grouping,
@@ -89,8 +82,8 @@ def write_query_set(path: Path, saved: QuerySet) -> None:
         ],
     }
     arrays = {name: np.array([getattr(each, name) for each in vectors], np.float32) for name in _VECTORS}
-    arrays["commonness"] = np.array([each.commonness for each in vectors], np.float32)
-    replace_or_raise(path, save(arrays, {PROVENANCE: json.dumps(plain_facts(facts), sort_keys=True)}), LensError)
+    arrays[_COMMONNESS] = np.array([each.commonness for each in vectors], np.float32)
+    write_record(path, arrays, facts, schema=SCHEMA, version=VERSION, error=LensError)
 
 
 def read_query_set(path: Path) -> QuerySet:
@@ -99,7 +92,9 @@ def read_query_set(path: Path) -> QuerySet:
     Raises:
         LensError: if it is missing, damaged, no such file, or of another version of this program.
     """
-    facts, arrays = _read(path)
+    facts, arrays = read_record(
+        path, (*_VECTORS, _COMMONNESS), schema=SCHEMA, version=VERSION, what="queries", error=LensError
+    )
     try:
         entries, sources = facts["queries"], [source_from_json(each) for each in facts["sources"]]
         _check_arrays(arrays, len(entries))
@@ -117,49 +112,18 @@ def _query(entry: dict[str, Any], sources: list[QuerySource], arrays: dict[str, 
     values = dict(entry)
     source = sources[values.pop("source")]
     feature, cell, group = (tuple(arrays[name][index].tolist()) for name in _VECTORS)
-    vectors = QueryVectors(feature, cell, group, float(arrays["commonness"][index]), source)
+    vectors = QueryVectors(feature, cell, group, float(arrays[_COMMONNESS][index]), source)
     return dataclasses.replace(query_from_json(values), vectors=vectors)
 
 
 def _check_arrays(arrays: dict[str, NDArray[Any]], count: int) -> None:
     shapes = {arrays[name].shape for name in _VECTORS}
     one = len(shapes) == 1 and len(next(iter(shapes))) == 2 and next(iter(shapes))[0] == count
-    if not one or arrays["commonness"].shape != (count,):
+    if not one or arrays[_COMMONNESS].shape != (count,):
         raise ValueError("its vectors do not belong to its queries")
-    if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values()):
-        raise ValueError("its vectors are no finite numbers")
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    if not path.is_file():
-        raise LensError(f'There is no file "{path}"; check the name and the folder.')
-    try:
-        with safe_open(path, framework="np") as file:
-            facts = json.loads((file.metadata() or {}).get(PROVENANCE, "null"))
-            found = isinstance(facts, dict) and facts.get("schema") == SCHEMA
-            wanted = {*_VECTORS, "commonness"} & set(file.keys()) if found else set()
-            arrays = {name: file.get_tensor(name) for name in wanted}
-    except OSError as error:
-        raise LensError(f'Cannot read "{path}": {reason_of(error)}.') from error
-    except (SafetensorError, TypeError, ValueError, RecursionError) as error:
-        raise LensError(
-            f'"{path}" is damaged or incomplete; take another copy of the file, or save the queries again.'
-        ) from error
-    if not found:
-        raise LensError(f'"{path}" holds no queries; give a file that this program saved queries to.')
-    if facts.get("version") != VERSION:
-        raise LensError(f'"{path}" was written by another version of this program; save the queries again.')
-    return facts, arrays
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError | IndexError):
         return f"{error} is missing"
     return str(error).rstrip(".")
-
-
-def _program() -> str | None:
-    try:
-        return importlib.metadata.version("featup-app")
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from featup_app.images import Image
     from featup_app.lenses.grouping import Prepared
     from featup_app.lenses.remembering import Remember
+    from featup_app.marks import Mark
 
 _SMALLEST_NORM = 1e-12
 
@@ -244,7 +245,7 @@ class SimilarityView(LensView):
 
     def subtitle(self) -> str:
         mask = self.mask()
-        area = "" if mask is None else f", {mask.share:.1%} at or above {mask.threshold:.2f}"
+        area = "" if mask is None else f", {100 * mask.share:.1f} % at or above {mask.threshold:.2f}"
         return f"to {self.request.words}{area}"
 
     def reading(self, row: int, column: int) -> str:
@@ -308,10 +309,23 @@ class SimilarityLens(Lens[SimilarityRequest, SimilarityView]):
     def initial(self, image: Image, before: SimilarityRequest | None = None) -> SimilarityRequest:
         height, width = image.size_hw
         middle = width / 2, height / 2
-        return SimilarityRequest(as_queries(middle)) if before is None else self.at_point(before, middle)
+        if before is None:
+            return SimilarityRequest(as_queries(middle))
+        pinned = tuple(query for query in before.queries if query.vectors is not None)
+        asks = any(not query.negative and not query.hidden for query in pinned)
+        return replace(before, queries=pinned) if asks else self.at_point(before, middle)
 
     def at_point(self, request: SimilarityRequest, point: Point) -> SimilarityRequest:
         return replace(request, queries=as_queries(point), title="", file="")
+
+    def marks(self, request: SimilarityRequest) -> Sequence[Query]:
+        return request.queries
+
+    def with_mark(
+        self, request: SimilarityRequest, mark: Mark, *, negative: bool, added: bool
+    ) -> SimilarityRequest | None:
+        query = Query(mark, negative)
+        return replace(request, queries=(*request.queries, query) if added else (query,), title="", file="")
 
     def label(self, request: SimilarityRequest, view: SimilarityView | None = None) -> str:
         name = "Cosine" if request.measure == COSINE else "Similarity"

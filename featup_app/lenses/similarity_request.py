@@ -114,9 +114,9 @@ class SimilarityRequest(Request):
     @property
     def words(self) -> str:
         """What is asked, for titles."""
-        if self.only_point is not None:
-            return "x {:.1f}, y {:.1f}".format(*self.only_point)
         queries = [query for query in self.queries if not query.hidden]
+        if self.only_point is not None and not queries[0].name:
+            return "x {:.1f}, y {:.1f}".format(*self.only_point)
         negative = sum(query.negative for query in queries)
         if self.title:
             return self.title

@@ -21,11 +21,14 @@ from PySide6.QtWidgets import (
 from featup_app.features import Point, Size
 from featup_app.fields import find_method
 from featup_app.gui import style
+from featup_app.gui.marks.mark_layer import MarkLayer
+from featup_app.gui.marks.tools import LINE, MarkingBox, is_added, is_negative
 from featup_app.gui.views.footers import LegendBar
 from featup_app.gui.widgets import ElidedLabel, PlainLabel, plain_tip
 from featup_app.lenses import LensView
 from featup_app.lenses.lens import Mask
 from featup_app.lenses.pictures import outlines
+from featup_app.marks import Mark, PointMark
 
 DIMMED = 0.3
 """How much of its opacity a picture keeps while a newer one is being computed."""
@@ -45,6 +48,10 @@ class ImageView(QFrame):
         hovered(x, y): the mouse is over this image point.
         left(): the mouse went away.
         clicked(x, y): a click without dragging.
+        marked(Mark, negative, added): a mark was drawn, or clicked with a key that adds to what is asked.
+        held(bool): the space bar is pressed or released over this view.
+        lined(first, last): a line was drawn between two image points.
+        removed(): a key asks to remove the chosen mark.
         unclicked(): the last click was the first half of a double click, and asks for nothing.
         moved(dx, dy): an arrow key asks to move the query by so many output pixels.
         maximise_asked(): button or double click.
@@ -56,6 +63,10 @@ class ImageView(QFrame):
     hovered = Signal(float, float)
     left = Signal()
     clicked = Signal(float, float)
+    marked = Signal(object, bool, bool)
+    held = Signal(bool)
+    lined = Signal(object, object)
+    removed = Signal()
     unclicked = Signal()
     moved = Signal(int, int)
     maximise_asked = Signal()
@@ -103,7 +114,7 @@ class ImageView(QFrame):
 
         self._scene = pg.GraphicsView(background=style.CANVAS)
         self._scene.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.box = pg.ViewBox(lockAspect=True, invertY=True, enableMenu=False, defaultPadding=0.02)
+        self.box = MarkingBox(lockAspect=True, invertY=True, enableMenu=False, defaultPadding=0.02)
         self._scene.setCentralItem(self.box)
         self._base = pg.ImageItem(axisOrder="row-major")
         self._lens = pg.ImageItem(axisOrder="row-major")
@@ -120,6 +131,7 @@ class ImageView(QFrame):
             line.setPen(pen)
         for item in (self._base, self._lens, *self._outline, *self._query):
             self.box.addItem(item)
+        self.marks = MarkLayer(self.box)
         for line in self._crosshair:
             line.setVisible(False)
             self.box.addItem(line, ignoreBounds=True)
@@ -140,6 +152,8 @@ class ImageView(QFrame):
         self._scene.scene().sigMouseClicked.connect(self._mouse_clicked)
         self._scene.viewport().installEventFilter(self)
         self.box.sigRangeChangedManually.connect(self._looked)
+        self.box.drawing.connect(self.marks.show_drawing)
+        self.box.drawn.connect(self._drawn)
         self.box.sigResized.connect(lambda: self.resized.emit())
 
     # -- pictures --------------------------------------------------------------------------------------------------
@@ -178,6 +192,16 @@ class ImageView(QFrame):
         self.show_earlier(self._earlier)
         if isinstance(self.footer, LegendBar):
             self.footer.show_legend(view.legend())
+
+    def show_nothing(self, why: str) -> None:
+        """Show the image without a lens, and say why."""
+        self._lens.clear()
+        self.show_outline(None)
+        self._caption = why
+        self.show_earlier(False)
+        self.set_stale(False)
+        if isinstance(self.footer, LegendBar):
+            self.footer.show_legend(None)
 
     def show_earlier(self, earlier: bool) -> None:
         """Mark the picture as one of earlier settings and dim it, or remove the mark; its caption stays its own."""
@@ -305,9 +329,21 @@ class ImageView(QFrame):
             self._clicked = False
             self.maximise_asked.emit()
             return
-        self._clicked = point is not None
-        if point is not None:
+        added = is_added(event.modifiers())
+        self._clicked = point is not None and not added
+        if point is None:
+            return
+        if added:
+            self.marked.emit(PointMark(point), is_negative(event.modifiers()), True)
+        else:
             self.clicked.emit(*point)
+
+    def _drawn(self, mark: Mark, modifiers: Qt.KeyboardModifier) -> None:
+        self.setFocus(Qt.FocusReason.MouseFocusReason)
+        if self.box.tool.name == LINE:
+            self.lined.emit(mark.path[0], mark.path[-1])
+        else:
+            self.marked.emit(mark, is_negative(modifiers), is_added(modifiers))
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if event.type() == QEvent.Type.Leave:
@@ -337,9 +373,22 @@ class ImageView(QFrame):
         self.style().polish(self)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.key() in (Qt.Key.Key_Delete, Qt.Key.Key_Backspace):
+            self.removed.emit()
+            return
+        if event.key() == Qt.Key.Key_Space:
+            if not event.isAutoRepeat():
+                self.held.emit(True)
+            return
         step = _ARROWS.get(Qt.Key(event.key()))
         if step is None:
             super().keyPressEvent(event)
             return
         factor = 10 if event.modifiers() & Qt.KeyboardModifier.ShiftModifier else 1
         self.moved.emit(step[0] * factor, step[1] * factor)
+
+    def keyReleaseEvent(self, event: QKeyEvent) -> None:
+        if event.key() == Qt.Key.Key_Space and not event.isAutoRepeat():
+            self.held.emit(False)
+        else:
+            super().keyReleaseEvent(event)

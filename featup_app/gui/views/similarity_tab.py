@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from PySide6.QtCore import QSignalBlocker, Qt
-from PySide6.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QSlider
+from PySide6.QtCore import QSignalBlocker, Qt, Signal
+from PySide6.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QSlider, QWidget
 
+from featup_app.gui.marks.mask_panel import MaskPanel
+from featup_app.gui.marks.query_panel import QueryPanel
 from featup_app.gui.views.lens_tab import LensTab, colormap_box, heading
 from featup_app.gui.widgets import PlainLabel, form_label, indent
 from featup_app.images import Image
-from featup_app.lenses import Request, SimilarityRequest
+from featup_app.lenses import LensView, Request, SimilarityRequest
 from featup_app.lenses.queries import COSINE, GROUPED
-from featup_app.lenses.similarity import OUTLINE_SHARE
+from featup_app.lenses.similarity import OUTLINE_SHARE, SimilarityView
 
 _RANGES: dict[str, tuple[str, tuple[float, float] | None]] = {
     "image": ("Range of this image", None),
@@ -35,12 +37,44 @@ _MEASURES = {
 
 
 class SimilarityTab(LensTab):
-    """The query pixel in numbers, and the colours."""
+    """What is asked, how it is measured, the mask, and the colours.
+
+    Signals:
+        follow_chosen(bool): the map follows the pointer.
+        matches_chosen(bool): the best matches are numbered.
+    """
+
+    follow_chosen = Signal(bool)
+    matches_chosen = Signal(bool)
 
     def build(self) -> None:
         self._request: SimilarityRequest | None = None
-        self.column.addWidget(heading("Query pixel"))
-        form = QFormLayout()
+        self.query_panel, self.mask_panel = QueryPanel(), MaskPanel()
+        self.query_panel.changed.connect(lambda queries: self._ask(queries=queries, title="", file=""))
+        self.query_panel.combine_chosen.connect(lambda name: self._ask(combine=name))
+        self.mask_panel.threshold_chosen.connect(lambda threshold: self._ask(threshold=threshold))
+        self.column.addWidget(heading("Compare with"))
+        self.column.addWidget(self.query_panel)
+        self._build_point()
+        self.follow = QCheckBox("Follow the pointer")
+        self.follow.setToolTip(
+            "Show the similarity to the pixel under the pointer; holding Space over a view does the same"
+        )
+        self.follow.toggled.connect(self.follow_chosen)
+        self.column.addWidget(self.follow)
+        self._build_measure()
+        self.column.addWidget(heading("Find"))
+        self.column.addWidget(self.mask_panel)
+        self.matches = QCheckBox("Number the best matches")
+        self.matches.setToolTip("Number the five most similar places outside the neighbourhood of what is asked")
+        self.matches.toggled.connect(self.matches_chosen)
+        self.column.addWidget(self.matches)
+        self._build_colours()
+
+    def _build_point(self) -> None:
+        self.place = QWidget()
+        form = QFormLayout(self.place)
+        form.setContentsMargins(0, 0, 0, 0)
         self.x_box, self.y_box = QDoubleSpinBox(), QDoubleSpinBox()
         for box, axis in ((self.x_box, "x"), (self.y_box, "y")):
             indent(box)
@@ -52,7 +86,9 @@ class SimilarityTab(LensTab):
                            "Click a view or use the arrow keys to move it.")  # fmt: skip
             box.valueChanged.connect(lambda: self.query_chosen.emit((self.x_box.value(), self.y_box.value())))
             form.addRow(form_label(axis), box)
-        self.column.addLayout(form)
+        self.column.addWidget(self.place)
+
+    def _build_measure(self) -> None:
         self.column.addWidget(heading("Measure"))
         self.measure = QComboBox()
         self.measure.setAccessibleName("Measure")
@@ -83,6 +119,8 @@ class SimilarityTab(LensTab):
         self.meaning = PlainLabel(objectName="muted")
         self.meaning.setWordWrap(True)
         self.column.addWidget(self.meaning)
+
+    def _build_colours(self) -> None:
         self.column.addWidget(heading("Colours"))
         self.colormap = colormap_box()
         self.colormap.currentTextChanged.connect(lambda name: self._ask(colormap=name))
@@ -104,6 +142,9 @@ class SimilarityTab(LensTab):
     def show_request(self, request: Request) -> None:
         assert isinstance(request, SimilarityRequest)
         self._request = request
+        self.query_panel.show_queries(request.queries, request.combine)
+        self.place.setVisible(len(request.queries) == 1 and request.only_point is not None)
+        self.mask_panel.show_choice(request.threshold)
         for box, value in ((self.x_box, request.point[0]), (self.y_box, request.point[1])):
             with QSignalBlocker(box):
                 box.setValue(value)
@@ -112,13 +153,17 @@ class SimilarityTab(LensTab):
             self.grouping.setValue(round(100 * request.grouping))
             self.outline.setChecked(request.outline)
         self.grouping.setEnabled(request.measure == GROUPED)
-        self.outline.setEnabled(request.measure == GROUPED and request.grouping > 0)
+        self.outline.setEnabled(request.measure == GROUPED and request.grouping > 0 and request.only_point is not None)
         self.meaning.setText(_MEASURES[request.measure][1])
         with QSignalBlocker(self.colormap):
             self.colormap.setCurrentText(request.colormap)
         with QSignalBlocker(self.range):
             name = next((name for name, (_, limits) in _RANGES.items() if limits == request.limits), "image")
             self.range.setCurrentIndex(self.range.findData(name))
+
+    def show_view(self, view: LensView) -> None:
+        assert isinstance(view, SimilarityView)
+        self.mask_panel.show_mask(view.values, view.mask())
 
     def _ask(self, **changes: Any) -> None:
         if self._request is not None:

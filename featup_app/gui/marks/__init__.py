@@ -1,0 +1,1 @@
+"""Marks in the window: drawing them, showing them on the pictures, and the list of what is asked."""
