@@ -26,6 +26,7 @@ from featup_app.engine.preferences import Preferences, save_preferences
 from featup_app.engine.settings import ViewSettings
 from featup_app.gui import style
 from featup_app.gui.actions import commands, make_actions
+from featup_app.gui.compare.compare_desk import CompareDesk
 from featup_app.gui.controls import Controls
 from featup_app.gui.dialogs import UPSAMPLER_PATTERN, OtherModelDialog, about_text, keys_text, upsampler_sentence
 from featup_app.gui.engine_bridge import EngineBridge
@@ -46,6 +47,7 @@ from featup_app.gui.tool_bar import SettingsBar
 from featup_app.gui.train.training_desk import TrainingDesk
 from featup_app.gui.views.empty_state import EmptyState
 from featup_app.gui.views.inspector import Inspector
+from featup_app.gui.views.linked_views import LinkedViews
 from featup_app.gui.views.view_grid import IMAGE, ViewGrid
 from featup_app.gui.wheel import WheelGuard
 from featup_app.images import Image, first_sample
@@ -84,6 +86,7 @@ class MainWindow(QMainWindow):
         self.fitting = FitDesk(self.engine, self.studio, self.notice.show_message, self)
         self.refinement = Refinement(self.fitting, self.studio, self.engine, self.notice.show_message)
         self.asking = QueryDesk(self.engine, self.studio, self.grid, self.inspector, self.notice.show_message, self)
+        self.comparing = CompareDesk(self.engine, self.studio, self.notice.show_message, self.grid)
         self.pixel = PixelDesk(self.engine, self.studio, self.grid, self.inspector)
         self.quality = QualityDesk(self.engine, self.studio, self.inspector.quality)
         self.actions_by_name = make_actions(self, self._handlers())
@@ -116,11 +119,12 @@ class MainWindow(QMainWindow):
             "compute": self._compute,
             "cancel": self.studio.cancel,
             "refine": lambda: self.refinement.enable(self.actions_by_name["refine"].isChecked()),
-            "fit": self.grid.fit,
-            "zoom_in": lambda: self.grid.zoom(1.25),
-            "zoom_out": lambda: self.grid.zoom(0.8),
-            "zoom_pixels": self.grid.zoom_to_pixels,
+            "fit": lambda: self._shown_views().fit(),
+            "zoom_in": lambda: self._shown_views().zoom(1.25),
+            "zoom_out": lambda: self._shown_views().zoom(0.8),
+            "zoom_pixels": lambda: self._shown_views().zoom_to_pixels(),
             **{f"view_{name}": lambda name=name: self.grid.toggle_alone(name) for name in self.grid.views},
+            "compare": self.comparing.toggle,
             "train": self.training.open_dialog,
             "keys": lambda: QMessageBox.information(self, "Keys and mouse", keys_text()),
             "about": lambda: QMessageBox.about(self, "About FeatUp", about_text()),
@@ -136,6 +140,7 @@ class MainWindow(QMainWindow):
         holder.addWidget(self.notice)
         column.addLayout(holder)
         column.addWidget(self.grid, 1)
+        column.addWidget(self.comparing.panel, 1)
         column.addWidget(self.empty, 1)
         self.empty.hide()  # shown if the first picture cannot be opened
         self.setCentralWidget(centre)
@@ -187,7 +192,8 @@ class MainWindow(QMainWindow):
         studio.earlier.connect(lambda name, earlier: grid.views[name].show_earlier(earlier))
         studio.succeeded.connect(self.notice.forget_failure)
         studio.failed.connect(lambda sentence, details: self.notice.show_message("error", sentence, details=details))
-        grid.hovered.connect(lambda point: self.status.show_point(point, studio))
+        for views in (grid, self.comparing.panel):
+            views.hovered.connect(lambda point: self.status.show_point(point, studio))
         grid.clicked.connect(studio.choose_query)
         grid.unclicked.connect(studio.take_back_query)
         grid.moved.connect(studio.move_query)
@@ -205,6 +211,9 @@ class MainWindow(QMainWindow):
         engine.progressed.connect(self.status.show_progress)
         engine.finished.connect(lambda job: self._show_busy(engine.busy))
 
+    def _shown_views(self) -> LinkedViews:
+        return self.comparing.panel if self.comparing.shown else self.grid
+
     # -- opening ---------------------------------------------------------------------------------------------------
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
@@ -220,7 +229,7 @@ class MainWindow(QMainWindow):
     def _show_image(self, image: Image) -> None:
         self.notice.hide()
         self.empty.hide()
-        self.grid.show()
+        self.grid.setVisible(not self.comparing.shown)
         self.grid.show_image(image)
         for tab in self.inspector.lenses.values():
             tab.show_image(image)
@@ -232,7 +241,7 @@ class MainWindow(QMainWindow):
         """After a failure: set the boxes of page, channels and range back to what is shown, or show ways to open something."""
         image = self.studio.image
         self.empty.setVisible(image is None)
-        self.grid.setVisible(image is not None)
+        self.grid.setVisible(image is not None and not self.comparing.shown)
         if image is not None:
             self.grid.file_bar.show_image(image)
 
