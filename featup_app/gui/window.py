@@ -26,6 +26,7 @@ from featup_app.engine.preferences import Preferences, save_preferences
 from featup_app.engine.settings import ViewSettings
 from featup_app.gui import style
 from featup_app.gui.actions import commands, make_actions
+from featup_app.gui.basis_desk import BasisDesk
 from featup_app.gui.compare.compare_desk import CompareDesk
 from featup_app.gui.controls import Controls
 from featup_app.gui.dialogs import UPSAMPLER_PATTERN, OtherModelDialog, about_text, keys_text, upsampler_sentence
@@ -86,6 +87,7 @@ class MainWindow(QMainWindow):
         self.fitting = FitDesk(self.engine, self.studio, self.notice.show_message, self)
         self.refinement = Refinement(self.fitting, self.studio, self.engine, self.notice.show_message)
         self.asking = QueryDesk(self.engine, self.studio, self.grid, self.inspector, self.notice.show_message, self)
+        self.bases = BasisDesk(self.engine, self.studio, self.inspector, self.notice.show_message, self)
         self.comparing = CompareDesk(self.engine, self.studio, self.notice.show_message, self.grid)
         self.pixel = PixelDesk(self.engine, self.studio, self.grid, self.inspector)
         self.quality = QualityDesk(self.engine, self.studio, self.inspector.quality)

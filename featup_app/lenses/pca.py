@@ -13,6 +13,7 @@ from featup_app.base.progress import Progress, silent
 from featup_app.features import Size
 from featup_app.lenses.lens import Components, Lens, LensView, Looks, Mask, Pixels, Request, Values
 from featup_app.lenses.look import FieldFacts, Look
+from featup_app.lenses.masks import ThresholdMask
 from featup_app.lenses.pictures import numbers_of, signed
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ class PCARequest(Request):
         basis = None if self.basis is None else file_state(self.basis)
         return self.numbers, self.fit, basis, self.foreground is not None
 
+    def gives_mask(self) -> bool:
+        return self.foreground is not None
+
     def stem(self) -> str:
         if self.numbers == (1, 2, 3):
             return "pca"
@@ -127,6 +131,10 @@ class PCAView(LensView):
             return None
         above = self.first >= self.request.threshold
         return above if self.request.foreground == "above" else ~above
+
+    def mask(self) -> ThresholdMask | None:
+        inside = self.foreground()
+        return None if inside is None else ThresholdMask(self.request.threshold, inside)
 
     def outlined(self) -> Mask | None:
         return self.foreground()
