@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from featup_app.base.errors import FeatUpError
 from featup_app.base.progress import Progress
-from featup_app.cli import bench_implicit
+from featup_app.cli import bench_ask, bench_implicit
 from featup_app.cli import bench_options as options
 from featup_app.cli.options import AsJSON
 from featup_app.cli.terminal import print_json, print_line, print_message, progress_bar
@@ -34,6 +34,8 @@ def bench(
 
     `implicit` fits networks to three photos with both bundled backbones. It measures held-out error over time beside bilinear,
     JBU and the published recipe, peak memory in a separate process, and how much a field changes on a denser grid.
+
+    `ask` measures the window without a screen: clicks, the map under the pointer, many marks, and four compared methods.
     """
     if naive and subject != NAIVE_SUBJECT:
         raise FeatUpError(f'The option --naive belongs to "{NAIVE_SUBJECT}"; leave it out with "{subject}".')
@@ -48,6 +50,10 @@ def bench(
                 photos, quick=quick, ablate=ablations, paper_steps=paper_steps, as_json=as_json, progress=progress
             )
         return
+    if subject == bench_ask.SUBJECT:
+        with progress_bar() as progress:
+            bench_ask.bench_ask(repeats, as_json=as_json, progress=progress)
+        return
     if photos is not None or ablations or quick:
         option = "--photos" if photos is not None else "--ablations" if ablations else "--quick"
         raise FeatUpError(f'The option {option} belongs to "{bench_implicit.SUBJECT}"; leave it out with "{subject}".')
@@ -59,7 +65,7 @@ def _bench_operators(subject: str, repeats: int, *, naive: bool, device: str, as
     from featup_app.ops import native_status
 
     if subject not in SUBJECTS:
-        known = ", ".join([*SUBJECTS, bench_implicit.SUBJECT])
+        known = ", ".join([*SUBJECTS, bench_implicit.SUBJECT, bench_ask.SUBJECT])
         raise FeatUpError(f'There is no bench "{subject}"; choose one of: {known}.')
     status = native_status()
     backend, problem = status.backend, None if status.backend.startswith("native") else status.detail

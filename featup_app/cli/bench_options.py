@@ -10,7 +10,7 @@ import typer
 from featup_app.cli.options import given_path
 
 Subject = Annotated[
-    str, typer.Argument(help="What to measure: adaptive-conv, attention, jbu, similarity, train or implicit.")
+    str, typer.Argument(help="What to measure: adaptive-conv, attention, jbu, similarity, train, implicit or ask.")
 ]
 Repeats = Annotated[int, typer.Option("--repeats", min=1, help="Runs of each, in turn; the median counts.")]
 Naive = Annotated[
