@@ -302,7 +302,7 @@ def test_cut_foreign_and_missing_files_are_refused(kept, tmp_path):
     with pytest.raises(LensError, match="holds no queries; give a file"):
         read_query_set(path)
     for missing in (tmp_path / "b.safetensors", tmp_path):
-        with pytest.raises(LensError, match="there is no such file|it is a folder"):
+        with pytest.raises(LensError, match=r"there is no such file|it is a folder"):
             read_query_set(missing)
 
 
