@@ -16,6 +16,7 @@ from timm.data import resolve_model_data_config
 
 from featup_app.backbones import heads
 from featup_app.backbones.catalogue import BackboneInfo
+from featup_app.backbones.gradients import ClassRoute
 from featup_app.backbones.layers import ATTENTION_INPUT, HEAD, Layer, find_layer
 from featup_app.backbones.probing import Source, find_source, intermediates, layout_of, probe
 from featup_app.base.errors import BackboneError
@@ -158,13 +159,18 @@ class Backbone:
         return self._sources[layer.name]
 
     @functools.cached_property
-    def class_route(self) -> heads.ClassRoute:
+    def class_route(self) -> ClassRoute:
         """At which layer class maps are made, and whether by the rows of the head.
 
         Raises:
             BackboneError: if the backbone has no head, or its scores cannot be traced to positions.
         """
         return heads.class_route(self)
+
+    @functools.cached_property
+    def picture_layer(self) -> str:
+        """The layer at which the embedding of a picture is explained; see :func:`heads.picture_layer`."""
+        return heads.picture_layer(self)
 
     def class_method(self, layer: str | int | None = None) -> Literal["CAM", "Grad-CAM"]:
         """The method by which class maps at a layer are made: :meth:`class_weights` of it. Raises as :attr:`class_route`."""
@@ -349,6 +355,15 @@ class Backbone:
             BackboneError: if the backbone has no head, a class is unknown, or the layer does not determine the classes.
         """
         return heads.class_weights(self, image, classes, size=size, layer=layer, odds=odds, progress=progress)
+
+    def evidence_gradients(
+        self, image: Image, classes: Sequence[int] | None, *, size: str | int | Size | None, progress: Progress = silent
+    ) -> tuple[str, list[torch.Tensor]]:
+        """Gradients of class scores, or of the length of the picture's embedding for None: (layer name, K times (C, h, w)).
+
+        They lie on the cells of ``extract(image, size=size, layer=<the returned name>)``. Raises as :meth:`class_weights`.
+        """
+        return heads.evidence_gradients(self, image, classes, size=size, progress=progress)
 
     def normalised(self, batch: torch.Tensor) -> torch.Tensor:
         """Pictures in 0..1 as the model was trained to see them."""

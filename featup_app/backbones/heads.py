@@ -10,75 +10,34 @@ by runs on random numbers (``class_route``):
   token, the last layer whose positions do is used; for most transformers that is the normalised input of the last attention,
   offered as the layer "attention input". At other blocks, features are shown after the final norm: there, the gradient is
   computed with each position's mean and deviation held fixed.
+
+Methods that multiply each cell by its own gradient (HiResCAM, LayerCAM; :mod:`featup_app.lenses.evidence`) get the gradients
+before they are averaged, at the same layer (``evidence_gradients``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.layers import ClassifierHead
 
 from featup_app.backbones.catalogue import CLASSIFIER
-from featup_app.backbones.layers import ATTENTION_INPUT, HEAD
-from featup_app.backbones.probing import Layout, Source, distance, norm_scale, token_norm
+from featup_app.backbones.gradients import Classifier, ClassRoute, embedding_length, gradients, read_layer
+from featup_app.backbones.layers import ATTENTION_INPUT
+from featup_app.backbones.probing import distance
 from featup_app.base.errors import BackboneError
 from featup_app.base.progress import Progress, silent
 from featup_app.features import Size
 
 if TYPE_CHECKING:
     from featup_app.backbones.layers import Layer
-    from featup_app.backbones.probing import Probe
     from featup_app.images import Image
 
 _LINEAR = 1e-3
 """A head is linear on the average of its map if its scores differ from that by less than this share of their deviation."""
-
-
-@dataclass(frozen=True)
-class ClassRoute:
-    """How class maps of a backbone are made: at which layer, and whether by the rows of its head or by gradients."""
-
-    layer: str
-    linear: bool
-
-
-class Classifier(Protocol):
-    """The part of :class:`~featup_app.backbones.Backbone` that these functions use, so that neither module imports the other."""
-
-    model: Any
-    name: str
-    device: torch.device
-    layers: tuple[Layer, ...]
-    class_names: tuple[str, ...]
-    class_size: int
-    has_head: bool
-    probe: Probe
-
-    @property
-    def class_route(self) -> ClassRoute: ...
-
-    def layer(self, wanted: str | int | None = None) -> Layer: ...
-
-    def input_size(self, image_hw: Size, size: str | int | Size | None = None) -> Size: ...
-
-    def grid_size(self, layer: Layer, input_hw: Size) -> Size: ...
-
-    def resized(
-        self, image: Image, size: str | int | Size | None = None, *, default: int | None = None
-    ) -> torch.Tensor: ...
-
-    def normalised(self, batch: torch.Tensor) -> torch.Tensor: ...
-
-    def source(self, layer: Layer) -> Source | None: ...
-
-    def reporting(self, progress: Progress) -> AbstractContextManager[None]: ...
-
-    def explained(self, inputs: torch.Tensor) -> AbstractContextManager[None]: ...
 
 
 def class_names(model: Any) -> tuple[str, ...]:
@@ -122,11 +81,7 @@ def class_weights(
     progress: Progress = silent,
 ) -> tuple[str, torch.Tensor]:
     """(layer name, (K, C) weights) of class activation maps; see ``Backbone.class_weights``."""
-    _need_head(backbone)
-    count = len(backbone.class_names)
-    for number in classes:
-        if not 0 <= number < count:
-            raise BackboneError(f"{backbone.name} has no class {number}; its classes are numbered 0 to {count - 1}.")
+    _check_classes(backbone, classes)
     route = backbone.class_route
     wanted = backbone.layer(route.layer if layer is None else layer)
     if wanted.name == route.layer and route.linear:
@@ -136,7 +91,8 @@ def class_weights(
             scores = logits(backbone, image, size=backbone.input_size(image.size_hw, size), progress=progress)
             chosen -= torch.stack([_others(scores, number) @ rows for number in classes])
         return wanted.name, chosen
-    return wanted.name, _class_gradients(backbone, image, classes, size, wanted, odds, progress)
+    found = _class_gradients(backbone, image, classes, size, wanted, odds, progress)
+    return wanted.name, torch.stack([each.mean(dim=(1, 2)) for each in found])
 
 
 def _others(scores: torch.Tensor, number: int) -> torch.Tensor:
@@ -174,6 +130,14 @@ def _need_head(backbone: Classifier) -> None:
         raise BackboneError(f"The backbone {backbone.name} has no classes; choose {CLASSIFIER}, which has.")
 
 
+def _check_classes(backbone: Classifier, classes: Sequence[int]) -> None:
+    _need_head(backbone)
+    count = len(backbone.class_names)
+    for number in classes:
+        if not 0 <= number < count:
+            raise BackboneError(f"{backbone.name} has no class {number}; its classes are numbered 0 to {count - 1}.")
+
+
 def class_route(backbone: Classifier) -> ClassRoute:
     """How class maps of this backbone are made, found by runs on random numbers.
 
@@ -181,31 +145,31 @@ def class_route(backbone: Classifier) -> ClassRoute:
         BackboneError: if it has no head, or its scores cannot be traced to the positions of any layer.
     """
     _need_head(backbone)
-    inputs, read = backbone.probe.inputs, _read_layer(backbone)
+    inputs, read = backbone.probe.inputs, read_layer(backbone)
     if read is not None and _is_linear(backbone):
         return ClassRoute(read.name, True)
     # All scores in random shares: a single class may happen not to depend on the random input.
     shares = torch.randn(len(backbone.class_names), generator=torch.Generator().manual_seed(1)).to(backbone.device)
+    for layer in _candidates(backbone):
+        found = gradients(backbone, inputs, layer, lambda scores: [(scores[0] * shares).sum()])
+        if found is not None and all(bool(each.isfinite().all()) for each in found):
+            return ClassRoute(layer.name, False)
+    raise _not_traced(backbone, "class scores")
+
+
+def _candidates(backbone: Classifier) -> Iterable[Layer]:
+    """Layers at which what a model puts out may be explained, the last ones first."""
+    read = read_layer(backbone)
     numbered = [layer for layer in backbone.layers if layer.numbered]
     attention = [layer for layer in backbone.layers if layer.name == ATTENTION_INPUT]
-    candidates = [*filter(None, [read]), *numbered[-1:], *attention, *reversed(numbered[:-1])]
-    for layer in dict.fromkeys(candidates):
-        found = _gradients(backbone, inputs, layer, lambda scores: [(scores[0] * shares).sum()])
-        if found is not None and bool(found.isfinite().all()):
-            return ClassRoute(layer.name, False)
-    raise BackboneError(
-        f"The class scores of {backbone.name} cannot be traced to positions in the picture, so it has no class maps; choose "
+    return dict.fromkeys([*filter(None, [read]), *numbered[-1:], *attention, *reversed(numbered[:-1])])
+
+
+def _not_traced(backbone: Classifier, what: str) -> BackboneError:
+    return BackboneError(
+        f"The {what} of {backbone.name} cannot be traced to positions in the picture, so it has no map of them; choose "
         f"another backbone, such as {CLASSIFIER}."
     )
-
-
-def _read_layer(backbone: Classifier) -> Layer | None:
-    """The layer that is the very map that the head reads, if there is one."""
-    if backbone.probe.head_layout is None:
-        return None
-    if backbone.probe.head_is_last:
-        return [layer for layer in backbone.layers if layer.numbered][-1]
-    return next((layer for layer in backbone.layers if layer.name == HEAD), None)
 
 
 def _is_linear(backbone: Classifier) -> bool:
@@ -224,6 +188,40 @@ def _is_linear(backbone: Classifier) -> bool:
     return True
 
 
+def evidence_gradients(
+    backbone: Classifier,
+    image: Image,
+    classes: Sequence[int] | None,
+    *,
+    size: str | int | Size | None,
+    progress: Progress = silent,
+) -> tuple[str, list[torch.Tensor]]:
+    """(layer name, K gradients (C, h, w)) of classes or of the embedding; see ``Backbone.evidence_gradients``."""
+    if classes is not None:
+        _check_classes(backbone, classes)
+        layer = backbone.layer(backbone.class_route.layer)
+        return layer.name, _class_gradients(backbone, image, classes, size, layer, False, progress)
+    layer = backbone.layer(backbone.picture_layer)
+    inputs = backbone.normalised(backbone.resized(image, size)[None])
+    found = gradients(backbone, inputs, layer, embedding_length, embedding=True, progress=progress)
+    if found is None:
+        raise _not_traced(backbone, "embedding")
+    return layer.name, found
+
+
+def picture_layer(backbone: Classifier) -> str:
+    """The last layer whose positions act on the embedding of a picture, found by a run on random numbers.
+
+    Raises:
+        BackboneError: if there is none, or the model has no embedding.
+    """
+    for layer in _candidates(backbone):
+        found = gradients(backbone, backbone.probe.inputs, layer, embedding_length, embedding=True)
+        if found is not None and all(bool(each.isfinite().all()) for each in found):
+            return layer.name
+    raise _not_traced(backbone, "embedding")
+
+
 def _class_gradients(
     backbone: Classifier,
     image: Image,
@@ -232,8 +230,8 @@ def _class_gradients(
     layer: Layer,
     odds: bool,
     progress: Progress,
-) -> torch.Tensor:
-    """(K, C): gradient of each class score with respect to the features of a layer, averaged over positions."""
+) -> list[torch.Tensor]:
+    """K times (C, h, w): gradient of each class score with respect to the features of a layer."""
     inputs = backbone.normalised(backbone.resized(image, size)[None])
 
     def wanted(scores: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -244,104 +242,9 @@ def _class_gradients(
                 score = score - (_others(scores[0].detach(), number) * scores[0]).sum()
             yield score
 
-    weights = _gradients(backbone, inputs, layer, wanted, progress)
-    if weights is None:
+    found = gradients(backbone, inputs, layer, wanted, progress=progress)
+    if found is None:
         raise BackboneError(
             f'The classes of {backbone.name} do not depend on the patches of "{layer.name}"; choose an earlier layer.'
         )
-    return weights
-
-
-def _gradients(
-    backbone: Classifier,
-    inputs: torch.Tensor,
-    layer: Layer,
-    wanted: Callable[[torch.Tensor], Iterable[torch.Tensor]],
-    progress: Progress = silent,
-) -> torch.Tensor | None:
-    """(K, C): gradients of sums of scores with respect to the features of a layer, averaged over positions.
-
-    Args:
-        inputs: (1, 3, H, W), normalised.
-        layer: where the map is cut out.
-        wanted: (1, classes) scores -> K scalars.
-
-    Returns:
-        None if the layer's map does not arise in any module of the model, or its positions do not act on the scores.
-    """
-    grid_hw = backbone.grid_size(layer, (int(inputs.shape[2]), int(inputs.shape[3])))
-    cuts = [_scores_from_read] if layer == _read_layer(backbone) else []
-    for cut in (*cuts, _scores_from_source):
-        with torch.enable_grad(), backbone.reporting(progress), backbone.explained(inputs):
-            found = cut(backbone, inputs, layer)
-        if found is None or not found.scores.requires_grad:
-            continue
-        rows = []
-        for score in wanted(found.scores):
-            (gradient,) = torch.autograd.grad(score, found.leaf, retain_graph=True, materialize_grads=True)
-            gradient = gradient if found.scale is None else gradient * found.scale
-            rows.append(found.layout.grid(gradient, grid_hw)[0].float().mean(dim=(1, 2)))
-        weights = torch.stack(rows)
-        if bool(weights.any()):
-            return weights
-        # The head may see the positions' maps and yet read another token, into which later layers put the positions.
-    return None
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """A model from one of its maps to its scores.
-
-    Attributes:
-        scores: (1, classes), a function of the leaf.
-        leaf: the map, as the model holds it.
-        layout: how.
-        scale: factor from gradients of the leaf to those of the features that are shown, or None.
-    """
-
-    scores: torch.Tensor
-    leaf: torch.Tensor
-    layout: Layout
-    scale: torch.Tensor | None = None
-
-
-def _scores_from_read(backbone: Classifier, inputs: torch.Tensor, layer: Layer) -> _Cut | None:
-    """The scores as a function of what the head reads."""
-    if backbone.probe.head_layout is None:
-        return None
-    leaf = backbone.model.forward_features(inputs).detach().requires_grad_()
-    return _Cut(backbone.model.forward_head(leaf.clone()), leaf, backbone.probe.head_layout)  # models may work in place
-
-
-def _scores_from_source(backbone: Classifier, inputs: torch.Tensor, layer: Layer) -> _Cut | None:
-    """The scores as a function of what a module of the model puts out."""
-    source = backbone.source(layer)
-    if source is None:
-        return None
-    scores, leaf = _scores_from(backbone.model, inputs, source)
-    norm = token_norm(backbone.model, layer.channels)
-    scale = norm_scale(norm, leaf) if source.normed and norm is not None else None
-    return _Cut(scores, leaf, source.layout, scale)
-
-
-def _scores_from(model: Any, inputs: torch.Tensor, source: Source) -> tuple[torch.Tensor, torch.Tensor]:
-    """((1, classes) scores, the output of a module that they are a function of)."""
-    leaves: list[torch.Tensor] = []
-    calls = -1
-
-    def cut(module: torch.nn.Module, args: Any, output: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls != source.call:
-            return None
-        several = isinstance(output, tuple | list)
-        leaves.append((output[source.item] if several else output).detach().requires_grad_())
-        cloned = leaves[0].clone()  # models may work in place
-        return type(output)([*output[: source.item], cloned, *output[source.item + 1 :]]) if several else cloned
-
-    handle = source.module.register_forward_hook(cut)
-    try:
-        scores = model(inputs)
-    finally:
-        handle.remove()
-    return scores, leaves[0]
+    return found
