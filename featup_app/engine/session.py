@@ -24,8 +24,9 @@ from featup_app.fields.field import DEFAULT_TILE_BUDGET
 from featup_app.fields.weights import choose, loaded_upsampler, options_for
 from featup_app.images import Image
 from featup_app.lenses import FieldFacts, LensView, Look, Request, find_lens
-from featup_app.lenses.lens import Classes, ClassEvidence
+from featup_app.lenses.lens import Classes, Evidence
 from featup_app.lenses.look import UpsamplerFacts
+from featup_app.lenses.masking import MaskedProbability, masked_probability
 from featup_app.sizes import resolve_output_size
 
 if TYPE_CHECKING:
@@ -345,29 +346,43 @@ class _Looks:
         progress("classifying", 0, 0)
         return Classes(names, self._session.logits(self._image, settings, progress))
 
-    def class_evidence(self, index: int, progress: Progress = silent) -> ClassEvidence:
-        """The features and weights that a class is explained with.
+    def evidence(
+        self, classes: Sequence[int] | None, progress: Progress = silent, *, gradients: bool = False
+    ) -> Evidence:
+        """The features, and the weights or gradients, that classes or the embedding of the picture are explained with.
 
         Evidence is read from the features that the backbone's own head sees. Where the chosen method is a fit of other
         features, the default method replaces it: another fit would take seconds, and was not asked for.
         """
-        session, note = self._session, None
-        settings = session.class_settings(self._settings, progress)
+        session, note, what = self._session, None, "class" if classes else "embedding"
+        settings = self._settings if classes is None else session.class_settings(self._settings, progress)
         if settings.backbone != self._settings.backbone:
             title = session.backbone(self._settings, progress).title
             note = f"{title} has no classes; they come from {session.backbone(settings, progress).title}."
-        backbone = session.backbone(settings, progress)
-        layer, weights = backbone.class_weights(self._image, [index], size=settings.input_size, progress=progress)
+        backbone, kind = session.backbone(settings, progress), "Grad-CAM"
+        weights: Tensor | None = None
+        maps: Sequence[Tensor] = ()
+        if classes is None or gradients:
+            layer, maps = backbone.evidence_gradients(self._image, classes, size=settings.input_size, progress=progress)
+        else:
+            layer, weights = backbone.class_weights(self._image, classes, size=settings.input_size, progress=progress)
+            kind = backbone.class_method(layer)
         settings = settings.with_(layer=layer)
         features = session.features(self._image, settings, progress)
         if settings.fit is not None and not session.fits.serves(settings.fit, features):
             settings = settings.with_(method=DEFAULT_METHOD, fit=None)
-            note = note or "The class is read from other features than those of the fit."
+            note = note or f"The {what} is read from other features than those of the fit."
             note = f"{note} {find_method(DEFAULT_METHOD).title} brings them up."
-        look = session.look(
-            self._image, settings, progress, channels=1, size=self._wanted_size(progress), for_head=True
-        )
-        return ClassEvidence(look, weights, backbone.class_method(layer), note)
+        size, count = self._wanted_size(progress), len(classes or [0])
+        look = session.look(self._image, settings, progress, channels=count, size=size, for_head=True)
+        return Evidence(look, weights, maps, kind, note)
+
+    def masked_probability(self, index: int, values: Tensor, progress: Progress = silent) -> MaskedProbability:
+        """The probability of a class on the picture and on the picture multiplied by a map, from the backbone of the classes."""
+        settings = self._session.class_settings(self._settings, progress)
+        backbone = self._session.backbone(settings, progress)
+        progress("measuring the average drop", 0, 0)
+        return masked_probability(backbone, self._image, index, values, size=settings.input_size)
 
     def _wanted_size(self, progress: Progress) -> Size:
         """(H, W) of the other views: the map of a class has their size, whatever its own grid."""

@@ -1,4 +1,4 @@
-"""Faithfulness of a class activation map: the probability of the class on the picture, masked by its map.
+"""Faithfulness of a class activation map: the probability of the class on the picture, masked by its map (``lenses/masking.py``).
 
 Notation of the papers: Y is the probability of a class on the picture, O on the picture masked by the class's map.
 
@@ -21,19 +21,14 @@ are random. Evidence that other classes share cancels in the odds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from featup_app.evaluation.statistics import Floats
-from featup_app.images import Image, image_from_array
-
-if TYPE_CHECKING:
-    from featup_app.backbones import Backbone
+from featup_app.lenses.masking import relative_drop
 
 
 @dataclass(frozen=True)
@@ -55,8 +50,7 @@ class Confidence:
     @property
     def drops(self) -> Floats:
         """(N) relative loss of confidence, in 0 .. 1; their mean in percent is the average drop."""
-        result: Floats = np.maximum(0.0, self.whole - self.masked) / np.maximum(self.whole, 1e-12)
-        return result
+        return relative_drop(self.whole, self.masked)
 
     @property
     def increases(self) -> Floats:
@@ -79,27 +73,6 @@ class Confidence:
         return result
 
 
-def mask_of(values: Tensor, *, hard: bool) -> Tensor:
-    """(H, W) class evidence -> (H, W) float32 mask in 0 .. 1; all zeros if no pixel is evidence for the class."""
-    positive = values.float().clamp(min=0)
-    if hard:
-        return (positive > 0).float()
-    return positive / positive.max().clamp(min=1e-30)
-
-
-def masked_picture(picture: Image, mask: Tensor, fill: Sequence[float]) -> Image:
-    """The picture times the mask, plus the fill times 1 - mask, in 8 bits.
-
-    Args:
-        picture: (H, W).
-        mask: (H, W) in 0 .. 1.
-        fill: colour of fully masked pixels, three numbers in 0 .. 1.
-    """
-    kept = mask.cpu().numpy().astype(np.float64)[:, :, None]
-    pixels = picture.pixels * kept + 255.0 * np.asarray(fill) * (1.0 - kept)
-    return image_from_array(np.rint(pixels).astype(np.uint8), name=picture.name)
-
-
 def coherency(one: Tensor, other: Tensor) -> float:
     """(1 + r) / 2 for the correlation r of the positive parts of two (H, W) maps; 0 if one of them is constant."""
     pair = torch.stack([one.flatten(), other.flatten()]).double().clamp(min=0)
@@ -108,19 +81,3 @@ def coherency(one: Tensor, other: Tensor) -> float:
     if not bool((lengths > 0).all()):
         return 0.0
     return float((1.0 + (pair[0] @ pair[1]) / (lengths[0] * lengths[1])).clamp(0.0, 2.0)) / 2.0
-
-
-def picture_for_classifier(backbone: Backbone, image: Image, size: str | None) -> Image:
-    """The whole image at the given input size of the classifier, in 8 bits; at the size it was trained for if None."""
-    pixels = backbone.resized(image, size, default=backbone.class_size)
-    values = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
-    return image_from_array(values, name=image.name)
-
-
-def probability(backbone: Backbone, picture: Image, index: int) -> float:
-    """Probability of a class on a picture that already has the size of the input.
-
-    Raises:
-        BackboneError: if the backbone has no head.
-    """
-    return float(torch.softmax(backbone.logits(picture, size=picture.size_hw).double(), dim=0)[index])

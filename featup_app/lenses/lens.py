@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from featup_app.fields.field import FeatureField
     from featup_app.images import Image
     from featup_app.lenses.look import FieldFacts, Look
+    from featup_app.lenses.masking import MaskedProbability
     from featup_app.lenses.queries import Query
     from featup_app.marks import Mark
 
@@ -101,18 +102,20 @@ class Classes:
 
 
 @dataclass(frozen=True, eq=False)
-class ClassEvidence:
-    """Where the evidence for a class is read from.
+class Evidence:
+    """Where the evidence for K classes, or for the embedding of the picture, is read from.
 
     Attributes:
-        look: at the features that the classifier's head sees.
-        weights: (1, C), the class's weights for these features.
-        kind: "CAM" or "Grad-CAM".
+        look: at the features that are explained.
+        weights: (K, C), those of each class for these features; None if gradients were asked for.
+        gradients: of each class's score, or of the embedding's length, on the cells: K times (C, h, w); empty if not asked for.
+        kind: "CAM" or "Grad-CAM", what the weights are.
         note: a sentence, if the features are not those of the chosen settings.
     """
 
     look: Look
-    weights: Tensor
+    weights: Tensor | None
+    gradients: Sequence[Tensor]
     kind: str
     note: str | None
 
@@ -144,8 +147,23 @@ class Looks(Protocol):
     def classes(self, progress: Progress = silent) -> Classes:
         """The classes of the chosen backbone, or of the bundled classifier if that has none."""
 
-    def class_evidence(self, index: int, progress: Progress = silent) -> ClassEvidence:
-        """The features and weights that a class is explained with. Raises what :meth:`look` raises."""
+    def evidence(
+        self, classes: Sequence[int] | None, progress: Progress = silent, *, gradients: bool = False
+    ) -> Evidence:
+        """The features and weights that classes are explained with.
+
+        Args:
+            classes: their indices; None for the embedding of the picture, which the chosen backbone explains, and by gradients.
+            progress: may cancel.
+            gradients: whether gradients on the cells are needed instead of weights.
+
+        Raises:
+            BackboneError: if the backbone cannot explain them.
+            FeatUpError: what :meth:`look` raises.
+        """
+
+    def masked_probability(self, index: int, values: Tensor, progress: Progress = silent) -> MaskedProbability:
+        """How probable the classifier finds a class on the picture, and on the picture multiplied by an (H, W) map of it."""
 
     def remember(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
         """The value made for a key before, or made now."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 COLORMAPS: tuple[str, ...] = ("viridis", "inferno", "magma", "turbo", "grey", "blue-white-red")
 """Names of the colour maps: perceptually even ones first, then the rainbow, grey, and the diverging one for signed values."""
 
+DIVERGING = "blue-white-red"
+"""The colour map for signed values; blue and red differ for every common kind of colour blindness."""
+
 _DIVERGING = ((24, 60, 140), (120, 170, 215), (247, 247, 247), (236, 150, 115), (140, 20, 38))
 
 
@@ -32,7 +35,7 @@ def lookup_table(colormap: str) -> NDArray[np.uint8]:
     ramp = np.arange(256, dtype=np.uint8)
     if colormap == "grey":
         table = np.repeat(ramp[:, None], 3, axis=1)
-    elif colormap == "blue-white-red":
+    elif colormap == DIVERGING:
         anchors = np.array(_DIVERGING, np.uint8)[None]
         lab = cv2.cvtColor(anchors.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]
         places = np.linspace(0, 255, len(_DIVERGING))
@@ -80,6 +83,12 @@ def similarity_limits(values: NDArray[np.float32]) -> tuple[float, float]:
 def evidence_limits(values: NDArray[np.float32]) -> tuple[float, float]:
     """Colour limits of a class activation map: from 0 (negative evidence is not shown) to its largest value."""
     return 0.0, max(float(values.max()), 1e-6)
+
+
+def symmetric_limits(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Colour limits of a difference: as far below 0 as above, so that :data:`DIVERGING` shows 0 in its middle."""
+    largest = max(float(np.abs(values).max()), 1e-6)
+    return -largest, largest
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:

@@ -14,11 +14,12 @@ import featup_app.backbones.loading as loading
 from featup_app.backbones import Backbone, find_backbone, load_backbone
 from featup_app.base.errors import BackboneError, EvaluationError
 from featup_app.evaluation import Plan, find_task, parse_methods, photos
-from featup_app.evaluation.explanations import Confidence, coherency, mask_of, masked_picture, picture_for_classifier
+from featup_app.evaluation.explanations import Confidence, coherency
 from featup_app.evaluation.layouts import open_dataset
 from featup_app.evaluation.methods import PreparedMethod
 from featup_app.evaluation.records import Records
 from featup_app.images import image_from_array, load_image, sample_images
+from featup_app.lenses.masking import mask_of, masked_picture, picture_for_classifier
 
 SIZE = "96"
 

@@ -23,14 +23,7 @@ from featup_app.base.errors import BackboneError, EvaluationError
 from featup_app.base.progress import Progress, silent
 from featup_app.evaluation import statistics
 from featup_app.evaluation.datasets import Item
-from featup_app.evaluation.explanations import (
-    Confidence,
-    coherency,
-    mask_of,
-    masked_picture,
-    picture_for_classifier,
-    probability,
-)
+from featup_app.evaluation.explanations import Confidence, coherency
 from featup_app.evaluation.plan import Plan, Values
 from featup_app.evaluation.records import Records, configuration_key
 from featup_app.evaluation.report import Report, Row
@@ -44,6 +37,7 @@ from featup_app.evaluation.tasks.common import (
 )
 from featup_app.images import Image
 from featup_app.lenses.cam import cam
+from featup_app.lenses.masking import BLACK, mask_of, masked_picture, picture_for_classifier, probability
 
 if TYPE_CHECKING:
     from featup_app.backbones import Backbone
@@ -131,7 +125,7 @@ def _measure(
             words = configuration.protocol.split("-")
             values = explained.map_of(field, odds="odds" in words)
             mask = mask_of(values, hard="hard" in words)
-            fill = backbone.provenance["mean"] if "mean" in words else (0.0, 0.0, 0.0)
+            fill = backbone.provenance["mean"] if "mean" in words else BLACK
             masked = masked_picture(picture, mask, fill)
             seconds = time.perf_counter() - start
             similar = None  # another fit, to the masked picture, would take as long as everything else
