@@ -6,6 +6,7 @@ features, and the gradient methods explain the embedding of the picture, so that
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -90,7 +91,7 @@ class CAMRequest(Request):
     Attributes:
         chosen: its name or index; the most probable one if None.
         colormap, limits: of the picture; limits as they suit the image if None. A difference has :data:`DIVERGING`.
-        method: one of :data:`METHODS`; CAM where the head allows it and Grad-CAM elsewhere if None.
+        method: one of :data:`METHODS`; if None, CAM where the head allows it and Grad-CAM elsewhere, and HiResCAM for a picture.
         against: name or index of a class whose evidence is subtracted.
         drop: whether the average drop of the map is measured, at the cost of two runs of the classifier.
         target: one of :data:`TARGETS`.
@@ -191,7 +192,7 @@ class CAMView(LensView):
             meaning = "What the embedding of the picture, its pooled features, owes to each position"
         else:
             meaning = "Evidence for the class; negative evidence has the lowest colour"
-        if self.request.method in CELL_METHODS:
+        if self.kind in {METHODS[method] for method in CELL_METHODS}:
             return f"{meaning}. Weighted cell by cell on the grid, and then brought to this size as one map"
         return f"{meaning}. One weight for each channel of the upsampled features"
 
@@ -203,10 +204,11 @@ class CAMView(LensView):
         return f"{self.chosen.name}, {100 * self.chosen.probability:.0f} %"
 
     def reading(self, row: int, column: int) -> str:
-        value = signed(self.values[row, column], 2)
+        digits = max(2, 1 - math.floor(math.log10(max(map(abs, self.limits())) or 1)))  # gradients are small numbers
+        value = signed(self.values[row, column], digits)
         if self.parts is None or self.chosen is None or self.against is None:
             return f"evidence {value}"
-        one, other = (signed(part[row, column], 2) for part in self.parts)
+        one, other = (signed(part[row, column], digits) for part in self.parts)
         return f"{self.chosen.name} {one}, {self.against.name} {other}, difference {value}"
 
     def settled_request(self) -> CAMRequest:
@@ -280,7 +282,7 @@ class CAMLens(Lens[CAMRequest, CAMView]):
             return CAMView(request, look.facts, values, None, (), METHODS[EIGENCAM], None, ()), look
         if request.target == PICTURE:
             evidence = looks.evidence(None, progress, gradients=True)
-            method = request.method or "gradcam"
+            method = request.method or "hirescam"  # the mean gradient of an embedding may be negative nearly everywhere
             values = numbers_of(_maps(evidence, method, progress)[0])
             view = CAMView(request, evidence.look.facts, values, None, (), METHODS[method], evidence.note, ())
             return view, evidence.look
