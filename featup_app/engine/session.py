@@ -367,7 +367,8 @@ class _Looks:
         else:
             layer, weights = backbone.class_weights(self._image, classes, size=settings.input_size, progress=progress)
             kind = backbone.class_method(layer)
-        settings = settings.with_(layer=layer)
+        if backbone.layer(settings.layer).name != layer:  # under another name the same map would be extracted again
+            settings = settings.with_(layer=layer)
         features = session.features(self._image, settings, progress)
         if settings.fit is not None and not session.fits.serves(settings.fit, features):
             settings = settings.with_(method=DEFAULT_METHOD, fit=None)

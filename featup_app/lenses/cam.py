@@ -6,7 +6,6 @@ features, and the gradient methods explain the embedding of the picture, so that
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from featup_app.lenses.look import FieldFacts, Look
 from featup_app.lenses.masking import MaskedProbability
 from featup_app.lenses.pictures import (
     DIVERGING,
+    decimals,
     evidence_limits,
     heat_picture,
     numbers_of,
@@ -204,7 +204,7 @@ class CAMView(LensView):
         return f"{self.chosen.name}, {100 * self.chosen.probability:.0f} %"
 
     def reading(self, row: int, column: int) -> str:
-        digits = max(2, 1 - math.floor(math.log10(max(map(abs, self.limits())) or 1)))  # gradients are small numbers
+        digits = decimals(self.limits())  # gradients are small numbers
         value = signed(self.values[row, column], digits)
         if self.parts is None or self.chosen is None or self.against is None:
             return f"evidence {value}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -113,6 +114,12 @@ def overlay(picture: NDArray[np.uint8], image: NDArray[np.uint8], opacity: float
 def numbers_of(values: Tensor) -> NDArray[np.float32]:
     """A tensor on any device as a contiguous float32 array."""
     return np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)
+
+
+def decimals(limits: tuple[float, float]) -> int:
+    """Digits behind the point with which values between limits are told apart: two, or more where both are near 0."""
+    largest = max(abs(limit) for limit in limits)
+    return 2 if largest == 0 or not math.isfinite(largest) else min(9, max(2, 1 - math.floor(math.log10(largest))))
 
 
 def signed(value: float, digits: int) -> str:

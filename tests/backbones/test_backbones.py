@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import featup_app.backbones.loading as loading
 from featup_app.backbones import Backbone, find_backbone, load_backbone
+from featup_app.backbones.probing import norm_scale
 from featup_app.base.errors import BackboneError, Cancelled, SizeError
 from featup_app.base.resources import resource
 from featup_app.images import Image, image_from_array, load_image
@@ -293,6 +294,59 @@ def test_convnext_norms_after_pooling_so_it_gets_gradients() -> None:
     layer, weights = backbone.class_weights(image, [1], size=64)
     assert (layer, weights.shape) == ("stage 3", (1, 320))
     assert not torch.allclose(weights[0], backbone.model.head.fc.weight[1], rtol=0.1)
+
+
+def test_gradients_of_classes_average_to_the_weights_of_grad_cam() -> None:
+    backbone, image = random_backbone("convnext_atto"), noise(64, 96)
+    torch.nn.init.normal_(backbone.model.head.fc.weight)
+    layer, weights = backbone.class_weights(image, [1, 4], size=(64, 96))
+    other, gradients = backbone.evidence_gradients(image, [1, 4], size=(64, 96))
+    assert (layer, [each.shape for each in gradients]) == (other, [(320, 2, 3)] * 2)
+    assert torch.equal(weights, torch.stack([each.mean(dim=(1, 2)) for each in gradients]))
+
+
+@pytest.mark.parametrize("architecture", ["resnet10t", "deit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2"])
+def test_the_gradient_of_the_embedding_is_that_of_its_length(architecture: str) -> None:
+    """Moving all cells by a little moves the embedding along itself as the gradient says."""
+    backbone = random_backbone(architecture)
+    size = 4 * backbone.stride, 6 * backbone.stride
+    layer, (gradient,) = backbone.evidence_gradients(noise(70, 100), None, size=size)
+    assert layer == backbone.picture_layer
+    source, inputs = (
+        backbone.source(backbone.layer(layer)),
+        backbone.normalised(backbone.resized(noise(70, 100), size)[None]),
+    )
+    assert source is not None
+    model = backbone.model.double()
+    step = torch.randn(gradient.shape[0], generator=torch.Generator().manual_seed(0)).double() * 1e-5
+    kept: list[torch.Tensor] = []
+
+    def embedding(sign: float) -> torch.Tensor:
+        def add(module: object, args: object, output: torch.Tensor) -> torch.Tensor:
+            moved = step[:, None, None] if source.layout.kind == "NCHW" else step
+            if source.normed:
+                moved = moved * norm_scale(model.norm, output)
+            moved = sign * moved.expand_as(output).clone()
+            moved[:, : source.layout.prefix] *= 0 if source.layout.kind == "NLC" else 1
+            return output + moved
+
+        handle = source.module.register_forward_hook(add)
+        with torch.no_grad():
+            kept.append(model.forward_head(model.forward_features(inputs.double()), pre_logits=True)[0])
+        handle.remove()
+        return kept[-1]
+
+    middle = embedding(0)
+    change = (embedding(1) - embedding(-1)) @ middle / middle.norm() / 2
+    predicted = float((gradient.double().sum(dim=(1, 2)) * step).sum())
+    assert predicted == pytest.approx(float(change), rel=2e-2, abs=1e-3 * float(gradient.abs().sum()) * 1e-5)
+
+
+def test_a_model_without_an_embedding_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = random_backbone("resnet10t")
+    monkeypatch.setattr(backbone.model, "forward_head", lambda read: read.mean(dim=(2, 3)))
+    with pytest.raises(BackboneError, match="does not pool its features into one embedding"):
+        backbone.evidence_gradients(noise(32, 32), None, size=64)
 
 
 # Other families, with random weights

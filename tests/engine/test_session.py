@@ -301,6 +301,91 @@ def test_unknown_and_unclear_classes_are_refused_in_a_sentence(session, photo, c
         session.view(photo, LITE, CAMRequest(chosen))
 
 
+@pytest.mark.parametrize("method", ["gradcam", "hirescam", "layercam"])
+def test_gradient_methods_of_a_linear_head_show_the_map_of_cam(session, photo, method):
+    settings = LITE.with_(method="lowres", output_size="grid")
+    plain = session.view(photo, settings, CAMRequest("espresso", method="cam"))
+    view = session.view(photo, settings, CAMRequest("espresso", method=method))
+    cells = plain.values.size
+    assert (plain.kind, plain.facts.layer) == ("CAM", view.facts.layer)
+    assert view.kind.lower().replace("-", "") == method
+    if method == "layercam":
+        assert (view.values >= 0).all()
+        assert (cells * view.values >= plain.values - 1e-3).all(), "only evidence against the class is left out"
+    else:
+        assert np.allclose(cells * view.values, plain.values, atol=1e-3)
+    assert view.stem() == f"cam-espresso-{method}"
+    assert view.provenance()["method"] == method
+
+
+@pytest.mark.parametrize("upsampling", ALL_METHODS)
+def test_the_difference_of_two_classes_changes_its_sign_with_their_order(session, photo, upsampling):
+    settings = LITE.with_(method=upsampling)
+    for method in (None, "layercam"):
+        one, other = (
+            session.view(photo, settings, CAMRequest(first, against=second, method=method))
+            for first, second in (("espresso", "eggnog"), ("eggnog", "espresso"))
+        )
+        largest = np.abs(one.values).max()
+        assert np.allclose(one.values, -other.values, atol=1e-5 * largest)
+        assert np.allclose(one.parts[0] - one.parts[1], one.values, atol=1e-5 * largest)
+        assert one.limits() == pytest.approx((-largest, largest))
+        assert one.legend().colormap == one.provenance()["colormap"] == "blue-white-red"
+        assert (one.chosen, one.against) == (other.against, other.chosen)
+    assert one.settled_request().against == one.against.index
+    assert one.provenance()["against"]["name"] == "eggnog"
+    assert "espresso" in one.reading(3, 4)
+    assert "eggnog" in one.reading(3, 4)
+
+
+def test_a_class_less_itself_is_refused(session, photo):
+    with pytest.raises(LensError, match='"espresso" less itself is zero'):
+        session.view(photo, LITE, CAMRequest("espresso", against="espresso"))
+    with pytest.raises(LensError, match="no such thing"):
+        session.view(photo, LITE, CAMRequest("espresso", against="no such thing"))
+
+
+def test_eigencam_loads_no_classifier_and_reads_the_chosen_features(fresh, photo, runs):
+    session = fresh()
+    view = session.view(photo, DINO.with_(layer="block 3"), CAMRequest(method="eigencam"))
+    assert runs == ["dinov2-s14-imgfocus extract"]
+    assert (view.kind, view.facts.layer, view.chosen, view.top) == ("EigenCAM", "block 3", None, ())
+    assert view.values.mean() > 0
+    assert "class" not in view.provenance()
+    assert view.stem() == "cam-eigencam"
+
+
+def test_a_backbone_without_classes_explains_the_picture_as_a_whole(fresh, photo, runs):
+    """Its gradients lie on the last layer whose positions act on the embedding, and belong to its length."""
+    session = fresh()
+    settings = DINO.with_(method="lowres", output_size="grid")
+    view = session.view(photo, settings, CAMRequest(target="picture"))
+    assert runs == ["dinov2-s14-imgfocus extract"]
+    assert (view.kind, view.note, view.facts.layer) == ("HiResCAM", None, "block 10")
+    assert view.provenance()["target"] == "picture"
+    backbone = session.backbone(settings)
+    layer, (gradient,) = backbone.evidence_gradients(photo, None, size=settings.input_size)
+    data = backbone.extract(photo, size=settings.input_size, layer=layer).data
+    assert np.allclose(view.values, (gradient * data).sum(0), atol=1e-5 * np.abs(view.values).max())
+    layercam = session.view(photo, settings, CAMRequest(target="picture", method="layercam"))
+    assert (layercam.values >= 0).all()
+    assert "brought to this size" in layercam.legend().tooltip
+
+
+def test_the_average_drop_is_measured_when_it_is_asked_for(fresh, photo, runs):
+    session = fresh()
+    plain = session.view(photo, LITE, CAMRequest("espresso"))
+    assert plain.masked is None
+    assert "average_drop" not in plain.provenance()
+    before = len(runs)
+    view = session.view(photo, LITE, CAMRequest("espresso", drop=True))
+    assert runs[before:] == [f"{CLASSIFIER} logits"] * 2
+    assert view.masked.whole == pytest.approx(view.chosen.probability, abs=0.02)
+    assert view.provenance()["average_drop"]["percent"] == pytest.approx(100 * view.masked.drop)
+    assert 0 <= view.masked.drop <= 1
+    assert np.array_equal(view.values, plain.values)
+
+
 def test_unknown_names_are_refused_in_a_sentence(session, photo):
     with pytest.raises(BackboneError, match="block 12"):
         session.view(photo, DINO.with_(layer="block 12"), PCARequest())

@@ -255,6 +255,60 @@ def test_another_class_by_list_and_by_name(driver):
     assert not driver.views["cam"].stale
 
 
+def choose(box, name: str) -> None:
+    """Choose an entry of a box with the keyboard, as a person does."""
+    box.setFocus()
+    QTest.keyClick(box, Qt.Key.Key_Home)
+    while box.currentData() != name:
+        before = box.currentIndex()
+        QTest.keyClick(box, Qt.Key.Key_Down)
+        assert box.currentIndex() > before, f"{name} is not in the box"
+
+
+def test_methods_of_class_maps_a_class_less_another_and_the_average_drop(driver):
+    studio, tab = driver.studio, driver.window.inspector.lenses["cam"]
+    driver.window.inspector.setCurrentWidget(tab)
+    QTest.qWait(50)
+    plain = studio.views["cam"]
+    choose(tab.method, "layercam")
+    driver.wait_for(lambda: studio.views["cam"].kind == "LayerCAM")
+    driver.wait_until_idle()
+    assert "LayerCAM for" in tab.note.text()
+    QTest.mouseClick(tab.drop, Qt.MouseButton.LeftButton, pos=QPoint(8, tab.drop.height() // 2))
+    driver.wait_for(lambda: studio.views["cam"].masked is not None)
+    driver.wait_until_idle()
+    assert "Average drop" in tab.note.text()
+    tab.minus.setFocus()
+    QTest.keyClicks(tab.minus, "espresso")
+    QTest.keyClick(tab.minus, Qt.Key.Key_Return)
+    driver.wait_for(lambda: studio.views["cam"].against is not None)
+    driver.wait_until_idle()
+    assert "less that for “espresso”" in tab.note.text()
+    assert not tab.colormap.isEnabled(), "a difference has colours of its own"
+    low, high = driver.views["cam"].footer.range.numbers
+    assert low == f"−{high}"
+    QTest.keyClick(tab.minus, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+    QTest.keyClick(tab.minus, Qt.Key.Key_Delete)
+    driver.wait_for(lambda: studio.views["cam"].against is None)
+    choose(tab.method, "eigencam")
+    driver.wait_for(lambda: studio.views["cam"].kind == "EigenCAM")
+    driver.wait_until_idle()
+    assert studio.views["cam"].facts.backbone == studio.settings.backbone
+    assert not tab.minus.isEnabled()
+    assert not tab.drop.isEnabled()
+    QTest.mouseClick(tab.whole, Qt.MouseButton.LeftButton, pos=QPoint(8, tab.whole.height() // 2))
+    driver.wait_for(lambda: studio.views["cam"].kind == "HiResCAM")
+    driver.wait_until_idle()
+    assert "pooled features" in tab.note.text()
+    tab.search.setFocus()
+    QTest.keyClicks(tab.search, plain.chosen.name)
+    QTest.keyClick(tab.search, Qt.Key.Key_Return)
+    driver.wait_for(lambda: studio.views["cam"].chosen == plain.chosen)
+    driver.wait_until_idle()
+    assert np.array_equal(studio.views["cam"].values, plain.values)
+    assert not tab.whole.isChecked()
+
+
 def test_colour_maps_and_ranges_change_the_picture_not_the_numbers(driver):
     tab, studio = driver.window.inspector.lenses["similarity"], driver.studio
     values, before = studio.views["similarity"].values, driver.views["similarity"].lens_pixels()

@@ -70,7 +70,15 @@ requests = (
         numbers,
     )
     | st.builds(SimilarityRequest, st.tuples(places, places), st.sampled_from(["viridis", "grey"]), limits)
-    | st.builds(CAMRequest, st.none() | st.integers(0, 999) | st.text(min_size=1), st.just("inferno"), limits)
+    | st.builds(
+        CAMRequest,
+        st.none() | st.integers(0, 999) | st.text(min_size=1),
+        st.just("inferno"),
+        limits,
+        st.sampled_from([None, "layercam"]),
+        st.none() | st.integers(0, 999) | st.text(min_size=1),
+        st.booleans(),
+    )
 )
 
 

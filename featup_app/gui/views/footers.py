@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStackedWidget, 
 from featup_app.gui import style
 from featup_app.gui.widgets import ElidedLabel, PlainLabel, plain_tip
 from featup_app.lenses.lens import ColorRange, Components, Legend
-from featup_app.lenses.pictures import lookup_table
+from featup_app.lenses.pictures import decimals, lookup_table
 
 
 class _Gradient(QWidget):
@@ -62,14 +62,11 @@ class ColorBar(QWidget):
     def show_range(self, legend: ColorRange) -> None:
         """Show the colours of a map, the values of its ends, and a few words."""
         self._gradient.set_colormap(legend.colormap)
-        self._low.setText(_number(legend.limits[0]))
-        self._high.setText(_number(legend.limits[1]))
+        digits = decimals(legend.limits)
+        for label, limit in zip((self._low, self._high), legend.limits, strict=True):
+            label.setText(f"{limit:.{digits}f}".replace("-", "−"))
         self._text.setText(legend.words)
         self.setToolTip(plain_tip(legend.tooltip))
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
 
 
 class ComponentBar(QWidget):
