@@ -91,6 +91,26 @@ def test_views_are_pictures_that_say_what_they_show(tmp_path, command):
     assert cam["backbone"]["name"] == "tf_efficientnet_lite0"
 
 
+def test_class_maps_by_method_less_another_class_and_without_a_class(tmp_path, command):
+    views = "cam:tabby:minus=espresso:method=layercam, cam:tabby:drop=yes, cam:method=eigencam, cam:target=picture"
+    code, _, err = command("export", CAT, "-o", tmp_path, "--no-features", "--views", views, *SMALL)
+    assert (code, err) == (0, "")
+    assert names(tmp_path) == [
+        "cat.cam-eigencam.png", "cat.cam-tabby-minus-espresso-layercam.png", "cat.cam-tabby.png", "cat.cam-whole-picture.png",
+    ]  # fmt: skip
+    less = picture_provenance(tmp_path / "cat.cam-tabby-minus-espresso-layercam.png")["view"]
+    assert (less["class"]["name"], less["against"]["name"], less["kind"]) == ("tabby", "espresso", "LayerCAM")
+    assert less["colormap"] == "blue-white-red"
+    assert less["limits"][0] == -less["limits"][1]
+    drop = picture_provenance(tmp_path / "cat.cam-tabby.png")["view"]["average_drop"]
+    assert 0 <= drop["percent"] <= 100
+    assert 0 <= drop["masked"] <= 1
+    for name, kind in (("eigencam", "EigenCAM"), ("whole-picture", "HiResCAM")):
+        facts = picture_provenance(tmp_path / f"cat.cam-{name}.png")
+        assert facts["backbone"]["name"] == "dinov2-s14-imgfocus", "no classifier is needed"
+        assert facts["view"]["kind"] == kind
+
+
 def test_pca_colours_can_be_made_again_from_the_files(tmp_path, command):
     assert command("export", CAT, "-o", tmp_path, "--views", "pca", *SMALL)[0] == 0
     features = load_export(tmp_path / "cat.features.npz").features
@@ -192,6 +212,10 @@ def test_existing_files_stay_unless_told_otherwise(tmp_path, command):
         ((CAT, "--views", "pca:11-13"), "There is no principal component 11; choose from 1 to 9"),
         ((CAT, "--views", "cam:unicorn"), 'There is no class "unicorn" among the 1000 classes'),
         ((CAT, "--views", "cam:1000"), "There is no class number 1000"),
+        ((CAT, "--views", "cam:tabby:minus=unicorn"), 'There is no class "unicorn" among the 1000 classes'),
+        ((CAT, "--views", "cam:tabby:method=heat"), 'There is no method "heat" of class maps; choose one of: cam'),
+        ((CAT, "--views", "cam:tabby:method=eigencam"), "EigenCAM has no class"),
+        ((CAT, "--views", "cam:tabby:colour=red"), 'given "colour" but knows no such setting'),
         ((CAT, "--views", "similarity@451.5,10"), "The point (451.5, 10) lies outside"),
         ((CAT, "--no-features"), "There is nothing to export"),
         ((CAT, "--device", "abacus"), 'no device "abacus"'),
