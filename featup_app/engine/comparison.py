@@ -21,7 +21,6 @@ from featup_app.engine.settings import ViewSettings
 from featup_app.fields import find_method
 from featup_app.images import Image
 from featup_app.lenses import (
-    CAMRequest,
     CAMView,
     FeatureSpace,
     LensView,
@@ -328,11 +327,7 @@ def _scaled(view: LensView, limits: Limits) -> LensView:
 
 def _settled(view: LensView) -> Request:
     """What the other columns are asked, so that all show the same. Other heads number their classes otherwise."""
-    settled = view.settled_request()
-    if isinstance(settled, CAMRequest) and isinstance(view, CAMView):
-        name = view.chosen.name
-        return replace(settled, chosen=name) if view.class_names.count(name) == 1 else settled
-    return settled
+    return view.named_request() if isinstance(view, CAMView) else view.settled_request()
 
 
 def _of_column(progress: Progress, title: str) -> Progress:

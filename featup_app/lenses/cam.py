@@ -215,6 +215,16 @@ class CAMView(LensView):
         chosen, against = (None if each is None else each.index for each in (self.chosen, self.against))
         return replace(self.request, chosen=chosen, against=against)
 
+    def named_request(self) -> CAMRequest:
+        """:meth:`settled_request` by the names of the classes, where they are unique: other heads number them otherwise."""
+
+        def named(each: ClassScore | None) -> str | int | None:
+            if each is None:
+                return None
+            return each.name if list(self.class_names).count(each.name) == 1 else each.index
+
+        return replace(self.request, chosen=named(self.chosen), against=named(self.against))
+
     def stem(self) -> str:
         parts = ["cam"]
         if self.chosen is not None:

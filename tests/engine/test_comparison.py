@@ -87,7 +87,11 @@ def test_columns_that_cannot_be_compared(photo, columns, sentence):
 # -- one scale and one basis ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("request_", [POINT, CAMRequest()], ids=["similarity", "cam"])
+@pytest.mark.parametrize(
+    "request_",
+    [POINT, CAMRequest(), CAMRequest("espresso", against="eggnog"), CAMRequest(method="eigencam")],
+    ids=["similarity", "cam", "difference", "eigencam"],
+)
 def test_all_columns_have_one_scale(session, photo, request_):
     found = Comparison(photo, methods()).views(session, request_)
     single = [session.view(photo, settings, request_).limits() for settings in methods()]

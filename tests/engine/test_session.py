@@ -333,6 +333,7 @@ def test_the_difference_of_two_classes_changes_its_sign_with_their_order(session
         assert one.legend().colormap == one.provenance()["colormap"] == "blue-white-red"
         assert (one.chosen, one.against) == (other.against, other.chosen)
     assert one.settled_request().against == one.against.index
+    assert (one.named_request().chosen, one.named_request().against) == ("espresso", "eggnog")
     assert one.provenance()["against"]["name"] == "eggnog"
     assert "espresso" in one.reading(3, 4)
     assert "eggnog" in one.reading(3, 4)
