@@ -86,7 +86,29 @@ class ImageView(QFrame):
         self._stale = self._earlier = False
         self._caption = self._origin = ""
         self._clicked = False
+        header = self._make_header(title, tooltip, with_lens)
+        self._make_scene()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(1, 1, 1, 1)
+        layout.setSpacing(0)
+        layout.addLayout(header)
+        layout.addWidget(self._scene, 1)
+        self.footer = footer or PlainLabel("")
+        self.footer.setFixedHeight(26)
+        self.footer.setContentsMargins(10, 0, 10, 0)
+        layout.addWidget(self.footer)
 
+        self.opacity.valueChanged.connect(self._update_opacity)
+        self.maximise.clicked.connect(self.maximise_asked)
+        self._scene.scene().sigMouseMoved.connect(self._mouse_moved)
+        self._scene.scene().sigMouseClicked.connect(self._mouse_clicked)
+        self._scene.viewport().installEventFilter(self)
+        self.box.sigRangeChangedManually.connect(self._looked)
+        self.box.drawing.connect(self.marks.show_drawing)
+        self.box.drawn.connect(self._drawn)
+        self.box.sigResized.connect(lambda: self.resized.emit())
+
+    def _make_header(self, title: str, tooltip: str, with_lens: bool) -> QHBoxLayout:
         self.title = PlainLabel(title, objectName="title")
         self.title.setToolTip(tooltip)
         self.subtitle = ElidedLabel("", objectName="muted")
@@ -111,7 +133,9 @@ class ImageView(QFrame):
         header.addWidget(self.subtitle, 1)
         header.addWidget(self.opacity)
         header.addWidget(self.maximise)
+        return header
 
+    def _make_scene(self) -> None:
         self._scene = pg.GraphicsView(background=style.CANVAS)
         self._scene.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.box = MarkingBox(lockAspect=True, invertY=True, enableMenu=False, defaultPadding=0.02)
@@ -135,26 +159,6 @@ class ImageView(QFrame):
         for line in self._crosshair:
             line.setVisible(False)
             self.box.addItem(line, ignoreBounds=True)
-
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(1, 1, 1, 1)
-        layout.setSpacing(0)
-        layout.addLayout(header)
-        layout.addWidget(self._scene, 1)
-        self.footer = footer or PlainLabel("")
-        self.footer.setFixedHeight(26)
-        self.footer.setContentsMargins(10, 0, 10, 0)
-        layout.addWidget(self.footer)
-
-        self.opacity.valueChanged.connect(self._update_opacity)
-        self.maximise.clicked.connect(self.maximise_asked)
-        self._scene.scene().sigMouseMoved.connect(self._mouse_moved)
-        self._scene.scene().sigMouseClicked.connect(self._mouse_clicked)
-        self._scene.viewport().installEventFilter(self)
-        self.box.sigRangeChangedManually.connect(self._looked)
-        self.box.drawing.connect(self.marks.show_drawing)
-        self.box.drawn.connect(self._drawn)
-        self.box.sigResized.connect(lambda: self.resized.emit())
 
     # -- pictures --------------------------------------------------------------------------------------------------
 
