@@ -221,6 +221,10 @@ def test_values_along_a_line_are_plotted_for_every_view(driver):
     for curve in curves:
         assert curve.xData[-1] == pytest.approx(300, abs=4)
     assert asked(driver) == before, "a line asks for nothing"
+    inspector.pixel.line.click()
+    assert inspector.pixel.profile.isHidden()
+    press(driver, 200, 100)
+    assert asked(driver) != before, "the left button clicks again"
 
 
 def test_pinned_marks_are_asked_of_every_picture_in_one_scale(driver):

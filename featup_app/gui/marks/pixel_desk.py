@@ -46,7 +46,7 @@ class PixelDesk(QObject):
         studio.view_ready.connect(lambda *_: self._renew())
         studio.query_changed.connect(lambda _: self._ask())
         studio.image_changed.connect(lambda _: self._forget_line())
-        self._tab.line_chosen.connect(lambda on: grid.choose_tool(Tool(LINE) if on else Tool()))
+        self._tab.line_chosen.connect(self._draw_lines_or_not)
         grid.lined.connect(self._draw_line)
 
     def _renew(self) -> None:
@@ -73,6 +73,11 @@ class PixelDesk(QObject):
 
     def _stopped(self) -> None:
         self._asked = None
+
+    def _draw_lines_or_not(self, drawn: bool) -> None:
+        self._grid.choose_tool(Tool(LINE) if drawn else Tool())
+        if not drawn:
+            self._forget_line()
 
     def _forget_line(self) -> None:
         self._line = None
