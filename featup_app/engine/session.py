@@ -227,7 +227,8 @@ class Session:
     def _facts(
         self, settings: ViewSettings, features: FeatureMap, field: FeatureField, size: Size, progress: Progress
     ) -> FieldFacts:
-        weights = field.settings().get("upsampler")
+        settings_of_field = field.settings()
+        weights, restoration = settings_of_field.get("upsampler"), settings_of_field.get("restoration")
         return FieldFacts(
             backbone=settings.backbone,
             backbone_title=self.backbone(settings, progress).title,
@@ -240,6 +241,7 @@ class Session:
             upsampler=upsampler_facts(settings, weights if isinstance(weights, dict) else None)
             if find_method(settings.method).takes_weights
             else None,
+            restoration=None if restoration is None else str(restoration),
         )
 
     def view(self, image: Image, settings: ViewSettings, request: Request, progress: Progress = silent) -> LensView:

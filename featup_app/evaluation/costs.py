@@ -143,6 +143,9 @@ def learned_numbers(field: FeatureField, options: Mapping[str, Any]) -> int:
         left_out = getattr(stack, "fixup_proj", None) if weights.universal else None
         restoring = 0 if weights.restoration is None else weights.restoration.numel()
         return restoring + _count([stack]) - (_count([left_out]) if isinstance(left_out, nn.Module) else 0)
+    restoration = getattr(field, "restoration", None)
+    if restoration is not None:
+        return int(restoration.numel())
     modules: list[Any] = []
     for value in vars(field).values():
         modules += value if isinstance(value, list | tuple) else [value]

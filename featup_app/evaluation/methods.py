@@ -36,7 +36,19 @@ ALL_ROWS = "all"
 RAW = "raw"
 """The space of the backbone's own features."""
 
-_NUMBERS = ("steps", "seed", "seconds", "factor", "radius", "epsilon", "sigma_spatial", "sigma_range")
+_NUMBERS = (
+    "steps",
+    "seed",
+    "seconds",
+    "factor",
+    "radius",
+    "epsilon",
+    "sigma_spatial",
+    "sigma_range",
+    "consistency",
+    "restoration",
+    "positional",
+)
 """Options of methods that are numbers and can be set in a list of methods."""
 
 
@@ -68,11 +80,14 @@ class MethodChoice:
             UpsamplerError: if the weights cannot be read or do not fit.
         """
         entry = find_method(self.method)
-        from featup_app.fields.weights import choose
+        from featup_app.fields.weights import choose, restoring
 
         names = backbone, layer, channels
         if entry.takes_fit:
             return self._fitted(choose("jbu", names))
+        if entry.restores:
+            plain, base = self._plain({}), restoring(names)
+            return dataclasses.replace(plain, identity={**plain.identity, "weights": base and base.sha256})
         if not entry.takes_weights:
             return self._plain({})
         # Weights of methods without stages for every backbone are refused, not replaced.

@@ -4,13 +4,15 @@ A pixel's weights over the window of coarse cells around its own cell are the so
 ``-|colour of the pixel - mean colour of the cell|^2 / (2 colour^2) - distance^2 / (2 width^2)``, colours in CIE L*a*b* divided by
 100 and distances in cells. The map is doubled until the next doubling would pass the output, and a last step goes to the output
 itself, at any factor. Each step reads the cells of the level before: one mean colour describes a small cell better than a large
-one. Nothing is trained, so it serves every backbone. The bilateral weights are those of joint bilateral upsampling (Kopf et al.,
+one. The weights are not trained, so that they serve every backbone. They are those of joint bilateral upsampling (Kopf et al.,
 "Joint Bilateral Upsampling", 2007) in CIE L*a*b*; that all pixels of a cell share one window makes them an attention with
 queries finer than its keys.
 
-Averages lose contrast. Before they are averaged, cells are moved by what the mean of the map over them, drawn a few times finer
-than the grid, lacks of their own feature: one step of iterated back-projection (Irani and Peleg, "Improving Resolution by Image
-Registration", 1991), with the same weights for every channel, so that projections still commute.
+Averages lose contrast. Where bundled weights know the maps of a backbone and layer, their restoration
+(:mod:`featup_app.fields.restoration`) makes detail larger before cells are averaged, and subtracts the positional component.
+Elsewhere cells are moved by what the mean of the map over them, drawn a few times finer than the grid, lacks of their own
+feature: one step of iterated back-projection (Irani and Peleg, "Improving Resolution by Image Registration", 1991), with the
+same weights for every channel. Projections commute with both.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from featup_app.fields.doublings import Landing, Span, level_size
 from featup_app.fields.field import LinearField, output_positions
 from featup_app.fields.finer import number_above_zero
 from featup_app.fields.guidance import LabGuidance
+from featup_app.fields.restoration import Restoration
+from featup_app.fields.weights import restoring
 from featup_app.images import Image
 from featup_app.ops import cell_attention
 
@@ -54,7 +58,10 @@ are averaged over more cells: that finds regions better there. Features are not:
 COARSE_WIDTH, COARSE_WINDOW = 1.5, 7
 
 CONSISTENCY = 0.5
-"""How much of what a cell's mean lacks is given back to the cell."""
+"""How much of what a cell's mean lacks is given back to the cell, where no restoration makes detail larger."""
+
+POSITIONAL = 0.5
+"""How much of a restoration's positional component is subtracted."""
 
 _CONSISTENT_LEVEL = 2
 """The level whose means are compared with the cells; finer ones give the same."""
@@ -95,8 +102,8 @@ class AttentionField(LinearField):
     """Features of which each pixel averages the cells around it that are near to it in place and colour.
 
     The weights are positive and sum to one, so that values stay between those of the cells that are averaged, which are the
-    given ones moved by ``consistency``. They are computed anew for each part of the output and not kept. A region equals that
-    part of the whole.
+    given ones after ``restoration`` and ``consistency``. Weights are computed anew for each part of the output and not kept. A
+    region equals that part of the whole.
 
     Args:
         features: the map to upsample.
@@ -106,6 +113,8 @@ class AttentionField(LinearField):
         window: cells along a side of the window, odd.
         consistency: how much of what the mean over a cell lacks of the cell's feature is added to the cell before it is
             averaged; 0 for nothing.
+        restoration: applied to the coarse map first; None for none.
+        positional: how much of its positional component is subtracted, from 0 to 1.
     """
 
     method = "attention"
@@ -119,9 +128,13 @@ class AttentionField(LinearField):
         width: float = WIDTH,
         window: int = WINDOW,
         consistency: float = CONSISTENCY,
+        restoration: Restoration | None = None,
+        positional: float = POSITIONAL,
     ) -> None:
         super().__init__(features)
         self._colour, self._width, self._window, self._consistency = colour, width, window, consistency
+        self.restoration, self._positional = restoration, positional
+        self._restored: Tensor | None = None
         self._values: Tensor | None = None
         self._guidance = LabGuidance(image, features.geometry, features.data.device)
         # Output pixels are in the frame of the image; only levels are read in that of the receptive fields.
@@ -135,7 +148,11 @@ class AttentionField(LinearField):
             "width": self._width,
             "window": self._window,
             "consistency": self._consistency,
+            **({} if self.restoration is None else self._restoration_facts(self.restoration)),
         }
+
+    def _restoration_facts(self, restoration: Restoration) -> dict[str, object]:
+        return {"positional": self._positional, "restoration": restoration.in_words(self._positional)}
 
     def bytes_per_pixel(self, channels: int) -> float:
         # The output, and the levels below it: the finest has at least a quarter of its pixels and at most as many.
@@ -183,10 +200,18 @@ class AttentionField(LinearField):
         progress("upsampling", len(steps), len(steps))
         return values[0]
 
+    def _corrected(self) -> tuple[Tensor, Tensor | None]:
+        if self.restoration is None:
+            return self.coarse.data, None
+        if self._restored is None:
+            positional = self._positional * self.restoration.positional
+            self._restored = dataclasses.replace(self.restoration, positional=positional)(self.coarse.data)
+        return self._restored, None
+
     def _sharpened(self, low: Tensor, size: Size) -> Tensor:
         if self._consistency == 0 or self._no_finer(size):
             return low
-        if low is not self.coarse.data:
+        if low is not self._corrected()[0]:
             return self._consistent(low)
         if self._values is None:  # kept, because all channels are drawn tile by tile
             self._values = self._consistent(low)
@@ -284,24 +309,59 @@ def make_field(
     Args:
         features: the map to upsample.
         image: the picture that guides.
-        options: ``colour``, ``width``, ``window`` and ``consistency``, see :class:`AttentionField`.
+        options: ``colour``, ``width``, ``window``, ``consistency``, ``restoration`` and ``positional``; see
+            :class:`AttentionField`. Without ``restoration``, that of the bundled weights for the backbone and layer is applied
+            (:func:`~featup_app.fields.weights.restoring`), and with 0 none. ``consistency`` is 0 if not given where a
+            restoration makes detail larger, and :data:`CONSISTENCY` elsewhere.
         progress: not called; the weights are made when a size is requested.
 
     Raises:
-        UpsamplerError: if an option is not a number in its range.
+        UpsamplerError: if an option is not a number in its range, or the restoration is none or for other channels.
     """
     numbers = {
         name: number_above_zero("attention", name, options.get(name, default))
         for name, default in (("colour", COLOUR), ("width", WIDTH))
     }
-    consistency = options.get("consistency", CONSISTENCY)
-    if isinstance(consistency, bool) or not isinstance(consistency, int | float) or not 0 <= consistency <= 1:
-        raise UpsamplerError(
-            f'The option "consistency" of attention is {consistency}; it must be a number from 0 to 1.'
-        )
     window = options.get("window", WINDOW)
     if isinstance(window, bool) or window not in range(3, LARGEST_WINDOW + 1, 2):
         raise UpsamplerError(
             f'The option "window" of attention is {window}; it must be an odd number of cells from 3 to {LARGEST_WINDOW}.'
         )
-    return AttentionField(features, image, window=int(window), consistency=float(consistency), **numbers)
+    restoration = _restoration(features, options.get("restoration"))
+    sharpened = restoration is not None and restoration.sharpens
+    consistency = _share("consistency", options.get("consistency", 0 if sharpened else CONSISTENCY))
+    return AttentionField(
+        features,
+        image,
+        window=int(window),
+        consistency=consistency,
+        restoration=restoration,
+        positional=_share("positional", options.get("positional", POSITIONAL)),
+        **numbers,
+    )
+
+
+def _restoration(features: FeatureMap, given: object) -> Restoration | None:
+    """The restoration that an option gives; the bundled one if it is None, and none if it is 0. Raises UpsamplerError."""
+    if given is None:
+        weights = restoring(features)
+        return None if weights is None else weights.restoration
+    if isinstance(given, int | float) and given == 0:
+        return None
+    if not isinstance(given, Restoration):
+        raise UpsamplerError(
+            f'The option "restoration" of attention is {given}; give the restoration of an upsampler, or 0 for none.'
+        )
+    if {*given.detail.shape, len(given.positional)} != {features.channels}:
+        raise UpsamplerError(
+            f'The option "restoration" of attention is for {len(given.detail)} channels, but the features have '
+            f"{features.channels}; give the restoration of an upsampler for this backbone and layer, or 0 for none."
+        )
+    return given
+
+
+def _share(name: str, value: object) -> float:
+    """The value of an option from 0 to 1. Raises UpsamplerError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UpsamplerError(f'The option "{name}" of attention is {value}; it must be a number from 0 to 1.')
+    return float(value)

@@ -66,6 +66,11 @@ class Method:
         return "kernel" in self.options
 
     @property
+    def restores(self) -> bool:
+        """Whether it applies the restoration of bundled weights: then one of its options is ``restoration``."""
+        return "restoration" in self.options
+
+    @property
     def takes_fit(self) -> bool:
         """Whether a file with an earlier fit to the image can be given: then one of its options is ``fit``."""
         return "fit" in self.options
@@ -138,8 +143,9 @@ METHODS: list[Method] = [
         "attention",
         "Attention",
         "Each pixel averages the coarse cells around it that have its colour, in repeated doublings and a last step to any size. "
-        "Nothing is trained: it serves every backbone, and is the quickest that follows edges.",
-        options=("colour", "width", "window", "consistency"),
+        "Serves every backbone, and is the quickest that follows edges. The maps of bundled models are first corrected as for "
+        "FeatUp JBU.",
+        options=("colour", "width", "window", "consistency", "restoration", "positional"),
     ),
     Method(
         "implicit",

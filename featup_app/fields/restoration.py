@@ -60,6 +60,11 @@ class Restoration:
         rows, columns = features.shape[-2:]
         return features - at_grid(self.positional.to(features), (rows, columns))
 
+    @property
+    def sharpens(self) -> bool:
+        """Whether it makes detail larger, on average over the channels."""
+        return float(self.detail.float().trace()) > 0
+
     def scaled(self, factor: float) -> Restoration:
         """The restoration for features that are multiplied by a factor."""
         return Restoration(self.detail, self.positional * factor)
@@ -68,9 +73,12 @@ class Restoration:
         """The same with another dtype."""
         return Restoration(self.detail.to(dtype), self.positional.to(dtype))
 
-    def in_words(self) -> str:
-        """A description for people; exports contain it."""
-        position = "what tells of the place in the frame taken out, " if bool(self.positional.any()) else ""
+    def in_words(self, share: float = 1) -> str:
+        """A description for people; exports contain it. ``share`` of the positional component is subtracted."""
+        part = "" if share == 1 else f"{100 * share:.0f} % of "
+        position = (
+            f"{part}what tells of the place in the frame taken out, " if share and bool(self.positional.any()) else ""
+        )
         return f"{position}detail changed by a matrix between channels"
 
     def numel(self) -> int:

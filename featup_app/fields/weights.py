@@ -80,6 +80,20 @@ def options_for(method: str, weights: Upsampler | None) -> dict[str, Any]:
     return {"trained": False} if entry.takes_weights else {}
 
 
+def restoring(features: FeatureMap | Names) -> Upsampler | None:
+    """The weights whose restoration methods without weights of their own apply to the coarse map.
+
+    Returns:
+        The bundled joint bilateral weights that were trained for the backbone and layer; None where there are none with a
+        restoration of the backbone's own features.
+
+    Raises:
+        UpsamplerError: if a bundled file is damaged.
+    """
+    weights = choose("jbu", features)
+    return weights if weights is not None and weights.norm is None and weights.restoration is not None else None
+
+
 def _given(method: Method, upsampler: Upsampler | str | Path | None, any_method: bool) -> Upsampler | None:
     """The given weights, loaded; None without any, and for those of another method where these are passed over."""
     if upsampler is None or (upsampler == CLASSICAL and any_method):

@@ -35,7 +35,8 @@ class UpsamplerFacts:
 class FieldFacts:
     """What a person wants to know about the features that a view shows.
 
-    ``upsampler`` is None for methods without weights; ``backbone_notes`` are what had to be done to the weights of a file.
+    ``upsampler`` is None for methods without weights; ``restoration`` says how such a method restores the coarse map first;
+    ``backbone_notes`` are what had to be done to the weights of a file.
     """
 
     backbone: str
@@ -46,6 +47,7 @@ class FieldFacts:
     method: str
     size: Size
     upsampler: UpsamplerFacts | None = None
+    restoration: str | None = None
     backbone_notes: tuple[str, ...] = ()
 
 

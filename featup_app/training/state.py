@@ -100,4 +100,4 @@ class TrainingResult:
     @property
     def restores_detail(self) -> bool:
         """Whether detail is made larger at the end, which raises the error of the weights above that of the curve."""
-        return self.restoration is not None and float(self.restoration.detail.float().trace()) > 0
+        return self.restoration is not None and self.restoration.sharpens

@@ -19,7 +19,7 @@ from featup_app.base.errors import BackboneError
 from featup_app.base.resources import resource
 from featup_app.engine.session import Session
 from featup_app.engine.settings import ViewSettings
-from featup_app.fields.weights import choose
+from featup_app.fields.weights import choose, restoring
 from featup_app.images import image_from_array
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -175,6 +175,8 @@ def test_own_weights_under_a_bundled_name(tmp_path: Path) -> None:
     assert backbone.provenance["licence"] == "not stated in mine.pth"
     picture = image_from_array(np.zeros((64, 64, 3), np.uint8))
     layer = backbone.layers[-2].name
+    assert restoring(backbone.extract(picture, size=64, layer=layer)) is None
+    assert restoring(bundled.extract(picture, size=64, layer=layer)) is not None
     for method in ("jbu", "carafe"):
         own = choose(method, backbone.extract(picture, size=64, layer=layer))
         theirs = choose(method, bundled.extract(picture, size=64, layer=layer))

@@ -17,7 +17,7 @@ from featup_app.fields.implicit.recipe import FitRecipe
 from featup_app.fields.restoration import Restoration
 from featup_app.fields.upsampler import Upsampler
 from featup_app.fields.upsampler_files import tensors_of, upsampler_of
-from featup_app.fields.weights import choose, options_for
+from featup_app.fields.weights import choose, options_for, restoring
 from featup_app.images import Image
 
 _TENSORS = "start."
@@ -46,7 +46,7 @@ class Start:
         if recipe.start == "jbu":
             return cls(jbu.make_field(features, image, options_for("jbu", weights)), weights)
         if recipe.start == "attention":
-            return cls(attention.make_field(features, image, {}))
+            return cls(attention.make_field(features, image, {"restoration": 0}))
         return cls(BilinearField(features) if recipe.start == "bilinear" else None)
 
     @classmethod
@@ -66,7 +66,7 @@ class Start:
         """
         weights = None
         if recipe.start == "attention":
-            return cls(attention.make_field(features, image, (facts or {})["settings"]))
+            return cls(attention.make_field(features, image, {**(facts or {})["settings"], "restoration": 0}))
         if facts is not None:
             own = {name[len(_TENSORS) :]: value for name, value in tensors.items() if name.startswith(_TENSORS)}
             weights = upsampler_of(own, facts["provenance"], path, sha256=str(facts["sha256"]))
@@ -97,6 +97,6 @@ def bundled_weights(features: FeatureMap) -> Upsampler | None:
 
 def placeless(recipe: FitRecipe, features: FeatureMap) -> Restoration:
     """The restoration whose ``without_position`` removes the positional component of a view's features, where it is known."""
-    weights = bundled_weights(features) if recipe.positional else None
+    weights = restoring(features) if recipe.positional else None
     known = None if weights is None else weights.restoration
     return Restoration.nothing(features.channels) if known is None else known

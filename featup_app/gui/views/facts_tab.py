@@ -77,7 +77,8 @@ class FactsTab(ScrolledPage):
         for name, text in texts.items():
             self.rows[name].setText(text)
         details = () if facts.upsampler is None else facts.upsampler.details
-        self._weights = (*(("Checkpoint", note) for note in facts.backbone_notes), *details)
+        restored = () if facts.restoration is None else (("Coarse map", facts.restoration),)
+        self._weights = (*(("Checkpoint", note) for note in facts.backbone_notes), *restored, *details)
         self._show_details()
 
     def _show_details(self) -> None:
