@@ -19,7 +19,7 @@ from featup_app.engine.kept import PICTURES_KEPT
 from featup_app.engine.memory import default_keep_bytes
 from featup_app.engine.session import CLASSIFIER, Session
 from featup_app.engine.settings import ViewSettings
-from featup_app.fields import METHODS
+from featup_app.fields import METHODS, upsample
 from featup_app.images import Image, image_from_array, load_image
 from featup_app.lenses import CAMRequest, PCARequest, SimilarityRequest, grouping
 
@@ -139,6 +139,17 @@ def test_the_query_is_one_and_is_where_it_was_set(session, photo, method):
 
 
 # -- what is remembered --------------------------------------------------------------------------------------------------
+
+
+def test_the_default_method_restores_maps_of_bundled_layers_alike_everywhere(session, photo):
+    assert DINO.method == "attention"
+    look = session.view_and_look(photo, DINO, PCARequest())[1]
+    assert "50 % of what tells of the place" in (look.facts.restoration or "")
+    from_python = upsample(session.features(photo, DINO), photo)
+    assert from_python.settings() == look.field.settings()
+    assert torch.equal(from_python.features(size=(40, 60)), look.field.features(size=(40, 60)))
+    for other in (DINO.with_(layer="block 9"), DINO.with_(method="jbu"), DINO.with_(method="bilinear")):
+        assert session.view(photo, other, PCARequest()).facts.restoration is None
 
 
 def test_a_second_look_runs_no_backbone(fresh, photo, runs):

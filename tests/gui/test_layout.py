@@ -48,6 +48,7 @@ def test_no_fact_is_cut_off(driver):
     QTest.qWait(50)
     assert facts.details.isVisible()
     labels = facts.findChildren(QLabel)
+    assert any("detail changed by a matrix" in label.text() for label in labels)
     assert len(labels) > 2 * 8
     for label in labels:
         assert label.width() <= facts.viewport().width()
