@@ -60,7 +60,7 @@ COARSE_WIDTH, COARSE_WINDOW = 1.5, 7
 CONSISTENCY = 0.5
 """How much of what a cell's mean lacks is given back to the cell, where no restoration makes detail larger."""
 
-POSITIONAL = 0.5
+POSITIONAL = 0.35
 """How much of a restoration's positional component is subtracted."""
 
 _CONSISTENT_LEVEL = 2

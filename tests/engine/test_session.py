@@ -144,7 +144,7 @@ def test_the_query_is_one_and_is_where_it_was_set(session, photo, method):
 def test_the_default_method_restores_maps_of_bundled_layers_alike_everywhere(session, photo):
     assert DINO.method == "attention"
     look = session.view_and_look(photo, DINO, PCARequest())[1]
-    assert "50 % of what tells of the place" in (look.facts.restoration or "")
+    assert "35 % of what tells of the place" in (look.facts.restoration or "")
     from_python = upsample(session.features(photo, DINO), photo)
     assert from_python.settings() == look.field.settings()
     assert torch.equal(from_python.features(size=(40, 60)), look.field.features(size=(40, 60)))

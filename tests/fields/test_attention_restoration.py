@@ -201,7 +201,7 @@ def test_settings_say_it_in_words(bundled):
     found = field(a_map()).settings()
     assert found["positional"] == POSITIONAL
     assert found["restoration"] == (
-        "50 % of what tells of the place in the frame taken out, detail changed by a matrix between channels"
+        "35 % of what tells of the place in the frame taken out, detail changed by a matrix between channels"
     )
     assert "place" not in str(field(a_map(), positional=0).settings()["restoration"])
     assert set(field(a_map(), restoration=0).settings()) == {"colour", "width", "window", "consistency"}
