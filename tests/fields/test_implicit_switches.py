@@ -187,7 +187,7 @@ def test_what_tells_of_the_place_in_the_frame_is_taken_out(monkeypatch, features
     weights = Upsampler(
         torch.nn.Identity(), features.channels, restoration=Restoration(torch.zeros(len(known), len(known)), known)
     )
-    monkeypatch.setattr(start_module, "choose", lambda *names: weights)
+    monkeypatch.setattr(start_module, "restoring", lambda *names: weights)
     less = drawn(fitted(features, solved, positional=False)) - drawn(fitted(features, solved))
     assert abs(float(less.mean()) - 0.3) < 0.06
     raw, without = (fitted(features, descended, positional=each) for each in (False, True))

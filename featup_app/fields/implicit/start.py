@@ -38,7 +38,7 @@ class Start:
     @classmethod
     def of(cls, recipe: FitRecipe, features: FeatureMap, image: Image) -> Start:
         """The start of a new fit, with the bundled weights."""
-        return cls.with_weights(recipe, features, image, bundled_weights(features) if recipe.start == "jbu" else None)
+        return cls.with_weights(recipe, features, image, choose("jbu", features) if recipe.start == "jbu" else None)
 
     @classmethod
     def with_weights(cls, recipe: FitRecipe, features: FeatureMap, image: Image, weights: Upsampler | None) -> Start:
@@ -88,11 +88,6 @@ class Start:
         if weights is None:
             return None
         return {"provenance": {"channels": weights.channels, **weights.provenance}, "sha256": weights.sha256}
-
-
-def bundled_weights(features: FeatureMap) -> Upsampler | None:
-    """The bundled joint bilateral upsampler for these features; None if none is bundled."""
-    return choose("jbu", features)
 
 
 def placeless(recipe: FitRecipe, features: FeatureMap) -> Restoration:
