@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 from scene import scene, unit_scene
 
-from featup_app.gui.views.view_grid import hatched
+from featup_app.gui.views.linked_views import hatched
 from featup_app.images import sample_images
 
 SCENE = scene()
