@@ -29,7 +29,8 @@ WINDOW = "open"
 _HELP = """
 See the deep features of an image at the resolution of the image.
 
-`featup-app` opens the window, `featup-app photo.jpg` opens it with a photo. The commands below work without a window.
+`featup-app` opens the window, `featup-app photo.jpg` opens it with a photo, `featup-app FOLDER` with all pictures of a folder.
+The commands below work without a window.
 """
 
 
@@ -75,19 +76,23 @@ def _options(
 
 @app.command(WINDOW)
 def open_window(
-    image: Annotated[
-        Path | None,
-        typer.Argument(parser=given_path, metavar="[IMAGE]", help="Image to show; a sample photo if none is given."),
+    places: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            parser=given_path,
+            metavar="[IMAGE|FOLDER]...",
+            help="Images to show, and folders of images; a sample photo if none is given.",
+        ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget remembered settings and window layout.")] = False,
 ) -> None:
-    """Open the window. The same as `featup-app [IMAGE]` without a command."""
+    """Open the window. The same as `featup-app [IMAGE|FOLDER]...` without a command."""
     from featup_app.base.display import check_display
 
     check_display()
     from featup_app.gui.app import main
 
-    raise typer.Exit(main(image, fresh=fresh))
+    raise typer.Exit(main(*places or (), fresh=fresh))
 
 
 app.command()(export)

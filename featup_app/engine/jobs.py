@@ -19,10 +19,11 @@ _ids = count(1)
 
 @dataclass(frozen=True)
 class Job:
-    """The job that an event is about: its number, unique in the process, and its kind."""
+    """The job that an event is about: its number, unique in the process, its kind, and whether nobody waits for it."""
 
     id: int
     kind: str
+    background: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,20 +95,27 @@ class Lane:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, kind: str, work: Callable[[Progress], Any], *, replace: bool = True) -> Job:
-        """Queue a job.
+    def submit(
+        self, kind: str, work: Callable[[Progress], Any], *, replace: bool = True, background: bool = False
+    ) -> Job:
+        """Queue a job. Jobs in the background are cancelled by it, running or waiting, unless it is one of them.
 
         Args:
             kind: what it computes. With ``replace``, a waiting job of the same kind is dropped and a running one cancelled.
             work: does the job and returns its result. It takes a progress to call between its steps, which raises ``Cancelled``
                 to stop it.
+            background: whether nobody waits for it, so that any other job comes first.
         """
-        request = _Request(Job(next(_ids), kind), work)
+        request = _Request(Job(next(_ids), kind, background), work)
         with self._changed:
             if self._closing:
                 raise RuntimeError("the lane is closed")
-            dropped = self._take_waiting(kind) if replace else []
-            if replace and self._running is not None and self._running.job.kind == kind:
+
+            def gives_way(other: Job) -> bool:
+                return (replace and other.kind == kind) or (other.background and not background)
+
+            dropped = self._take_waiting(gives_way)
+            if self._running is not None and gives_way(self._running.job):
                 self._running.cancelled.set()
             self._waiting.append(request)
             self._changed.notify_all()
@@ -117,22 +125,23 @@ class Lane:
     def cancel(self, kind: str | None = None) -> None:
         """Cancel the jobs of a kind, or all."""
         with self._changed:
-            dropped = self._take_waiting(kind)
+            dropped = self._take_waiting(lambda job: kind in (None, job.kind))
             if self._running is not None and kind in (None, self._running.job.kind):
                 self._running.cancelled.set()
         self._report_stopped(dropped)
 
     @property
     def busy(self) -> bool:
-        """Whether a job runs or waits."""
+        """Whether a job runs or waits that somebody waits for."""
         with self._changed:
-            return self._running is not None or bool(self._waiting)
+            running = () if self._running is None else (self._running,)
+            return any(not request.job.background for request in (*running, *self._waiting))
 
     def close(self, timeout: float) -> bool:
         """Cancel everything and end the thread; whether it ended within ``timeout`` seconds."""
         with self._changed:  # at once, so that no request slips in that would never be answered
             self._closing = True
-            dropped = self._take_waiting(None)
+            dropped = self._take_waiting(lambda job: True)
             if self._running is not None:
                 self._running.cancelled.set()
             self._changed.notify_all()
@@ -140,8 +149,8 @@ class Lane:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _take_waiting(self, kind: str | None) -> list[_Request]:
-        dropped = [request for request in self._waiting if kind in (None, request.job.kind)]
+    def _take_waiting(self, wanted: Callable[[Job], bool]) -> list[_Request]:
+        dropped = [request for request in self._waiting if wanted(request.job)]
         self._waiting = deque(request for request in self._waiting if request not in dropped)
         return dropped
 

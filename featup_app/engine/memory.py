@@ -15,6 +15,9 @@ from featup_app.features import Size
 SHARE = 0.6
 """Fraction of the available memory that one computation may use."""
 
+PREPARE_BYTES = 2**30
+"""Memory that one view may use below which nothing is computed that nobody has asked for."""
+
 
 KEEP_SHARE = 3
 """Results of earlier requests may fill one part in so many of the machine's memory, unless a person chooses."""

@@ -31,6 +31,7 @@ class Preferences:
         export_without: names of the lenses whose pictures it left out.
         refine: whether pictures are refined while nobody is at work.
         memory_budget: bytes of results that a session keeps; None for its default.
+        strip: whether several open pictures are shown as a film strip.
         window: geometry and dock layout as the window system packs them (base64).
     """
 
@@ -43,6 +44,7 @@ class Preferences:
     export_without: list[str] = field(default_factory=list)
     refine: bool = False
     memory_budget: int | None = None
+    strip: bool = True
     window: dict[str, str] = field(default_factory=dict)
 
     def add_recent(self, path: Path) -> None:
@@ -86,6 +88,7 @@ def load_preferences() -> Preferences:
     budget = stored.get("memory_budget")
     if isinstance(budget, int) and not isinstance(budget, bool) and budget > 0:
         preferences.memory_budget = budget
+    preferences.strip = stored.get("strip") is not False
     window = stored.get("window")
     if isinstance(window, dict):
         preferences.window = {str(key): value for key, value in window.items() if isinstance(value, str)}

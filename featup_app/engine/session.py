@@ -7,10 +7,12 @@ engine lane's, owns a session with its models and its device.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from featup_app.backbones import Backbone, load_backbone
 from featup_app.backbones.catalogue import CLASSIFIER
+from featup_app.base.errors import BackboneError
 from featup_app.base.files import file_state
 from featup_app.base.peak_memory import release_free_memory
 from featup_app.base.progress import Progress, silent
@@ -263,6 +265,29 @@ class Session:
     def remember(self, image: Image, key: Hashable, make: Callable[[], _Value]) -> _Value:
         """What was computed of an image for a key before, or is computed now."""
         return self.kept.get("remembered", key, make, picture=image.sha256)
+
+    def prepare(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> bool:
+        """Compute what the backbones have to run for, before views of an image are asked for: features, field and classes.
+
+        Returns whether it did; where memory is short, nothing is computed.
+
+        Args:
+            image: the picture that may be shown next.
+            settings: those that it would be shown with.
+            progress: may cancel.
+
+        Raises:
+            FeatUpError: if the features cannot be computed.
+        """
+        if self.memory_budget < memory.PREPARE_BYTES:
+            return False
+        self.field(image, settings, progress)
+        classes = self.class_settings(settings, progress)
+        with suppress(BackboneError):  # a backbone without class maps says so when one is looked at
+            self.logits(image, classes, progress)
+            route = self.backbone(classes, progress).class_route
+            self.features(image, classes.with_(layer=route.layer), progress)
+        return True
 
     # -- classes -----------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ class Command:
 
 
 _FIXED: tuple[Command, ...] = (
-    Command("open", "&File", "&Open image…", ("Ctrl+O",), "Open a picture", "open"),
+    Command("open", "&File", "&Open…", ("Ctrl+O",), "Open one picture or several", "open"),
+    Command("open_folder", "&File", "Open &folder…", ("Ctrl+Shift+O",), "Open all pictures of a folder"),
     Command("paste", "&File", "&Paste image", ("Ctrl+V",), "Open the picture on the clipboard"),
     Command("export", "&File", "&Export…", ("Ctrl+E",), "Save features and pictures to files", "export", True),
     Command("copy", "&File", "&Copy view", ("Ctrl+C",), "Copy the picture of the current view to the clipboard"),
@@ -60,6 +61,11 @@ _FIXED: tuple[Command, ...] = (
     Command("zoom_out", "&View", "Zoom &out", ("-",), "Reduce"),
     Command("zoom_pixels", "&View", "&100 %", ("Ctrl+0",), "One pixel of the screen for each pixel of the image"),
     Command("view_image", "&View", "&Image alone", ("1",), "Show the image alone, or all views", "", True),
+    Command(
+        "next", "&View", "&Next picture", ("PgDown",), "Show the next one of the open pictures", "", separated=True
+    ),
+    Command("previous", "&View", "P&revious picture", ("PgUp",), "Show the previous one of the open pictures"),
+    Command("strip", "&View", "Fi&lm strip", (), "Show thumbnails where several pictures are open", switch=True),
     Command(
         "compare", "&Tools", "&Compare", ("Ctrl+M",), "Two to four methods or other settings side by side, or back"
     ),
@@ -93,7 +99,9 @@ MOUSE_AND_KEYS: tuple[tuple[str, str], ...] = (
     ("Drag", "Move the image, in all views"),
     ("Double click", "One view alone, or all of them"),
     ("Tab", "Move the focus to the next control or view"),
-    ("Drop a file", "Open it"),
+    ("Drop files or a folder", "Open them"),
+    ("Home, End in the film strip", "The first and the last picture; Left and Right: the ones beside"),
+    ("Delete in the film strip", "Take the picture off the strip; its file stays"),
 )
 """Mouse actions and keys of the image views, for the help sheet."""
 

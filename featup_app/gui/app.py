@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyqtgraph as pg
@@ -31,23 +32,23 @@ def make_application(arguments: list[str]) -> QApplication:
     return app
 
 
-def open_window(image: Path | None, *, fresh: bool = False) -> MainWindow:
-    """Show the main window and open a picture in it: the given one, or a sample.
+def open_window(places: Sequence[str | Path], *, fresh: bool = False) -> MainWindow:
+    """Show the main window and open pictures in it: files and those of folders, or a sample.
 
     Args:
+        places: the files and folders; none for the sample.
         fresh: start with default settings instead of the remembered ones.
     """
     window = MainWindow(Preferences() if fresh else load_preferences())
     window.show()
-    chosen = image or first_sample()
-    QTimer.singleShot(0, lambda: window.studio.open(chosen))
+    QTimer.singleShot(0, lambda: window.opener.open(places or [first_sample()]))
     return window
 
 
-def main(image: str | Path | None = None, *, fresh: bool = False) -> int:
-    """Run the window until it is closed; the exit code of the process."""
+def main(*places: str | Path, fresh: bool = False) -> int:
+    """Run the window until it is closed; the exit code of the process. Arguments as of :func:`open_window`."""
     app = make_application(sys.argv[:1])
-    window = open_window(Path(image) if image is not None else None, fresh=fresh)
+    window = open_window(places, fresh=fresh)
     # Python handles Ctrl+C only between its own instructions; the timer makes it run some regularly.
     before = signal.signal(signal.SIGINT, lambda *_: window.close())
     wake_up = QTimer(interval=300)

@@ -35,7 +35,7 @@ class JobSignals(QObject):
 
     The answer of a job goes to who asked for it. Signals report to everybody else: ``started(Job)``,
     ``progressed(Progressed)``, ``failed(sentence, details)`` of a job whose asker does not handle failures, and
-    ``finished(Job)`` exactly once for each job, last.
+    ``finished(Job)`` exactly once for each job, last. Jobs in the background, which nobody waits for, emit no signal.
     """
 
     started = Signal(object)
@@ -66,6 +66,7 @@ class JobSignals(QObject):
         stopped: Callable[[], None] | None = None,
         finished: Callable[[], None] | None = None,
         replace: bool = True,
+        background: bool = False,
     ) -> Job:
         """Queue work on a lane. Call it on the thread of this object; the callbacks run there too.
 
@@ -79,8 +80,9 @@ class JobSignals(QObject):
             stopped: is called if the job is cancelled or replaced.
             finished: is called last, however the job ended.
             replace: whether earlier jobs of this kind are cancelled.
+            background: whether nobody waits for it, as in :meth:`Lane.submit`.
         """
-        job = lane.submit(kind, work, replace=replace)
+        job = lane.submit(kind, work, replace=replace, background=background)
         self._askers[job.id] = _Asker(answer, failed, stopped, finished)
         if replace:
             self._latest[kind] = job.id
@@ -100,6 +102,8 @@ class JobSignals(QObject):
         job = event.job
         asker = self._askers.pop(job.id, None) if isinstance(event, Finished) else self._askers.get(job.id)
         match event:
+            case Started() | Progressed() if job.background:
+                pass
             case Started():
                 self.started.emit(job)
             case Progressed():
@@ -110,7 +114,8 @@ class JobSignals(QObject):
             case Failed(_, error):
                 sentence, details = _in_words(error)
                 if asker is None or asker.failed is None:
-                    self.failed.emit(sentence, details)
+                    if not job.background:
+                        self.failed.emit(sentence, details)
                 elif not self._is_replaced(job):
                     asker.failed(sentence, details)
             case Stopped():
@@ -119,7 +124,8 @@ class JobSignals(QObject):
             case Finished():
                 if asker is not None and asker.finished is not None:
                     asker.finished()
-                self.finished.emit(job)
+                if not job.background:
+                    self.finished.emit(job)
 
 
 class EngineBridge(JobSignals):
@@ -164,9 +170,13 @@ class EngineBridge(JobSignals):
         """Cancel the engine's jobs of a kind, or all."""
         self._engine.cancel(kind)
 
+    def cancel_files(self, kind: str) -> None:
+        """Cancel the jobs of a kind that read or write files."""
+        self._files.cancel(kind)
+
     @property
     def busy(self) -> bool:
-        """Whether any job runs or waits."""
+        """Whether any job runs or waits that somebody waits for."""
         return self._engine.busy or self._files.busy
 
     def close(self, timeout: float = 5.0) -> None:

@@ -1,7 +1,8 @@
-"""The ways to open a picture: dialog, clipboard, drag and drop, and the menu of recent files."""
+"""The ways to open pictures: dialogs, clipboard, drag and drop, and the menu of recent files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PySide6.QtWidgets import QFileDialog, QMenu, QWidget
 
 from featup_app.engine.preferences import Preferences
 from featup_app.gui.notices import Notify
+from featup_app.gui.strip.strip_desk import StripDesk
 from featup_app.gui.studio import Studio
 from featup_app.gui.widgets import without_mnemonic
 from featup_app.images import IMAGE_SUFFIXES, Image
@@ -21,10 +23,11 @@ IMAGE_PATTERN = f"Pictures ({' '.join(f'*{suffix}' for suffix in IMAGE_SUFFIXES)
 
 
 class ImageOpener(QObject):
-    """Opens pictures in the studio.
+    """Opens pictures.
 
     Args:
-        studio: opens files and pixels.
+        desk: opens files and folders.
+        studio: opens pixels.
         notify: shows messages.
         preferences: remembers recent files.
         window: the parent of dialog and menu.
@@ -33,33 +36,47 @@ class ImageOpener(QObject):
         recent_menu: the recent files that still exist.
     """
 
-    def __init__(self, studio: Studio, notify: Notify, preferences: Preferences, window: QWidget) -> None:
+    def __init__(
+        self, desk: StripDesk, studio: Studio, notify: Notify, preferences: Preferences, window: QWidget
+    ) -> None:
         super().__init__(window)
-        self._studio, self._notify, self._preferences, self._window = studio, notify, preferences, window
+        self._desk, self._studio, self._notify = desk, studio, notify
+        self._preferences, self._window = preferences, window
         self.recent_menu = QMenu("Open &recent", window)
         self.recent_menu.aboutToShow.connect(self._fill_recent)
-        studio.image_changed.connect(self._remember)
+        desk.chosen.connect(self._remember)
+
+    def open(self, places: Sequence[str | Path]) -> None:
+        """Open files and the pictures of folders; several appear as a film strip."""
+        self._desk.open(places)
 
     def open_dialog(self) -> None:
-        """Ask for a file."""
+        """Ask for files."""
+        paths, _ = QFileDialog.getOpenFileNames(self._window, "Open images", self._folder(), IMAGE_PATTERN)
+        if paths:
+            self.open(paths)
+
+    def open_folder_dialog(self) -> None:
+        """Ask for a folder, whose pictures are opened."""
+        folder = QFileDialog.getExistingDirectory(self._window, "Open folder", self._folder())
+        if folder:
+            self.open([folder])
+
+    def _folder(self) -> str:
+        """Where dialogs begin: at the last picture."""
         recent = self._preferences.recent
-        folder = str(Path(recent[0]).parent) if recent else str(Path.home())
-        path, _ = QFileDialog.getOpenFileName(self._window, "Open image", folder, IMAGE_PATTERN)
-        if path:
-            self._studio.open(path)
+        return str(Path(recent[0]).parent) if recent else str(Path.home())
 
     def paste(self) -> None:
-        """Open the picture or the copied file on the clipboard."""
+        """Open the picture or the copied files on the clipboard."""
         if not self.open_data(QGuiApplication.clipboard().mimeData()):
             self._notify("warning", "There is no picture on the clipboard; copy one first.")
 
     def open_data(self, data: QMimeData) -> bool:
-        """Open a picture that was dropped or pasted. Returns whether the data hold one."""
+        """Open what was dropped or pasted: files, folders or a picture. Returns whether the data hold any."""
         files = [url.toLocalFile() for url in data.urls() if url.isLocalFile()]
         if files:
-            self._studio.open(files[0])
-            if len(files) > 1:
-                self._notify("information", f"Opened the first of {len(files)} files; the window shows one at a time.")
+            self.open(files)
             return True
         if data.hasImage():
             self._studio.open_pixels(_pixels(QImage(data.imageData())), "pasted image")
@@ -74,7 +91,7 @@ class ImageOpener(QObject):
         menu = self.recent_menu
         menu.clear()
         for path in [path for path in self._preferences.recent if Path(path).is_file()]:
-            menu.addAction(without_mnemonic(path), lambda path=path: self._studio.open(path))
+            menu.addAction(without_mnemonic(path), lambda path=path: self.open([path]))
         if menu.isEmpty():
             menu.addAction("No pictures yet").setEnabled(False)
 

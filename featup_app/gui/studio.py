@@ -107,6 +107,11 @@ class Studio(QObject):
         return self.settings.method == FITTED and self.fit is None
 
     @property
+    def settled(self) -> bool:
+        """Whether views of the image are shown and no lens owes an answer."""
+        return FIRST in self.views and not any(name in self._current for name in LENSES)
+
+    @property
     def field_facts(self) -> FieldFacts | None:
         """Facts about the features of the settings; None before the first view."""
         known = (view.facts for name, view in self.views.items() if not LENSES[name].reads_other_features)
@@ -121,9 +126,25 @@ class Studio(QObject):
 
     # -- what the person does -----------------------------------------------------------------------------------------
 
-    def open(self, path: Path | str) -> None:
-        """Open a file; the current image stays until the new one is read."""
-        self._request_file(lambda progress: load_image(path))
+    def open(
+        self,
+        path: Path | str,
+        *,
+        read: Callable[[Path], Image] = load_image,
+        opening: Callable[[Image], None] | None = None,
+        failed: Callable[[str, str], None] | None = None,
+        finished: Callable[[], None] | None = None,
+    ) -> None:
+        """Open a file; the current image stays until the new one is read.
+
+        Args:
+            path: the file.
+            read: reads it, on the thread for files.
+            opening: is called with the image when it has been read, before anything else changes.
+            failed: is called if it cannot be read, with a sentence and details; without it they are reported here.
+            finished: is called last, also if another file was opened meanwhile.
+        """
+        self._request_file(lambda progress: read(Path(path)), opening, failed=failed, finished=finished)
 
     def select(self, selection: Selection) -> None:
         """Read another page, other channels or another range of the file that is open."""
@@ -304,9 +325,17 @@ class Studio(QObject):
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def _request_file(self, work: Callable[[Progress], Image]) -> None:
+    def _request_file(
+        self, work: Callable[[Progress], Image], opening: Callable[[Image], None] | None = None, **asked: Any
+    ) -> None:
         self._reported = ""
-        self.engine.files("open", work, self._opened)
+
+        def answer(image: Image) -> None:
+            if opening is not None:
+                opening(image)
+            self._opened(image)
+
+        self.engine.files("open", work, answer, **asked)
 
     def _submit(
         self,

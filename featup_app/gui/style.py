@@ -95,6 +95,12 @@ QSlider::sub-page:horizontal {{ background: {ACCENT}; border-radius: 2px; }}
 QSlider::handle:horizontal {{ width: 12px; margin: -4px 0; border-radius: 6px; background: {TEXT}; }}
 QSlider::handle:horizontal:focus {{ background: {ACCENT}; }}
 QTableWidget, QListWidget, QPlainTextEdit {{ background: {SURFACE}; border: 1px solid {BORDER}; border-radius: 4px; }}
+QListView#filmStrip {{ background: {SURFACE}; border: 1px solid {BORDER}; border-radius: 4px; }}
+QListView#filmStrip:focus {{ border-color: {ACCENT}; }}
+QListView#filmStrip QScrollBar {{ background: {SURFACE}; height: 8px; }}
+QListView#filmStrip QScrollBar::handle {{ background: {BORDER}; border-radius: 3px; min-width: 30px; margin: 1px; }}
+QListView#filmStrip QScrollBar::handle:hover {{ background: {MUTED}; }}
+QListView#filmStrip QScrollBar::add-line, QListView#filmStrip QScrollBar::sub-line {{ width: 0; }}
 QMenu {{ background: {RAISED}; border: 1px solid {BORDER}; }}
 QMenu::item:selected {{ background: {ACCENT}; color: {ON_ACCENT}; }}
 QFrame#imageView {{ background: {SURFACE}; border: 1px solid {BORDER}; border-radius: 5px; }}

@@ -43,6 +43,7 @@ from featup_app.gui.placing import place, place_of
 from featup_app.gui.preferences_dialog import PreferencesDialog
 from featup_app.gui.quality.quality_desk import QualityDesk
 from featup_app.gui.status import StatusBar
+from featup_app.gui.strip.strip_desk import StripDesk
 from featup_app.gui.studio import FIRST, FITTED, Studio
 from featup_app.gui.tool_bar import SettingsBar
 from featup_app.gui.train.training_desk import TrainingDesk
@@ -79,7 +80,8 @@ class MainWindow(QMainWindow):
         self.controls = Controls(preferences.settings, list_backbones())
         self.inspector = Inspector()
         self.status = StatusBar()
-        self.opener = ImageOpener(self.studio, self.notice.show_message, preferences, self)
+        self.strip = StripDesk(self.engine, self.studio, self._is_held)
+        self.opener = ImageOpener(self.strip, self.studio, self.notice.show_message, preferences, self)
         self.exporting = ExportDesk(
             self.engine, self.studio, self.notice.show_message, preferences, self.grid.opacities, self
         )
@@ -100,6 +102,9 @@ class MainWindow(QMainWindow):
         WheelGuard(self)
         self._restore_layout()
         self._show_busy(False)
+        self._show_list()
+        self.actions_by_name["strip"].setChecked(preferences.strip)
+        self.strip.show_strip(preferences.strip)
         self.actions_by_name["refine"].setChecked(preferences.refine)
         self.refinement.enable(preferences.refine)
         QTimer.singleShot(0, self._look_up_statuses)
@@ -109,6 +114,7 @@ class MainWindow(QMainWindow):
     def _handlers(self) -> dict[str, Callable[[], object]]:
         return {
             "open": self.opener.open_dialog,
+            "open_folder": self.opener.open_folder_dialog,
             "paste": self.opener.paste,
             "export": self.exporting.open_dialog,
             "copy": self.copy_view,
@@ -126,6 +132,9 @@ class MainWindow(QMainWindow):
             "zoom_out": lambda: self._shown_views().zoom(0.8),
             "zoom_pixels": lambda: self._shown_views().zoom_to_pixels(),
             **{f"view_{name}": lambda name=name: self.grid.toggle_alone(name) for name in self.grid.views},
+            "next": lambda: self.strip.step(1),
+            "previous": lambda: self.strip.step(-1),
+            "strip": lambda: self.strip.show_strip(self.actions_by_name["strip"].isChecked()),
             "compare": self.comparing.toggle,
             "train": self.training.open_dialog,
             "keys": lambda: QMessageBox.information(self, "Keys and mouse", keys_text()),
@@ -144,6 +153,7 @@ class MainWindow(QMainWindow):
         column.addWidget(self.grid, 1)
         column.addWidget(self.comparing.panel, 1)
         column.addWidget(self.empty, 1)
+        column.addWidget(self.strip.strip)
         self.empty.hide()  # shown if the first picture cannot be opened
         self.setCentralWidget(centre)
 
@@ -205,7 +215,8 @@ class MainWindow(QMainWindow):
         studio.failed.connect(self._show_what_is_open)
         studio.not_repeated.connect(self._offer_remembered)
         self.empty.open_asked.connect(self.opener.open_dialog)
-        self.empty.sample_asked.connect(lambda: studio.open(first_sample()))
+        self.empty.sample_asked.connect(lambda: self.opener.open([first_sample()]))
+        self.strip.changed.connect(self._show_list)
         for tab in inspector.lenses.values():
             tab.asked.connect(studio.ask)
             tab.query_chosen.connect(studio.choose_query)
@@ -221,7 +232,8 @@ class MainWindow(QMainWindow):
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if event.mimeData().hasUrls() or event.mimeData().hasImage():
             event.acceptProposedAction()
-            self.status.showMessage("Drop to open this picture")
+            several = len(event.mimeData().urls()) > 1
+            self.status.showMessage("Drop to open these pictures" if several else "Drop to open this")
 
     def dropEvent(self, event: QDropEvent) -> None:
         self.status.clearMessage()
@@ -262,6 +274,15 @@ class MainWindow(QMainWindow):
         if name == FIRST:  # once for each choice of settings, and not at every click
             self.inspector.facts.show_facts(view.facts)
             self.controls.show_upsampler(view.facts.upsampler)
+
+    def _show_list(self) -> None:
+        """The keys for the next and the previous picture are free for other things where there is one picture."""
+        for name in ("next", "previous"):
+            self.actions_by_name[name].setEnabled(len(self.strip.pictures) > 1)
+
+    def _is_held(self) -> bool:
+        """Whether a training or a fit needs the computer."""
+        return self.training.running or self.fitting.running
 
     def _show_busy(self, busy: bool) -> None:
         self.status.show_busy(busy)
@@ -345,6 +366,7 @@ class MainWindow(QMainWindow):
             return
         self.preferences.settings = self.studio.settings
         self.preferences.refine = self.refinement.enabled
+        self.preferences.strip = self.actions_by_name["strip"].isChecked()
         self.preferences.window = {
             "geometry": place_of(self),
             "state": base64.b64encode(bytes(self.saveState().data())).decode(),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from featup_app.images.selection import Selection, split_name
     from featup_app.images.stored import stored_values
+    from featup_app.images.thumbnails import thumbnail
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -37,9 +38,10 @@ __all__ = [
     "sample_images",
     "split_name",
     "stored_values",
+    "thumbnail",
     "visible_pictures",
 ]
 
-_HOMES = {"Selection": "selection", "split_name": "selection", "stored_values": "stored"}
+_HOMES = {"Selection": "selection", "split_name": "selection", "stored_values": "stored", "thumbnail": "thumbnails"}
 
 __getattr__ = lazy_names(__name__, {name: _HOMES.get(name, "image") for name in __all__})

@@ -74,7 +74,7 @@ def decode(data: bytes, name: object, selection: Selection | None = None) -> Dec
     wanted = selection or Selection()
     reader = importlib.import_module(f"featup_app.images.{reader_of(data)}")
     try:
-        with _quiet_decoders():
+        with quiet_decoders():
             return finish(reader.read(data, name, wanted), wanted, name)
     except ImageError:
         raise
@@ -195,7 +195,7 @@ def turned_back(pixels: Any, orientation: int) -> Any:
 
 
 @contextmanager
-def _quiet_decoders() -> Iterator[None]:
+def quiet_decoders() -> Iterator[None]:
     """Sets our pixel limit instead of Pillow's and silences its warnings. These settings are global, so they are restored."""
     from PIL import Image as pillow
 

@@ -110,12 +110,18 @@ def load_image(path: str | Path, selection: Selection | None = None) -> Image:
     """
     path, named = split_name(path)
     selection = named.over(selection or Selection())
+    data = read_bytes(path)
+    return _image(decode(data, path, selection), data, path.name, path, selection)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a picture file. Raises ImageError if it is missing or cannot be read."""
     try:
         if path.is_dir():
             raise cannot_open(path, "it is a folder", "choose a picture file inside it")
         if path.exists() and not path.is_file():
             raise cannot_open(path, "it is a device or a pipe, not a file", "save the picture as a file first")
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         if path.is_symlink():
             where = f'it is a link to "{os.readlink(path)}", which is not there'
@@ -128,7 +134,6 @@ def load_image(path: str | Path, selection: Selection | None = None) -> Image:
     except (OSError, ValueError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "it does not fit into memory"
         raise cannot_open(path, f"reading failed ({reason})", "check the name and the disk") from error
-    return _image(decode(data, path, selection), data, path.name, path, selection)
 
 
 def image_from_bytes(data: bytes, *, name: str = "pasted image", selection: Selection | None = None) -> Image:

@@ -45,7 +45,7 @@ class Timed(window.MainWindow):
             QTimer.singleShot(0, self.close)
 
 app.MainWindow = Timed
-app.main(sys.argv[1] if len(sys.argv) > 1 else None, fresh=True)
+app.main(*sys.argv[1:2], fresh=True)
 print(json.dumps(seen))
 """
 

@@ -331,20 +331,21 @@ def test_version(command):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), (None, False)),
-        (("photo.jpg",), ("photo.jpg", False)),
-        (("--fresh", "photo.jpg"), ("photo.jpg", True)),
-        (("some/photo", "--fresh"), ("some/photo", True)),
-        (("./export",), ("export", False)),
-        (("open", "photo.jpg"), ("photo.jpg", False)),
+        ((), ([], False)),
+        (("photo.jpg",), (["photo.jpg"], False)),
+        (("--fresh", "photo.jpg"), (["photo.jpg"], True)),
+        (("some/photo", "--fresh"), (["some/photo"], True)),
+        (("./export",), (["export"], False)),
+        (("open", "photo.jpg"), (["photo.jpg"], False)),
+        (("a.jpg", "b.jpg", "folder/"), (["a.jpg", "b.jpg", "folder"], False)),
     ],
 )
 def test_without_a_command_the_window_opens(command, monkeypatch, arguments, expected):
-    opened: list[tuple[object, bool]] = []
+    opened: list[tuple[list[str], bool]] = []
     window = types.ModuleType("featup_app.gui.app")
 
-    def main(image: Path | None, *, fresh: bool) -> int:
-        opened.append((None if image is None else image.as_posix(), fresh))
+    def main(*places: Path, fresh: bool) -> int:
+        opened.append(([place.as_posix() for place in places], fresh))
         return 0
 
     window.main = main

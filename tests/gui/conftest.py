@@ -111,8 +111,8 @@ class Starter:
         self._qtbot = qtbot
         self._opened: list[MainWindow] = []
 
-    def __call__(self, image: object = None, **options: object) -> Driver:
-        assert gui_app.main(image, **options) == 0
+    def __call__(self, *places: object, **options: object) -> Driver:
+        assert gui_app.main(*places, **options) == 0
         return Driver(self._opened[-1], self._qtbot)
 
     def run_no_loop(self, *_: object) -> int:
@@ -132,7 +132,7 @@ class Starter:
 
 @pytest.fixture
 def start(config, qtbot, qapp, monkeypatch) -> Iterator[Starter]:
-    """``start(image, **options)`` opens a window and gives its driver; the window is closed and deleted after the test."""
+    """``start(*places, **options)`` opens a window and gives its driver; the window is closed and deleted after the test."""
     starter = Starter(qtbot)
     monkeypatch.setattr(gui_app.QApplication, "exec", starter.run_no_loop)
     yield starter

@@ -44,7 +44,7 @@ def test_command_line_dialog_drop_and_recent(start, photo, monkeypatch):
     driver.wait_until_idle()
     assert driver.studio.views["pca"].facts.geometry.image_hw == (300, 451)
 
-    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *args, **kwargs: (str(photo), ""))
+    monkeypatch.setattr(QFileDialog, "getOpenFileNames", lambda *args, **kwargs: ([str(photo)], ""))
     driver.window.actions_by_name["open"].trigger()
     driver.wait_for(lambda: driver.studio.image.name == photo.name)
     driver.wait_until_idle()

@@ -1,0 +1,60 @@
+"""The film strip below the image views: where one is in the list, and the row of thumbnails."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QVBoxLayout
+
+from featup_app.gui import style
+from featup_app.gui.strip.thumbnail_list import ThumbnailList, Thumbnails
+from featup_app.gui.widgets import PlainLabel
+
+
+class FilmStrip(QFrame):
+    """A row of thumbnails with its title.
+
+    Attributes:
+        thumbnails: what is shown.
+        row: the thumbnails.
+        position, broken: the labels: which picture of how many, and how many cannot be read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thumbnails = Thumbnails()
+        self.row = ThumbnailList(self.thumbnails)
+        self.row.setToolTip("Click to see a picture; Page Down and Page Up go to the next and the previous one")
+        self.position = PlainLabel("", objectName="title")
+        self.position.setToolTip("Which of the open pictures is shown")
+        self.broken = PlainLabel("", objectName="muted")
+        self.broken.setToolTip("Pictures that cannot be read; the tooltip of each says why")
+        titles = QVBoxLayout()
+        titles.setSpacing(2)
+        titles.addStretch(1)
+        for label in (self.position, self.broken):
+            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            titles.addWidget(label)
+        titles.addStretch(1)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(style.SPACING, 0, style.SPACING, style.SPACING)
+        layout.setSpacing(style.SPACING)
+        layout.addLayout(titles)
+        layout.addWidget(self.row, 1)
+
+    def show_state(self) -> None:
+        """Show again what is known about the pictures."""
+        pictures = self.thumbnails.pictures
+        here = pictures.shown if pictures.asked is None else pictures.asked
+        self.position.setText(f"{'–' if here is None else here + 1} of {len(pictures)}")
+        widest = f"{len(pictures)} of {len(pictures)}"
+        self.position.setMinimumWidth(max(64, self.position.fontMetrics().horizontalAdvance(widest) + 8))
+        self.show_count()
+        self.thumbnails.refresh()
+        if here is not None:
+            self.row.show_row(here)
+
+    def show_count(self) -> None:
+        """Show how many of the pictures cannot be read."""
+        count = self.thumbnails.pictures.broken
+        self.broken.setText(f"{count} broken")
+        self.broken.setVisible(count > 0)
