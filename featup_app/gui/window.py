@@ -373,6 +373,7 @@ class MainWindow(QMainWindow):
         }
         save_preferences(self.preferences)
         self.training.close()
+        self.strip.close()
         self.engine.close()
         super().closeEvent(event)
         QApplication.quit()

@@ -355,3 +355,30 @@ def test_cancelling_takes_effect_at_the_next_step(lane, recorder):
     recorder.wait_finished(job)
     assert time.monotonic() - begin < 0.5
     assert recorder.of(job) == [Started, Stopped, Finished]
+
+
+def test_a_job_in_the_background_gives_way_to_any_other(lane, recorder):
+    held = Held("too late")
+    running = lane.submit("thumbnail", held, background=True)
+    waiting = lane.submit("prepare", work(), background=True)
+    held.wait_running()
+    assert not lane.busy, "nobody waits for it"
+    wanted = lane.submit("view", work("seen"))
+    assert lane.busy
+    assert recorder.of(waiting) == [Stopped, Finished]
+    held.let.set()
+    recorder.wait_finished(running, waiting, wanted)
+    assert recorder.of(running) == [Started, Stopped, Finished]
+    assert Succeeded(wanted, "seen") in recorder.events
+    assert running.background
+    assert not wanted.background
+
+
+def test_jobs_in_the_background_wait_for_each_other_and_for_all_others(lane, recorder):
+    held = Held()
+    view = lane.submit("view", held)
+    held.wait_running()
+    behind = [lane.submit(kind, work(kind), background=True) for kind in ("prepare", "thumbnail")]
+    held.let.set()
+    recorder.wait_finished(view, *behind)
+    assert [recorder.of(job) for job in (view, *behind)] == [[Started, Succeeded, Finished]] * 3

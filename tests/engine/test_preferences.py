@@ -54,6 +54,7 @@ def test_choices_come_back_as_they_were(pictures):
         export_dtype="float16",
         refine=True,
         memory_budget=3 * 10**9,
+        strip=False,
         window={"geometry": "AdnQywADAAA=", "state": ""},
     )
     save_preferences(chosen)

@@ -562,3 +562,49 @@ def test_facts_of_a_backbone_for_menus(session):
     assert facts.stride == 14
     assert facts.device == "cpu"
     assert session.backbone_facts(LITE).has_head
+
+
+# -- ahead of being asked ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [DINO, LITE, DINO.with_(method="jbu")])
+def test_a_prepared_picture_needs_no_further_run_of_a_backbone(fresh, photo, runs, settings):
+    session, plain = fresh(memory_budget=10**12), fresh()
+    assert session.prepare(photo, settings)
+    prepared = len(runs)
+    requests = PCARequest(), SimilarityRequest((30, 40)), CAMRequest()
+    views = [session.view(photo, settings, request) for request in requests]
+    assert len(runs) == prepared > 0
+    for view, request in zip(views, requests, strict=True):
+        assert np.array_equal(view.values, plain.view(photo, settings, request).values)
+
+
+def test_three_prepared_pictures_are_kept(fresh, photo, runs):
+    session = fresh(memory_budget=10**12)
+    pictures = [image_from_array(photo.pixels[rows:]) for rows in (0, 10, 20)]
+    for picture in pictures:
+        session.prepare(picture, DINO)
+    prepared = len(runs)
+    for picture in pictures:
+        session.view(picture, DINO, PCARequest())
+        session.view(picture, DINO, CAMRequest())
+    assert len(runs) == prepared
+
+
+def test_nothing_is_prepared_where_memory_is_short(fresh, photo, runs):
+    assert not fresh(memory_budget=10**6).prepare(photo, DINO)
+    assert runs == []
+
+
+def test_preparing_is_cancelled_between_blocks(fresh, photo):
+    session, steps = fresh(memory_budget=10**12), []
+
+    def progress(words, done, total, *_):
+        steps.append((words, done))
+        if done == 3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        session.prepare(photo, DINO, progress)
+    assert steps[-1] == ("features", 3)
+    assert not session._maps._items

@@ -69,6 +69,11 @@ class Preparation(QObject):
         """Look again for what is left to prepare, since the neighbours may be others."""
         self._timer.start()
 
+    def close(self) -> None:
+        """Prepare nothing any more."""
+        self._timer.timeout.disconnect()
+        self._timer.stop()
+
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to prepare for what is shown."""

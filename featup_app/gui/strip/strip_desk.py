@@ -171,6 +171,12 @@ class StripDesk(QObject):
         self._shown = wanted
         self._show_strip()
 
+    def close(self) -> None:
+        """Ask for nothing more, since the engine is about to be closed."""
+        self._look.stop()
+        self._look.timeout.disconnect()
+        self.preparation.close()
+
     # -- what is shown -----------------------------------------------------------------------------------------------
 
     def _show_strip(self) -> None:
