@@ -266,14 +266,15 @@ class Session:
         """What was computed of an image for a key before, or is computed now."""
         return self.kept.get("remembered", key, make, picture=image.sha256)
 
-    def prepare(self, image: Image, settings: ViewSettings, progress: Progress = silent) -> bool:
-        """Compute what the backbones have to run for, before views of an image are asked for: features, field and classes.
+    def prepare(self, image: Image, settings: ViewSettings, first: Request, progress: Progress = silent) -> bool:
+        """Compute what the backbones have to run for, and what a first view reads, before views of an image are asked for.
 
         Returns whether it did; where memory is short, nothing is computed.
 
         Args:
             image: the picture that may be shown next.
             settings: those that it would be shown with.
+            first: the request whose view would be computed first. The view is not kept, but what lens and field keep for it is.
             progress: may cancel.
 
         Raises:
@@ -281,7 +282,7 @@ class Session:
         """
         if self.memory_budget < memory.PREPARE_BYTES:
             return False
-        self.field(image, settings, progress)
+        self.view(image, settings, first, progress)
         classes = self.class_settings(settings, progress)
         with suppress(BackboneError):  # a backbone without class maps says so when one is looked at
             self.logits(image, classes, progress)

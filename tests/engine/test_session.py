@@ -570,7 +570,7 @@ def test_facts_of_a_backbone_for_menus(session):
 @pytest.mark.parametrize("settings", [DINO, LITE, DINO.with_(method="jbu")])
 def test_a_prepared_picture_needs_no_further_run_of_a_backbone(fresh, photo, runs, settings):
     session, plain = fresh(memory_budget=10**12), fresh()
-    assert session.prepare(photo, settings)
+    assert session.prepare(photo, settings, PCARequest())
     prepared = len(runs)
     requests = PCARequest(), SimilarityRequest((30, 40)), CAMRequest()
     views = [session.view(photo, settings, request) for request in requests]
@@ -583,7 +583,7 @@ def test_three_prepared_pictures_are_kept(fresh, photo, runs):
     session = fresh(memory_budget=10**12)
     pictures = [image_from_array(photo.pixels[rows:]) for rows in (0, 10, 20)]
     for picture in pictures:
-        session.prepare(picture, DINO)
+        session.prepare(picture, DINO, PCARequest())
     prepared = len(runs)
     for picture in pictures:
         session.view(picture, DINO, PCARequest())
@@ -592,7 +592,7 @@ def test_three_prepared_pictures_are_kept(fresh, photo, runs):
 
 
 def test_nothing_is_prepared_where_memory_is_short(fresh, photo, runs):
-    assert not fresh(memory_budget=10**6).prepare(photo, DINO)
+    assert not fresh(memory_budget=10**6).prepare(photo, DINO, PCARequest())
     assert runs == []
 
 
@@ -605,6 +605,6 @@ def test_preparing_is_cancelled_between_blocks(fresh, photo):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        session.prepare(photo, DINO, progress)
+        session.prepare(photo, DINO, PCARequest(), progress)
     assert steps[-1] == ("features", 3)
     assert not session._maps._items

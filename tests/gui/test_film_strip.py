@@ -178,7 +178,7 @@ def test_broken_pictures_are_marked_with_why_and_passed_over(start, album, monke
     (album / "photo 4.jpg").write_text("these are notes")
     (album / "photo 5.jpg").write_bytes(sample_images()[0].read_bytes()[:9000])
     Picture.fromarray(np.zeros((400, 400, 3), np.uint8)).save(album / "photo 11.png")
-    monkeypatch.setattr(failures, "MAX_PIXELS", 100_000)
+    monkeypatch.setattr(failures, "MAX_PIXELS", 150_000)
     driver = start(album)
     driver.window.resize(1300, 700)  # so that all can be seen
     settle(driver, NAMES[0])  # the first that can be read

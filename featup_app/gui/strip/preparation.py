@@ -10,8 +10,9 @@ from PySide6.QtCore import QObject, QTimer, Signal
 from featup_app.engine.picture_list import ReadImages
 from featup_app.engine.settings import ViewSettings
 from featup_app.gui.engine_bridge import EngineBridge
-from featup_app.gui.studio import FITTED, Studio
+from featup_app.gui.studio import FIRST, FITTED, Studio
 from featup_app.images import Image
+from featup_app.lenses import LENSES
 
 KIND = "prepare"
 """The kind of its jobs, on both lanes."""
@@ -115,10 +116,11 @@ class Preparation(QObject):
         def done(*_: object) -> None:  # also if it failed: the person reads why when the picture is shown
             self._done.add(path)
 
+        first = LENSES[FIRST].initial(image, self._studio.requests.get(FIRST))
         self._jobs += 1
         self._engine.compute(
             KIND,
-            lambda session, progress: session.prepare(image, settings, progress),
+            lambda session, progress: session.prepare(image, settings, first, progress),
             done,
             failed=done,
             finished=self._ended,
