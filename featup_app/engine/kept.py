@@ -97,6 +97,21 @@ class Kept:
         self._drop_beyond(max(0.0, self.bytes - wanted))
         self._give_back()
 
+    def touch(self, picture: Hashable) -> None:
+        """Count what is kept of a picture as used last, so that it is dropped after what is kept of others."""
+        for name in [name for name, entry in self._entries.items() if entry.picture == picture]:
+            self._entries.move_to_end(name)
+
+    def has_room(self) -> bool:
+        """Whether the budget holds as many pictures as may be kept, if each needs as much as the largest that is kept now."""
+        shared = dict(memory_blocks(self._beside))
+        by_picture: dict[Hashable, dict[int, int]] = {}
+        for entry in self._entries.values():
+            blocks = shared if entry.picture is None else by_picture.setdefault(entry.picture, {})
+            blocks |= entry.blocks
+        own = (sum(size for address, size in blocks.items() if address not in shared) for blocks in by_picture.values())
+        return sum(shared.values()) + PICTURES_KEPT * max(own, default=0) <= self.budget
+
     def _drop_beyond(self, budget: float) -> None:
         for name in self._uncounted & self._entries.keys():
             entry = self._entries[name]

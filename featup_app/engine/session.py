@@ -266,28 +266,36 @@ class Session:
         """What was computed of an image for a key before, or is computed now."""
         return self.kept.get("remembered", key, make, picture=image.sha256)
 
-    def prepare(self, image: Image, settings: ViewSettings, first: Request, progress: Progress = silent) -> bool:
+    def prepare(
+        self, image: Image, settings: ViewSettings, first: Request, shown: Image, progress: Progress = silent
+    ) -> bool:
         """Compute what the backbones have to run for, and what a first view reads, before views of an image are asked for.
 
-        Returns whether it did; where memory is short, nothing is computed.
+        Returns whether it did. Where memory is short, or what is kept of other pictures might be dropped for it, nothing is
+        computed.
 
         Args:
             image: the picture that may be shown next.
             settings: those that it would be shown with.
             first: the request whose view would be computed first. The view is not kept, but what lens and field keep for it is.
+            shown: the picture that is shown, of which nothing is dropped before anything of others.
             progress: may cancel.
 
         Raises:
             FeatUpError: if the features cannot be computed.
         """
-        if self.memory_budget < memory.PREPARE_BYTES:
+        if self.memory_budget < memory.PREPARE_BYTES or not self.kept.has_room():
             return False
-        self.view(image, settings, first, progress)
-        classes = self.class_settings(settings, progress)
-        with suppress(BackboneError):  # a backbone without class maps says so when one is looked at
-            self.logits(image, classes, progress)
-            route = self.backbone(classes, progress).class_route
-            self.features(image, classes.with_(layer=route.layer), progress)
+        try:
+            self.view(image, settings, first, progress)
+            classes = self.class_settings(settings, progress)
+            with suppress(BackboneError):  # a backbone without class maps says so when one is looked at
+                self.logits(image, classes, progress)
+                route = self.backbone(classes, progress).class_route
+                self.features(image, classes.with_(layer=route.layer), progress)
+        finally:
+            self.kept.touch(shown.sha256)
+            self.kept.settle()
         return True
 
     # -- classes -----------------------------------------------------------------------------------------------------

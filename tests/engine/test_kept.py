@@ -251,3 +251,33 @@ def test_a_container_may_have_less_memory_than_the_machine(tmp_path, monkeypatch
     total = memory.psutil.virtual_memory().total
     assert memory.machine_bytes() == (limit or total)
     assert memory.default_keep_bytes() == memory.machine_bytes() // 3
+
+
+# -- ahead of being asked --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_touched_is_dropped_last():
+    store = Kept(100 * KILO)
+    for picture in "abc":
+        made(store, "map", picture, KILO, picture=picture)
+    store.touch("a")
+    made(store, "map", "d", KILO, picture="d")
+    store.settle()
+    assert keys(store) == ["c", "a", "d"]
+    store.touch("not kept")
+    assert keys(store) == ["c", "a", "d"]
+
+
+def test_there_is_room_if_every_picture_that_may_be_kept_could_be_as_large_as_the_largest():
+    backbone = torch.zeros(5 * KILO, dtype=torch.uint8)
+    store = Kept(5 * KILO + PICTURES_KEPT * 4 * KILO)
+    assert store.has_room()
+    store.get("backbone", "b", lambda: backbone)
+    store.get("map", "a", lambda: (backbone, torch.zeros(3 * KILO, dtype=torch.uint8)), picture="a")
+    made(store, "field", "a", KILO, picture="a")
+    made(store, "map", "small", KILO, picture="small")
+    store.settle()
+    assert store.has_room(), "the backbone is one for all pictures"
+    made(store, "logits", "a", 10, picture="a")
+    store.settle()
+    assert not store.has_room()

@@ -570,7 +570,7 @@ def test_facts_of_a_backbone_for_menus(session):
 @pytest.mark.parametrize("settings", [DINO, LITE, DINO.with_(method="jbu")])
 def test_a_prepared_picture_needs_no_further_run_of_a_backbone(fresh, photo, runs, settings):
     session, plain = fresh(memory_budget=10**12), fresh()
-    assert session.prepare(photo, settings, PCARequest())
+    assert session.prepare(photo, settings, PCARequest(), photo)
     prepared = len(runs)
     requests = PCARequest(), SimilarityRequest((30, 40)), CAMRequest()
     views = [session.view(photo, settings, request) for request in requests]
@@ -583,7 +583,7 @@ def test_three_prepared_pictures_are_kept(fresh, photo, runs):
     session = fresh(memory_budget=10**12)
     pictures = [image_from_array(photo.pixels[rows:]) for rows in (0, 10, 20)]
     for picture in pictures:
-        session.prepare(picture, DINO, PCARequest())
+        session.prepare(picture, DINO, PCARequest(), picture)
     prepared = len(runs)
     for picture in pictures:
         session.view(picture, DINO, PCARequest())
@@ -591,8 +591,32 @@ def test_three_prepared_pictures_are_kept(fresh, photo, runs):
     assert len(runs) == prepared
 
 
+def test_walking_computes_each_picture_once(fresh, photo, runs):
+    """What is shown counts as used last, so that the picture one comes from is kept beside the next two."""
+    session = fresh(memory_budget=10**12)
+    pictures = [image_from_array(photo.pixels[rows:]) for rows in range(0, 60, 10)]
+    for index, shown in enumerate(pictures):
+        session.view(shown, DINO, PCARequest())
+        session.view(shown, DINO, CAMRequest())
+        for neighbour in (index + 1, index - 1):
+            if 0 <= neighbour < len(pictures):
+                session.prepare(pictures[neighbour], DINO, PCARequest(), shown)
+    assert len(runs) == 3 * len(pictures), "features, classes, and the features that these are read from"
+
+
+def test_nothing_is_prepared_that_would_push_out_what_is_shown(fresh, photo, runs):
+    session = fresh(memory_budget=10**12)
+    session.view(photo, DINO, PCARequest())
+    other = image_from_array(photo.pixels[10:])
+    asked, session.kept.budget = len(runs), session.kept.bytes + 1000
+    assert not session.prepare(other, DINO, PCARequest(), photo)
+    assert len(runs) == asked
+    session.kept.budget *= 10
+    assert session.prepare(other, DINO, PCARequest(), photo)
+
+
 def test_nothing_is_prepared_where_memory_is_short(fresh, photo, runs):
-    assert not fresh(memory_budget=10**6).prepare(photo, DINO, PCARequest())
+    assert not fresh(memory_budget=10**6).prepare(photo, DINO, PCARequest(), photo)
     assert runs == []
 
 
@@ -605,6 +629,6 @@ def test_preparing_is_cancelled_between_blocks(fresh, photo):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        session.prepare(photo, DINO, PCARequest(), progress)
+        session.prepare(photo, DINO, PCARequest(), photo, progress)
     assert steps[-1] == ("features", 3)
-    assert not session._maps._items
+    assert not kept(session, "map")

@@ -110,7 +110,7 @@ class Slow:
         self.begun = self.cancelled = 0
         self.let = threading.Event()
 
-    def __call__(self, session, image, settings, first, progress) -> bool:
+    def __call__(self, session, image, settings, first, shown, progress) -> bool:
         self.begun += 1
         try:
             while not self.let.wait(0.005):
@@ -211,7 +211,7 @@ def test_a_neighbour_that_cannot_be_read_is_marked_and_the_one_behind_is_prepare
 def test_a_neighbour_that_fails_is_tried_once_and_quietly(start, album, monkeypatch):
     tried: list[str] = []
 
-    def failing(self, image, settings, first, progress):
+    def failing(self, image, settings, first, shown, progress):
         tried.append(image.name)
         raise BackboneError("for the test")
 

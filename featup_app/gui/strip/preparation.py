@@ -113,6 +113,9 @@ class Preparation(QObject):
         )
 
     def _compute(self, path: Path, image: Image, settings: ViewSettings) -> None:
+        shown = self._studio.image
+        assert shown is not None
+
         def done(*_: object) -> None:  # also if it failed: the person reads why when the picture is shown
             self._done.add(path)
 
@@ -120,7 +123,7 @@ class Preparation(QObject):
         self._jobs += 1
         self._engine.compute(
             KIND,
-            lambda session, progress: session.prepare(image, settings, first, progress),
+            lambda session, progress: session.prepare(image, settings, first, shown, progress),
             done,
             failed=done,
             finished=self._ended,
