@@ -238,6 +238,16 @@ def test_a_folder_of_broken_pictures_loses_nothing(start, album, tmp_path):
     assert driver.studio.image.name == NAMES[0]
 
 
+def test_a_start_with_a_folder_without_pictures_offers_ways_to_open_one(start, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    driver = start(tmp_path / "nothing")
+    driver.wait_for(driver.window.notice.isVisible)
+    assert "holds no pictures" in driver.window.notice.text.text()
+    assert driver.window.empty.isVisible()
+    driver.window.empty.sample.click()
+    settle(driver, sample_images()[1].name)
+
+
 def test_a_picture_that_is_removed_while_it_is_open(start, album):
     driver = start(album)
     settle(driver, NAMES[0])
@@ -339,3 +349,14 @@ def test_nothing_of_the_strip_is_cut_off(start, album):
     for label in (strip.position, strip.broken):
         assert label.fontMetrics().horizontalAdvance(label.text()) <= label.width() or not label.isVisible()
     assert (driver.window.width(), driver.window.height()) == (1280, 720)
+
+
+def test_a_low_window_shows_its_views_and_no_strip(start, album):
+    driver = start(album)
+    settle(driver, NAMES[0])
+    for height, shown in ((430, False), (720, True)):
+        driver.window.resize(800, height)
+        QTest.qWait(50)
+        assert driver.window.height() == height
+        assert row(driver).isVisible() == shown
+        assert driver.views["pca"].isVisible()

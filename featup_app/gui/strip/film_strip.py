@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QVBoxLayout
+from PySide6.QtCore import QSize, Qt
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from featup_app.gui import style
 from featup_app.gui.strip.thumbnail_list import ThumbnailList, Thumbnails
 from featup_app.gui.widgets import PlainLabel
 
 
-class FilmStrip(QFrame):
-    """A row of thumbnails with its title.
+class FilmStrip(QWidget):
+    """A row of thumbnails with its title. A window that is too low for it shows none of it, and may stay so low.
 
     Attributes:
         thumbnails: what is shown.
@@ -35,11 +36,25 @@ class FilmStrip(QFrame):
             label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
             titles.addWidget(label)
         titles.addStretch(1)
-        layout = QHBoxLayout(self)
+        self._contents = QWidget(self)
+        layout = QHBoxLayout(self._contents)
         layout.setContentsMargins(style.SPACING, 0, style.SPACING, style.SPACING)
         layout.setSpacing(style.SPACING)
         layout.addLayout(titles)
         layout.addWidget(self.row, 1)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+
+    def sizeHint(self) -> QSize:
+        return self._contents.sizeHint()
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(self._contents.minimumSizeHint().width(), 0)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        height = self.sizeHint().height()
+        self._contents.setGeometry(0, 0, self.width(), height)
+        self._contents.setVisible(self.height() >= height)
+        super().resizeEvent(event)
 
     def show_state(self) -> None:
         """Show again what is known about the pictures."""

@@ -201,7 +201,7 @@ class StripDesk(QObject):
 
     def _make_thumbnail(self) -> None:
         """Ask for the thumbnail of one entry that can be seen and has none; its answer asks for the next."""
-        if self._asked_thumbnail is not None or not self.strip.isVisible():
+        if self._asked_thumbnail is not None or not self.strip.row.isVisible():
             return
         entries = (self.pictures.pictures[row] for row in self.strip.row.visible_rows())
         path = next((one.path for one in entries if not self.strip.thumbnails.has_thumbnail(one.path)), None)
