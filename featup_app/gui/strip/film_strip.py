@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize, Qt
-from PySide6.QtGui import QResizeEvent
+from PySide6.QtCore import QEvent, QObject, QSize, Qt
+from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from featup_app.gui import style
@@ -50,11 +50,26 @@ class FilmStrip(QWidget):
     def minimumSizeHint(self) -> QSize:
         return QSize(self._contents.minimumSizeHint().width(), 0)
 
+    def showEvent(self, event: QShowEvent) -> None:
+        self.parentWidget().installEventFilter(self)
+        self._use_room()
+        super().showEvent(event)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() in (QEvent.Type.Resize, QEvent.Type.LayoutRequest):
+            self._use_room()
+        return super().eventFilter(watched, event)
+
     def resizeEvent(self, event: QResizeEvent) -> None:
-        height = self.sizeHint().height()
-        self._contents.setGeometry(0, 0, self.width(), height)
-        self._contents.setVisible(self.height() >= height)
+        self._contents.setGeometry(0, 0, self.width(), self.sizeHint().height())
         super().resizeEvent(event)
+
+    def _use_room(self) -> None:
+        """Take the whole height, or none where what stands above would lose what it needs at least."""
+        height, above = self.sizeHint().height(), self.parentWidget()
+        enough = above.height() >= above.minimumSizeHint().height() + height
+        self.setMaximumHeight(height if enough else 0)
+        self._contents.setVisible(enough)
 
     def show_state(self) -> None:
         """Show again what is known about the pictures."""
