@@ -126,36 +126,20 @@ class Studio(QObject):
 
     # -- what the person does -----------------------------------------------------------------------------------------
 
-    def open(
-        self,
-        path: Path | str,
-        *,
-        read: Callable[[Path], Image] = load_image,
-        opening: Callable[[Image], None] | None = None,
-        failed: Callable[[str, str], None] | None = None,
-        finished: Callable[[], None] | None = None,
-    ) -> None:
-        """Open a file; the current image stays until the new one is read.
-
-        Args:
-            path: the file.
-            read: reads it, on the thread for files.
-            opening: is called with the image when it has been read, before anything else changes.
-            failed: is called if it cannot be read, with a sentence and details; without it they are reported here.
-            finished: is called last, also if another file was opened meanwhile.
-        """
-        self._request_file(lambda progress: read(Path(path)), opening, failed=failed, finished=finished)
+    def open(self, path: Path | str) -> None:
+        """Open a file; the current image stays until the new one is read."""
+        self.read(lambda progress: load_image(path))
 
     def select(self, selection: Selection) -> None:
         """Read another page, other channels or another range of the file that is open."""
         image = self.image
         if image is not None and image.path is not None and selection != image.selection:
             path = image.path
-            self._request_file(lambda progress: load_image(path, selection))
+            self.read(lambda progress: load_image(path, selection))
 
     def open_pixels(self, pixels: Any, name: str) -> None:
         """Open pixels, such as those of the clipboard."""
-        self._request_file(lambda progress: image_from_array(pixels, name=name))
+        self.read(lambda progress: image_from_array(pixels, name=name))
 
     def choose(self, settings: ViewSettings) -> None:
         """Choose other settings and compute everything again."""
@@ -325,9 +309,10 @@ class Studio(QObject):
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def _request_file(
+    def read(
         self, work: Callable[[Progress], Image], opening: Callable[[Image], None] | None = None, **asked: Any
     ) -> None:
+        """Read an image on the lane for files, call ``opening`` with it, and show it. Other arguments as of the engine's ``files``."""
         self._reported = ""
 
         def answer(image: Image) -> None:

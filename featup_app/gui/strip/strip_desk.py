@@ -116,7 +116,7 @@ class StripDesk(QObject):
                 pictures.asked = None
             self._show_state()
 
-        self._studio.open(path, read=self._images.read, opening=opening, failed=failed, finished=finished)
+        self._studio.read(lambda progress: self._images.read(path), opening, failed=failed, finished=finished)
         self._show_state()
 
     def _exchange(self, pictures: PictureList) -> None:
