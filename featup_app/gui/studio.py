@@ -312,7 +312,7 @@ class Studio(QObject):
     def read(
         self, work: Callable[[Progress], Image], opening: Callable[[Image], None] | None = None, **asked: Any
     ) -> None:
-        """Read an image on the lane for files, call ``opening`` with it, and show it. Other arguments as of the engine's ``files``."""
+        """Read an image on the lane for files, call ``opening`` with it, and show it. ``asked`` as of the engine's ``files``."""
         self._reported = ""
 
         def answer(image: Image) -> None:

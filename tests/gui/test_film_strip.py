@@ -351,6 +351,21 @@ def test_nothing_of_the_strip_is_cut_off(start, album):
     assert (driver.window.width(), driver.window.height()) == (1280, 720)
 
 
+def test_compared_columns_follow_the_strip(start, album):
+    driver = start(album)
+    settle(driver, NAMES[0])
+    comparing = driver.window.comparing
+    driver.window.actions_by_name["compare"].trigger()
+    driver.wait_until_idle()
+    assert comparing.shown
+    press(driver, Qt.Key.Key_PageDown)
+    settle(driver, NAMES[1])
+    assert comparing.shown
+    assert comparing._comparison.image is driver.studio.image
+    assert driver.window.strip.strip.isVisible()
+    driver.wait_for(lambda: driver.window.strip.preparation.finished)
+
+
 def test_a_low_window_shows_its_views_and_no_strip(start, album):
     driver = start(album)
     settle(driver, NAMES[0])

@@ -86,12 +86,13 @@ class ImageView(QFrame):
         self._stale = self._earlier = False
         self._caption = self._origin = ""
         self._clicked = False
-        header = self._make_header(title, tooltip, with_lens)
+        header = self._make_header(title, tooltip)
         self._make_scene()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(1, 1, 1, 1)
         layout.setSpacing(0)
         layout.addLayout(header)
+        self.opacity.setVisible(with_lens)  # not before it has a parent: it would be a window for a moment
         layout.addWidget(self._scene, 1)
         self.footer = footer or PlainLabel("")
         self.footer.setFixedHeight(26)
@@ -108,7 +109,7 @@ class ImageView(QFrame):
         self.box.drawn.connect(self._drawn)
         self.box.sigResized.connect(lambda: self.resized.emit())
 
-    def _make_header(self, title: str, tooltip: str, with_lens: bool) -> QHBoxLayout:
+    def _make_header(self, title: str, tooltip: str) -> QHBoxLayout:
         self.title = PlainLabel(title, objectName="title")
         self.title.setToolTip(tooltip)
         self.subtitle = ElidedLabel("", objectName="muted")
@@ -119,7 +120,6 @@ class ImageView(QFrame):
         self.opacity.setValue(100)
         self.opacity.setAccessibleName(f"{title} opacity")
         self.opacity.setToolTip("Opacity of the lens over the image: left shows the image, right the lens alone")
-        self.opacity.setVisible(with_lens)
         self.maximise = QToolButton()
         self.maximise.setIcon(style.icon("maximise", style.MUTED))
         self.maximise.setAutoRaise(True)
