@@ -19,6 +19,7 @@ from featup_app.cli.evaluate import evaluate
 from featup_app.cli.export import export
 from featup_app.cli.fit import fit
 from featup_app.cli.info import backbones, info
+from featup_app.cli.match import match
 from featup_app.cli.options import given_path
 from featup_app.cli.terminal import BAD_INPUT, DEFECT, lost_results, prepare_streams, print_line, print_message
 from featup_app.cli.train import train
@@ -97,6 +98,7 @@ def open_window(
 
 app.command()(export)
 app.command()(compare)
+app.command()(match)
 app.command()(info)
 app.command()(backbones)
 app.command()(bench)

@@ -9,13 +9,14 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from featup_app.base.errors import ExportError
 from featup_app.export.pictures import CHUNK, stage_picture
 from featup_app.export.provenance import as_json
 from featup_app.export.sheet_text import WEB_COLOURS, drawable, font, one_line
-from featup_app.export.sheets import WIDTH, Box, Layout, Part, Picture, Pixels, Ring, Text, size_of
+from featup_app.export.sheets import WIDTH, Box, Layout, Link, Part, Picture, Pixels, Ring, Text, size_of
 from featup_app.export.staging import Staging, explained
 from featup_app.features import Size
 from featup_app.images import resized
@@ -35,6 +36,13 @@ _ANCHORS = {"start": "ls", "middle": "ms", "end": "rs"}
 
 _RINGS = ((7.0, 4.0, "#000000"), (7.0, 2.0, "#ffffff"))
 """Radius, width and colour of the strokes of a mark."""
+
+
+_LINK = ((4.2, 3.2, "#000000"), (3.0, 1.6, None))
+"""Radius of the dots, width of the line and colour of the strokes of a link, its own colour where there is None."""
+
+_SUBPIXELS = 4
+"""Binary digits behind the point of coordinates that OpenCV draws."""
 
 
 def check_sheet_name(target: Path) -> None:
@@ -85,6 +93,9 @@ def sheet_pixels(layout: Layout, width: int = WIDTH) -> Pixels:
             left, top, right, bottom = _pixel_box(part, scale)
             pixels = _stretched(part.pixels, (bottom - top, right - left))
             page.paste(pillow.fromarray(np.ascontiguousarray(pixels)), (left, top))
+        elif isinstance(part, Link):
+            page = pillow.fromarray(_linked(np.array(page), part, scale))
+            drawing = ImageDraw.Draw(page)
         else:
             _draw(drawing, part, scale)
     return np.asarray(page)
@@ -117,6 +128,19 @@ def _draw(drawing: ImageDraw, part: Text | Box | Ring, scale: float) -> None:
             outer = (radius + width / 2) * scale
             box = (part.x * scale - outer, part.y * scale - outer, part.x * scale + outer, part.y * scale + outer)
             drawing.ellipse(box, outline=colour, width=max(1, round(width * scale)))
+
+
+def _linked(pixels: Pixels, part: Link, scale: float) -> Pixels:
+    """The pixels of a sheet with a link drawn on them, with smooth edges, which Pillow does not draw."""
+    fraction = 1 << _SUBPIXELS
+    places = [[round((each * scale - 0.5) * fraction) for each in point] for point in (part.start, part.end)]
+    for radius, width, colour in _LINK:
+        value, code = colour or part.colour, cv2.LINE_AA
+        paint = [int(value[at : at + 2], 16) for at in (1, 3, 5)]
+        cv2.line(pixels, places[0], places[1], paint, max(1, round(width * scale)), code, _SUBPIXELS)
+        for place in places:
+            cv2.circle(pixels, place, round(radius * scale * fraction), paint, cv2.FILLED, code, _SUBPIXELS)
+    return pixels
 
 
 def _pixel_box(part: Box | Picture, scale: float) -> tuple[int, int, int, int]:
@@ -152,6 +176,15 @@ def _element(part: Part) -> str:
         strokes = (
             f'<circle cx="{part.x:.2f}" cy="{part.y:.2f}" r="{radius:g}" fill="none" stroke="{colour}" stroke-width="{width:g}"/>'
             for radius, width, colour in _RINGS
+        )
+        return "".join(strokes)
+    if isinstance(part, Link):
+        (x1, y1), (x2, y2) = part.start, part.end
+        strokes = (
+            f'<g fill="{colour or part.colour}" stroke="{colour or part.colour}"><line x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" '
+            f'y2="{y2:.2f}" stroke-width="{width:g}"/><circle cx="{x1:.2f}" cy="{y1:.2f}" r="{radius:g}" stroke="none"/>'
+            f'<circle cx="{x2:.2f}" cy="{y2:.2f}" r="{radius:g}" stroke="none"/></g>'
+            for radius, width, colour in _LINK
         )
         return "".join(strokes)
     box = f'x="{part.x:.2f}" y="{part.y:.2f}" width="{part.width:.2f}" height="{part.height:.2f}"'

@@ -146,6 +146,15 @@ class Ring:
     y: float
 
 
+@dataclass(frozen=True)
+class Link:
+    """A line between two points, (x, y) each, with a dot at either end."""
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+    colour: str
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """Pixels, stretched over a rectangle."""
@@ -158,7 +167,7 @@ class Picture:
     words: str
 
 
-Part = Text | Box | Ring | Picture
+Part = Text | Box | Ring | Link | Picture
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from featup_app.lenses.similarity_request import SimilarityRequest
 
 if TYPE_CHECKING:
     from featup_app.lenses.calibration import Calibration, uncertainty_calibration
+    from featup_app.lenses.correspondence import Matches, PointMatch, correspond, match_point
     from featup_app.lenses.difference import cosine_distance
     from featup_app.lenses.pca_bases import BasisPicture, LockedBasis, read_basis, write_basis
     from featup_app.lenses.principal_components import PCABasis, fit_pca
@@ -54,10 +55,12 @@ __all__ = [
     "LockedBasis",
     "Look",
     "Match",
+    "Matches",
     "PCABasis",
     "PCALens",
     "PCARequest",
     "PCAView",
+    "PointMatch",
     "Profile",
     "QualityReference",
     "QualityScores",
@@ -72,6 +75,7 @@ __all__ = [
     "ThresholdMask",
     "cam",
     "compared_features",
+    "correspond",
     "cosine",
     "cosine_distance",
     "find_class",
@@ -80,6 +84,7 @@ __all__ = [
     "heat_picture",
     "kernel",
     "lookup_table",
+    "match_point",
     "overlay",
     "parse_views",
     "pca",
@@ -104,6 +109,10 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "Matches": "correspondence",
+        "PointMatch": "correspondence",
+        "correspond": "correspondence",
+        "match_point": "correspondence",
         "cosine_distance": "difference",
         "BasisPicture": "pca_bases",
         "LockedBasis": "pca_bases",
