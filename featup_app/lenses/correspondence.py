@@ -31,6 +31,12 @@ STEPS = 8
 _TEMPLATE = 8
 """Output pixels on each side of a point that are compared with another picture when a match is refined."""
 
+_COMPONENTS = 128
+"""Principal components that are compared, at most."""
+
+_FLOOR = 0.1
+"""Variance that is added to that of each component before it is divided by it, as a share of the mean of the channels."""
+
 _CELLS_AT_ONCE = 1024
 _SMALLEST = 1e-12
 _WORDS = "refining the matches"
@@ -42,7 +48,7 @@ class Matches:
 
     Attributes:
         one, other: (N, 2) float64 each, (x, y) in pixels of the original image of either picture.
-        similarity: (N) float32, cosine of the centred features of the two cells, from 0 to 1; lower ones count as 0.
+        similarity: (N) float32, cosine of the whitened features of the two cells, from 0 to 1; lower ones count as 0.
         confidence: (N) float32 from 0 to 1: one minus the ratio of the distance (1 - cosine) of the match to that of the best
             candidate beyond the neighbouring cells; 0 where that one is as near. Of both directions, the smaller.
     """
@@ -63,7 +69,7 @@ class PointMatch:
     Attributes:
         point: (x, y) in pixels of the other original image.
         similarity, confidence: as those of :class:`Matches`, of this direction alone.
-        map: (h, w) float32, on the grid of the other picture: cosine of each cell's centred feature with that of the point.
+        map: (h, w) float32, on the grid of the other picture: cosine of each cell's whitened feature with that of the point.
     """
 
     point: Point
@@ -86,11 +92,12 @@ def correspond(
     mask: NDArray[np.bool_] | None = None,
     progress: Progress = silent,
 ) -> Matches:
-    """Matches of two pictures: cells that are each other's nearest by the cosine of their centred features.
+    """Matches of two pictures: cells that are each other's nearest by the cosine of their features.
 
-    The mean of the cells of both pictures is subtracted first. A match is refined from both sides: the centre of either cell is
-    looked for among the upsampled features of the cells around the other one, and the middle of the two pairs of points is
-    taken, which is exact where one picture is locally an affine map of the other, and the same if the pictures are swapped.
+    Features are whitened over the cells of both pictures first. A match is refined from both sides: the upsampled features
+    around the centre of either cell are laid on those around the other one, where they agree best, and the middle of the two
+    pairs of points is taken, which is exact where one picture is locally an affine map of the other, and the same if the
+    pictures are swapped.
 
     Args:
         one, other: fields of two pictures whose features mean the same.
@@ -105,8 +112,8 @@ def correspond(
     """
     if count < 1:
         raise ValueError(f"count is {count}; at least one match has to be asked for")
-    mean = _common_mean(one, other)
-    cells, others = _cells(one, mean), _cells(other, mean)
+    space = _Space.of(one, other)
+    cells, others = space.cells(one), space.cells(other)
     progress("matching the cells", 0, 0)
     there, near, second = _nearest(cells, others, other.geometry.grid_hw, progress)
     back, _, second_back = _nearest(others, cells, one.geometry.grid_hw, progress)
@@ -121,7 +128,7 @@ def correspond(
     own, there = own[order], there[order]
     start, end = _centres(own, one.geometry), _centres(there, other.geometry)
     if refine:
-        start, end = _refined((one, start), (other, end), mean, progress)
+        start, end = _refined((one, start), (other, end), space, progress)
     similarity = near[order].clamp(0, 1)
     return Matches(start, end, numbers_of(similarity), numbers_of(confidence[order]))
 
@@ -144,12 +151,12 @@ def match_point(one: FeatureField, point: Point, other: FeatureField, *, progres
             f"The point ({point[0]:g}, {point[1]:g}) lies outside of the picture, which has {width}x{height} pixels; "
             "choose one inside."
         )
-    mean = _common_mean(one, other)
-    asked = F.normalize(one.sample([point], size=refined_size(one)) - mean, dim=1, eps=_SMALLEST)
-    cells = _cells(other, mean)
+    space = _Space.of(one, other)
+    asked = space.directions(one.sample([point], size=refined_size(one)))
+    cells = space.cells(other)
     there, near, second = _nearest(asked, cells, other.geometry.grid_hw, progress)
     centre = _centres(there, other.geometry)[0]
-    found = _Window.around(other, centre, mean).place_of(_Window.around(one, point, mean))
+    found = _Window.around(other, centre, space).place_of(_Window.around(one, point, space))
     similarities = (cells @ asked[0]).view(other.geometry.grid_hw)
     return PointMatch(
         found,
@@ -162,22 +169,48 @@ def match_point(one: FeatureField, point: Point, other: FeatureField, *, progres
 # -- cells -------------------------------------------------------------------------------------------------------------
 
 
-def _common_mean(one: FeatureField, other: FeatureField) -> Tensor:
-    """(C), of all cells, both pictures counting the same. Raises LensError for features of different spaces."""
-    mine, theirs = space_of(one), space_of(other)
-    if (why := mine.difference(theirs)) is not None:
-        raise LensError(
-            f"Features of {mine.in_words()} cannot be matched with features of {why}; match pictures with one backbone, layer "
-            "and weights."
-        )
-    means = [field.coarse.data.float().mean((1, 2)) for field in (one, other)]
-    return (means[0] + means[1].to(means[0])) / 2
+class _Space:
+    """Features whitened over the cells of both pictures, which count the same: no direction that all cells vary along decides.
 
+    Args:
+        matrix: (K, C), from centred features to whitened ones.
+        bias: (K), of the mean.
+    """
 
-def _cells(field: FeatureField, mean: Tensor) -> Tensor:
-    """(h w, C) centred directions of the cells, row by row."""
-    cells = field.coarse.data.float().flatten(1).t()
-    return F.normalize(cells - mean.to(cells), dim=1, eps=_SMALLEST)
+    def __init__(self, matrix: Tensor, bias: Tensor) -> None:
+        self.matrix, self.bias = matrix, bias
+
+    @staticmethod
+    def of(one: FeatureField, other: FeatureField) -> _Space:
+        """Of two fields. Raises LensError for features of different spaces."""
+        mine, theirs = space_of(one), space_of(other)
+        if (why := mine.difference(theirs)) is not None:
+            raise LensError(
+                f"Features of {mine.in_words()} cannot be matched with features of {why}; match pictures with one backbone, "
+                "layer and weights."
+            )
+        cells = [field.coarse.data.double().flatten(1).to(one.coarse.data.device) for field in (one, other)]
+        mean = (cells[0].mean(1) + cells[1].mean(1)) / 2
+        centred = [each - mean[:, None] for each in cells]
+        spread = sum((each @ each.t() / each.shape[1] for each in centred), torch.zeros_like(mean[:, None])) / 2
+        values, vectors = torch.linalg.eigh(spread)
+        values, vectors = values[-_COMPONENTS:].clamp(min=0), vectors[:, -_COMPONENTS:]
+        floor = _FLOOR * spread.diagonal().mean().clamp(min=_SMALLEST)
+        matrix = (vectors / (values + floor).sqrt()).t()
+        return _Space(matrix.float(), -(matrix @ mean).float())
+
+    def cells(self, field: FeatureField) -> Tensor:
+        """(h w, K) directions of the cells, row by row."""
+        return self.directions(field.coarse.data.float().flatten(1).t())
+
+    def directions(self, features: Tensor) -> Tensor:
+        """(N, C) features -> (N, K) of unit length."""
+        return F.normalize(features @ self.matrix.to(features).t() + self.bias.to(features), dim=1, eps=_SMALLEST)
+
+    def window(self, field: FeatureField, region: Region) -> Tensor:
+        """(K, height, width) directions of a region of the output that refinement looks at."""
+        found = field.project(self.matrix, self.bias, size=refined_size(field), region=region)
+        return F.normalize(found.float(), dim=0, eps=_SMALLEST)
 
 
 def _nearest(asked: Tensor, cells: Tensor, grid: Size, progress: Progress) -> tuple[Tensor, Tensor, Tensor]:
@@ -240,7 +273,7 @@ def refined_size(field: FeatureField) -> Size:
 def _refined(
     one: tuple[FeatureField, NDArray[np.float64]],
     other: tuple[FeatureField, NDArray[np.float64]],
-    mean: Tensor,
+    space: _Space,
     progress: Progress,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The middle of (centre, where the other picture shows it) and the same from the other side, for each match."""
@@ -248,8 +281,8 @@ def _refined(
     found, found_there = starts.copy(), ends.copy()
     for index in range(len(starts)):
         progress(_WORDS, index, len(starts))
-        here = _Window.around(field, starts[index], mean)
-        there = _Window.around(field_there, ends[index], mean)
+        here = _Window.around(field, starts[index], space)
+        there = _Window.around(field_there, ends[index], space)
         found_there[index] = there.place_of(here)
         found[index] = here.place_of(there)
     progress(_WORDS, len(starts), len(starts))
@@ -257,10 +290,10 @@ def _refined(
 
 
 class _Window:
-    """Centred directions of the upsampled features around a point, zero outside of the picture.
+    """Whitened directions of the upsampled features around a point, zero outside of the picture.
 
     Args:
-        directions: (C, 2 R, 2 R), R being :data:`_TEMPLATE` + :data:`STEPS`.
+        directions: (K, 2 R, 2 R), R being :data:`_TEMPLATE` + :data:`STEPS`.
         inside: (2 R, 2 R), 1 inside of the picture and else 0.
         corner: (x, y) of its upper left corner in output pixels.
         scale: (x, y) pixels of the image in an output pixel.
@@ -270,15 +303,14 @@ class _Window:
         self.directions, self.inside, self.corner, self.scale = directions, inside, corner, scale
 
     @staticmethod
-    def around(field: FeatureField, point: NDArray[np.float64] | Point, mean: Tensor) -> _Window:
+    def around(field: FeatureField, point: NDArray[np.float64] | Point, space: _Space) -> _Window:
         """The window whose middle is the corner of output pixels that is nearest to a point of the image."""
         size, reach = refined_size(field), _TEMPLATE + STEPS
         scale = field.geometry.image_hw[1] / size[1], field.geometry.image_hw[0] / size[0]
         left, top = (round(float(place) / each) - reach for place, each in zip(point, scale, strict=True))
         first, last = max(0, top), min(size[0], top + 2 * reach)
         start, end = max(0, left), min(size[1], left + 2 * reach)
-        features = field.features(size=size, region=Region(first, start, last - first, end - start)).float()
-        shown = F.normalize(features - mean.to(features)[:, None, None], dim=0, eps=_SMALLEST)
+        shown = space.window(field, Region(first, start, last - first, end - start))
         directions = shown.new_zeros(len(shown), 2 * reach, 2 * reach)
         inside = shown.new_zeros(2 * reach, 2 * reach)
         rows, columns = slice(first - top, last - top), slice(start - left, end - left)
