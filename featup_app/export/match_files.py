@@ -27,10 +27,12 @@ MATCH_SUFFIXES = (".csv", *SHEET_SUFFIXES)
 COLUMNS = ("x1", "y1", "x2", "y2", "similarity", "confidence")
 """Of the table: points in pixels of the two original images, and what is known of their match."""
 
-DRAWN = 60
+DRAWN = 40
 """Lines on a picture, at most."""
 
-_COLORMAP = "viridis"
+_COLOURS = lookup_table("inferno")[80:246]
+"""Of lines, from the lowest confidence to the highest: without those that are hardly seen on dark or on light pictures."""
+
 _TITLE, _TEXT = 22, 14
 _BAR = 200, 12
 
@@ -135,10 +137,9 @@ def matches_laid_out(images: tuple[Image, Image], matches: Matches, lines: tuple
     boxes = [
         _placed(image.pixels, MARGIN + index * (half + GAP), y, half, image.name) for index, image in enumerate(images)
     ]
-    table = lookup_table(_COLORMAP)
     parts += boxes
     for index in reversed(chosen):  # the most confident ones lie above the others
-        red, green, blue = table[round(255 * min(1.0, float(matches.confidence[index]) / (high or 1.0)))]
+        red, green, blue = _COLOURS[round((len(_COLOURS) - 1) * float(matches.confidence[index]) / (high or 1.0))]
         start, end = (
             _on(box, points[index], image)
             for box, points, image in zip(boxes, (matches.one, matches.other), images, strict=True)
@@ -150,7 +151,7 @@ def matches_laid_out(images: tuple[Image, Image], matches: Matches, lines: tuple
 def _legend(y: float, high: float) -> list[Part]:
     words, baseline = "Confidence  0.00", y + _TEXT
     left = MARGIN + text_width(words, _TEXT) + 8
-    bar = np.ascontiguousarray(lookup_table(_COLORMAP)[None])
+    bar = np.ascontiguousarray(_COLOURS[None])
     return [
         Text(MARGIN, baseline, words, _TEXT, WEB_COLOURS["muted"]),
         Picture(left, baseline - _BAR[1], *_BAR, bar, "colours from the lowest to the highest confidence"),
