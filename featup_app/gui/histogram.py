@@ -13,6 +13,9 @@ from featup_app.lenses.lens import Values
 _BINS = 80
 _HEIGHT = 64
 
+_LEAST_RANGE = 1e-3
+"""Of the values, relative to them: constant maps have bins too."""
+
 
 class Histogram(QWidget):
     """How many pixels have which value, and a line at the threshold.
@@ -44,7 +47,7 @@ class Histogram(QWidget):
     def show_values(self, values: Values) -> None:
         """Count the values of a map."""
         low, high = float(values.min()), float(values.max())
-        self._low, self._high = low, high if high > low else low + 1e-6
+        self._low, self._high = low, max(high, low + _LEAST_RANGE * max(1.0, abs(low)))
         counts, _ = np.histogram(values, _BINS, (self._low, self._high))
         self._shares = np.sqrt(counts / max(1, counts.max()))
         self.update()
