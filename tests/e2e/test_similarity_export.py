@@ -119,7 +119,7 @@ def test_a_set_of_another_backbone_or_layer_is_refused_in_a_sentence(saved, tmp_
     saved.write_bytes(saved.read_bytes()[:500])
     code, _, err = command("export", COFFEE, "-o", tmp_path, *SMALL, "--views", f"similarity@{saved}")
     assert code == 2
-    assert "is damaged or incomplete" in err
+    assert "is damaged, incomplete" in err
 
 
 def test_the_proposed_threshold_is_that_of_the_map(session):

@@ -15,6 +15,7 @@ from featup_app.engine.fitting import begin_fit, compare_fits, live_size, open_f
 from featup_app.engine.preferences import Preferences, load_preferences, save_preferences
 from featup_app.engine.session import Session
 from featup_app.engine.settings import ViewSettings
+from featup_app.fields import upsample
 from featup_app.fields.implicit.fit import ImplicitFit
 from featup_app.fields.implicit.recipe import FIT_RECIPES
 from featup_app.images import load_image, sample_images
@@ -105,8 +106,9 @@ def test_the_base_field_is_shown_before_a_view_was_seen(session, image):
     report = begin_fit(session, number, image, SETTINGS, SMALL)
     assert (report.based, report.state.step, report.held_out) == (True, 0, None)
     base = session.view(image, started, PCARequest())
-    plain = session.view(image, SETTINGS.with_(method=SMALL.recipe.start), PCARequest())
-    assert np.array_equal(base.picture(), plain.picture())
+    unrestored = upsample(session.features(image, SETTINGS), image, SMALL.recipe.start, restoration=0)
+    expected = base.basis.values(unrestored, (1, 2, 3), size=base.facts.size)
+    assert np.array_equal(base.values, expected), "attention is restored as a view, and not as a base"
     while session.fits.go_on(number, seconds=1e-4).state.step == 0:
         assert np.array_equal(session.view(image, started, PCARequest()).picture(), base.picture())
     assert not np.array_equal(session.view(image, started, PCARequest()).picture(), base.picture())
