@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from featup_app.base.errors import ImageError
 from featup_app.images import pillow_formats
 from featup_app.images.failures import NotReadError, check_pixels
 from featup_app.images.raster import CMYK, GREY, RGB, Raster, mode_in_words, with_channels
@@ -71,7 +72,7 @@ def _ended(data: bytes) -> bytes | None:
     bare = data.rstrip(b"\xff")
     if bare.endswith(_END):
         return None
-    with suppress(OSError, SyntaxError, ValueError):
+    with suppress(OSError, SyntaxError, ValueError, ImageError):
         first, second = (np.asarray(pillow_formats.opened(bare + more + _END, "")) for more in (b"", _FILLING))
         if np.array_equal(first, second):
             return bare + _END

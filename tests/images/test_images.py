@@ -422,6 +422,13 @@ def test_any_bytes_give_an_image_or_an_image_error(monkeypatch, seed, changes, k
     assert "mutant" in message
 
 
+@pytest.mark.parametrize("share", [0.05, 0.125, 0.3, 0.6, 0.9])
+def test_a_cut_jpeg_is_named_in_its_sentence(share):
+    data = SEEDS[0]
+    with pytest.raises(ImageError, match="mutant"):
+        image_from_bytes(data[: int(share * len(data))], name="mutant")
+
+
 def test_directories_in_a_circle_end():
     data = bytearray(tiff_of("lzw"))
     first = int.from_bytes(data[4:8], "little")
