@@ -32,7 +32,7 @@ SIZE, COMPARED_SIZE = "1024x1024", "512x512"
 QUERIES = 10
 """Positive marks, and as many negative ones, of the questions with many marks."""
 
-COMPARED = ("attention", "jbu", "bilinear", "guided-filter")
+COMPARED = ("attention", "jbu", "bilinear", "guided_filter")
 BOUNDS_MS = {"exact": (40.0, 80.0), "coarse": (16.0, 33.0)}
 """Milliseconds that half, and 95 of 100, of the gestures may take."""
 
