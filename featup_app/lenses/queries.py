@@ -162,8 +162,9 @@ class Query:
 
     @property
     def words(self) -> str:
-        """Its name, or its mark in words."""
-        return self.name or self.mark.words
+        """Its name, or its mark in words, with the picture that it was made on if it may be another one."""
+        place = "" if self.vectors is None else f" of {self.vectors.source.image}"
+        return self.name or f"{self.mark.words}{place}"
 
     def vectors_for(self, image_sha256: str) -> QueryVectors | None:
         """The vectors to ask a picture with; None if its mark is on it."""

@@ -44,7 +44,7 @@ class PointMark:
     @property
     def words(self) -> str:
         """The mark in words, for titles and errors."""
-        return f"point ({self.point[0]:g}, {self.point[1]:g})"
+        return f"point {_in_words(self.point)}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class BoxMark:
     @property
     def words(self) -> str:
         """The mark in words, for titles and errors."""
-        return "box from ({:g}, {:g}) to ({:g}, {:g})".format(*self.first, *self.last)
+        return f"box from {_in_words(self.first)} to {_in_words(self.last)}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class StrokeMark:
     @property
     def words(self) -> str:
         """The mark in words, for titles and errors."""
-        return "stroke from ({:g}, {:g}) to ({:g}, {:g})".format(*self.points[0], *self.points[-1])
+        return f"stroke from {_in_words(self.points[0])} to {_in_words(self.points[-1])}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class PolygonMark:
     @property
     def words(self) -> str:
         """The mark in words, for titles and errors."""
-        return "polygon of {} corners around ({:g}, {:g})".format(len(self.points), *self.points[0])
+        return f"polygon of {len(self.points)} corners around {_in_words(self.points[0])}"
 
 
 Mark = PointMark | BoxMark | StrokeMark | PolygonMark
@@ -151,6 +151,11 @@ def mark_from_json(facts: object) -> Mark:
             f"it is described by: {', '.join(known)}."
         )
     return kind(**{name: facts[name] for name in known})
+
+
+def _in_words(point: Point) -> str:
+    """Tenths of a pixel say where a mark lies."""
+    return f"({round(point[0], 1):g}, {round(point[1], 1):g})"
 
 
 def _plain(value: Any) -> Any:

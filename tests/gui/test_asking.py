@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from PIL import Image as Picture
@@ -12,6 +13,7 @@ from PySide6.QtWidgets import QApplication, QFileDialog
 
 from featup_app.gui.marks.tools import BOX, BRUSH, OUTLINE
 from featup_app.images import sample_images
+from featup_app.lenses import Query
 from featup_app.marks import BoxMark, PointMark, PolygonMark, StrokeMark
 
 SHIFT, CONTROL = Qt.KeyboardModifier.ShiftModifier, Qt.KeyboardModifier.ControlModifier
@@ -187,8 +189,11 @@ def test_the_map_follows_the_pointer_and_comes_back(driver):
 
 
 def test_too_many_marks_are_refused_in_a_sentence(driver):
-    for _ in range(200):
+    many = tuple(Query(PointMark((10.0 + number, 10.0))) for number in range(199))
+    driver.studio.ask(replace(driver.studio.requests["similarity"], queries=many))
+    for _ in range(2):
         driver.studio.mark(PointMark((10.0, 10.0)), False, True)
+    driver.wait_until_idle()
     assert len(asked(driver)) == 200
     assert "at most 200" in driver.window.notice.text.text()
 
@@ -243,6 +248,7 @@ def test_pinned_marks_are_asked_of_every_picture_in_one_scale(driver):
         driver.wait_until_idle()
         assert len(asked(driver)) == 2
         assert driver.studio.views["similarity"].limits() == limits
+        assert driver.views["image"].marks.points == (2 if number == 0 else 0)
     assert driver.studio.views["similarity"].values == pytest.approx(own, abs=1e-4), (
         "on its own picture the marks are asked"
     )

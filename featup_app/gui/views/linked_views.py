@@ -110,7 +110,8 @@ class LinkedViews(QWidget):
 
     def show_marks(self, queries: Sequence[Query], selected: int | None = None) -> None:
         """Draw what is asked in every view. One point alone is the query pixel, which has its own mark."""
-        alone = len(queries) == 1 and isinstance(queries[0].mark, PointMark) and not queries[0].negative
+        alone = len(queries) == 1 and isinstance(queries[0].mark, PointMark)
+        alone = alone and not (queries[0].negative or queries[0].hidden)
         for view in self.views.values():
             view.marks.show(() if alone else queries, selected)
             view.show_query(self._query if alone else None)
