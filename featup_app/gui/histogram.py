@@ -36,6 +36,7 @@ class Histogram(QWidget):
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAccessibleName("Threshold")
         self.setToolTip(tooltip)
+        self._values: Values | None = None
         self._shares = np.zeros(_BINS)
         self._low, self._high = 0.0, 1.0
         self._threshold: float | None = None
@@ -45,7 +46,10 @@ class Histogram(QWidget):
         return QSize(240, _HEIGHT)
 
     def show_values(self, values: Values) -> None:
-        """Count the values of a map."""
+        """Count the values of a map, once for each map."""
+        if values is self._values:
+            return
+        self._values = values
         low, high = float(values.min()), float(values.max())
         self._low, self._high = low, max(high, low + _LEAST_RANGE * max(1.0, abs(low)))
         counts, _ = np.histogram(values, _BINS, (self._low, self._high))

@@ -35,6 +35,7 @@ class CompareDesk(QObject):
         self.panel = ComparePanel()
         self.panel.hide()
         self._comparison: Comparison | None = None
+        self._scored: set[int] = set()
         self._round = 0
         panel = self.panel
         panel.columns_changed.connect(self._compare)
@@ -104,6 +105,7 @@ class CompareDesk(QObject):
         image = self._studio.image
         if image is None:
             return
+        self._scored.clear()
         try:
             self._comparison = Comparison(image, columns)
         except FeatUpError as error:
@@ -125,7 +127,7 @@ class CompareDesk(QObject):
             self._compare(self._comparison.columns)
 
     def _ask(self) -> None:
-        """Ask each column, the first one first, and then for the scores."""
+        """Ask each column, the first one first, and then for the scores that are not known yet, which no request changes."""
         comparison, request = self._comparison, self._studio.requests.get(self.panel.lens.currentData())
         if comparison is None or request is None or not self.shown:
             return
@@ -147,7 +149,7 @@ class CompareDesk(QObject):
                 show,
                 replace=False,
             )
-        for index in range(len(comparison.columns)):
+        for index in set(range(len(comparison.columns))) - self._scored:
             self._engine.compute(
                 _SCORES,
                 lambda session, progress, index=index: comparison.scores(session, index, progress).scores,
@@ -160,6 +162,7 @@ class CompareDesk(QObject):
 
     def _show_scores(self, asked: int, index: int, scores: dict[str, float]) -> None:
         if asked == self._round and index < len(self.panel.columns):
+            self._scored.add(index)
             self.panel.columns[index].show_scores(scores)
 
     def _ask_difference(self, one: int, other: int) -> None:

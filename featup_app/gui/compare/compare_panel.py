@@ -58,7 +58,6 @@ class ComparePanel(LinkedViews):
     def __init__(self) -> None:
         super().__init__()
         self._settings: list[ViewSettings] = []
-        self._titles: Sequence[str] = ()
         self._found: dict[int, ColumnView] = {}
         self._second = False
         self.columns: list[Column] = []
@@ -131,7 +130,7 @@ class ComparePanel(LinkedViews):
 
     def show_columns(self, settings: Sequence[ViewSettings], titles: Sequence[str]) -> None:
         """Show other columns, without pictures yet."""
-        self._settings, self._titles, self._found = list(settings), titles, {}
+        self._settings, self._found = list(settings), {}
         while len(self.columns) < len(settings):
             self._add_column()
         while len(self.columns) > len(settings):
@@ -161,7 +160,7 @@ class ComparePanel(LinkedViews):
             column.view.show_image(displayed(self._image), self._image_hw)
             column.view.show_query(self._query)
         column.method_chosen.connect(
-            lambda name: self._replace(index, self._settings[index].with_(method=name, fit=None))
+            lambda name: self.replace(index, self._settings[index].with_(method=name, fit=None))
         )
         column.current_asked.connect(lambda: self.current_asked.emit(index))
         column.use_asked.connect(lambda: self.use_asked.emit(self._settings[index]))
@@ -192,9 +191,6 @@ class ComparePanel(LinkedViews):
 
     def replace(self, index: int, settings: ViewSettings) -> None:
         """Give a column other settings."""
-        self._replace(index, settings)
-
-    def _replace(self, index: int, settings: ViewSettings) -> None:
         self._change([settings if other == index else each for other, each in enumerate(self._settings)])
 
     def _change(self, settings: Sequence[ViewSettings]) -> None:

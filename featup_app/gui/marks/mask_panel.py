@@ -54,8 +54,9 @@ class MaskPanel(QWidget):
         self.body.setVisible(threshold is not None)
 
     def show_mask(self, values: Values, mask: ThresholdMask | None) -> None:
-        """Show the values of a map, and the mask that the threshold makes of it."""
-        self.histogram.show_values(values)
+        """Show the values of a map, and the mask that the threshold makes of it; without a mask nothing is counted."""
+        if mask is not None:
+            self.histogram.show_values(values)
         self.histogram.show_threshold(None if mask is None else mask.threshold)
         self.save.setEnabled(mask is not None)
         self.area.setText(

@@ -51,7 +51,8 @@ class PixelDesk(QObject):
 
     def _renew(self) -> None:
         self._ask()
-        self._plot()
+        if self._line is not None:
+            self._plot()
 
     def _ask(self) -> None:
         image, point, settings = self._studio.image, self._studio.query, self._studio.field_settings

@@ -84,7 +84,7 @@ class QueryDesk(QObject):
         grid.marked.connect(studio.mark)
         grid.marked.connect(lambda *_: inspector.setCurrentWidget(tab))  # its list shows what was marked
         grid.removed.connect(tab.query_panel.remove_chosen)
-        grid.held.connect(self._hold)
+        grid.held.connect(self.hold)
         grid.hovered.connect(self._hover)
         studio.request_changed.connect(lambda name, request: self._changed() if name == tab.lens.name else None)
         studio.view_ready.connect(lambda name, view: self._number_matches() if name == tab.lens.name else None)
@@ -93,8 +93,9 @@ class QueryDesk(QObject):
     # -- marks and matches -----------------------------------------------------------------------------------------
 
     def _select(self, index: int | None) -> None:
-        self._chosen = index
-        self._draw()
+        if index != self._chosen:
+            self._chosen = index
+            self._draw()
 
     def _changed(self) -> None:
         self._draw()
@@ -167,11 +168,8 @@ class QueryDesk(QObject):
         """Whether the map follows the pointer."""
         return self._held or self._tab.follow.isChecked()
 
-    def follow_at_once(self, on: bool) -> None:
-        """Begin or end to follow the pointer, as holding the space bar does."""
-        self._hold(on)
-
-    def _hold(self, held: bool) -> None:
+    def hold(self, held: bool) -> None:
+        """Follow the pointer while the space bar is held."""
         self._held = held
         self._switch()
 
