@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 from PIL import Image as Picture
-from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from PySide6.QtGui import QContextMenuEvent, QDragEnterEvent, QDropEvent, QGuiApplication
+from PySide6.QtCore import QMimeData, Qt, QUrl
+from PySide6.QtGui import QContextMenuEvent, QGuiApplication
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QFileDialog, QMenu
 
@@ -50,16 +50,6 @@ def row(driver):
 
 def pictures(driver):
     return driver.window.strip.pictures
-
-
-def drop(driver, *paths) -> None:
-    data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-    how = (Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
-    entering = QDragEnterEvent(QPoint(50, 50), *how)
-    QApplication.sendEvent(driver.window, entering)
-    assert entering.isAccepted()
-    QApplication.sendEvent(driver.window, QDropEvent(QPointF(50, 50), *how))
 
 
 def test_keys_and_clicks_walk_through_a_folder_and_the_settings_stay(start, album):
@@ -137,14 +127,14 @@ def test_dialogs_drops_and_the_clipboard_open_several(start, album, monkeypatch)
     recent = [action.text() for action in window.opener.recent_menu.actions()]
     assert recent == [str(album / NAMES[0])], "what was opened, and not what was walked to"
 
-    drop(driver, cat)
+    driver.drop(cat)
     settle(driver, cat.name)
     assert not strip.isVisible()
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *args, **kwargs: str(album))
     window.actions_by_name["open_folder"].trigger()
     settle(driver, NAMES[0])
     assert len(pictures(driver)) == 4
-    drop(driver, coffee, album)
+    driver.drop(coffee, album)
     settle(driver, NAMES[0] if str(album) < str(coffee.parent) else coffee.name)
     driver.wait_for(lambda: len(pictures(driver)) == 5)
 
@@ -155,7 +145,7 @@ def test_dialogs_drops_and_the_clipboard_open_several(start, album, monkeypatch)
     settle(driver, NAMES[1])
     assert len(pictures(driver)) == 2
 
-    drop(driver, album / NAMES[2])  # one of the list is gone to
+    driver.drop(album / NAMES[2])  # one of the list is gone to
     settle(driver, NAMES[2])
     assert len(pictures(driver)) == 2
 
@@ -224,16 +214,16 @@ def test_a_folder_of_broken_pictures_loses_nothing(start, album, tmp_path):
     bad.mkdir()
     for name in ("a.png", "b.png"):
         (bad / name).touch()
-    drop(driver, bad)
+    driver.drop(bad)
     driver.wait_for(lambda: pictures(driver).broken == 2)
     driver.wait_until_idle()
     assert "b.png" in driver.window.notice.text.text()
     assert driver.studio.image.name == NAMES[0]
     (tmp_path / "nothing").mkdir()
-    drop(driver, tmp_path / "nothing")
+    driver.drop(tmp_path / "nothing")
     driver.wait_for(lambda: "holds no pictures" in driver.window.notice.text.text())
     driver.window.notice.hide()
-    drop(driver, tmp_path / "nothing")
+    driver.drop(tmp_path / "nothing")
     driver.wait_for(driver.window.notice.isVisible)  # said again
     assert driver.studio.image.name == NAMES[0]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image as Picture
-from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from PySide6.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication, QImage
-from PySide6.QtWidgets import QApplication, QFileDialog
+from PySide6.QtCore import QMimeData, Qt, QUrl
+from PySide6.QtGui import QGuiApplication, QImage
+from PySide6.QtWidgets import QFileDialog
 
 from featup_app.engine.preferences import load_preferences
 from featup_app.images import sample_images
@@ -22,16 +22,6 @@ def photo(tmp_path):
     return path
 
 
-def drop(driver, *paths) -> None:
-    data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-    how = (Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
-    entering = QDragEnterEvent(QPoint(50, 50), *how)
-    QApplication.sendEvent(driver.window, entering)
-    assert entering.isAccepted()
-    QApplication.sendEvent(driver.window, QDropEvent(QPointF(50, 50), *how))
-
-
 def test_command_line_dialog_drop_and_recent(start, photo, monkeypatch):
     driver = start(str(photo))
     driver.wait_until_idle()
@@ -39,7 +29,7 @@ def test_command_line_dialog_drop_and_recent(start, photo, monkeypatch):
     assert "odd photo.png" in driver.window.windowTitle()
 
     cat = sample_images()[0]
-    drop(driver, cat)
+    driver.drop(cat)
     driver.wait_for(lambda: driver.studio.image.name == cat.name)
     driver.wait_until_idle()
     assert driver.studio.views["pca"].facts.geometry.image_hw == (300, 451)
@@ -91,7 +81,7 @@ def test_a_bad_file_is_reported_and_loses_nothing(start, photo, tmp_path):
     cut.write_bytes(sample_images()[0].read_bytes()[:9000])
     empty.touch()
     for bad in (text, cut, empty, tmp_path / "missing.png", tmp_path):
-        drop(driver, bad)
+        driver.drop(bad)
         driver.wait_for(
             lambda bad=bad: driver.window.notice.isVisible() and bad.name in driver.window.notice.text.text()
         )
@@ -128,7 +118,7 @@ def test_a_missing_file_on_the_command_line_leaves_a_living_window(start, tmp_pa
     driver = start(tmp_path / "nowhere.jpg")
     driver.wait_for(driver.window.notice.isVisible)
     assert "nowhere.jpg" in driver.window.notice.text.text()
-    drop(driver, sample_images()[0])
+    driver.drop(sample_images()[0])
     driver.wait_for(lambda: "pca" in driver.studio.views)
 
 
