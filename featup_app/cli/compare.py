@@ -13,7 +13,15 @@ from featup_app.cli import compare_options as options
 from featup_app.cli.export_options import OutputSize, Overwrite
 from featup_app.cli.options import AsJSON, Channels, Device, LockedBasis, Page, Range, selection_of, with_basis
 from featup_app.cli.stopping import interrupted_by_signals
-from featup_app.cli.terminal import CANCELLED, PASSED_OVER, print_json, print_line, print_message, progress_bar
+from featup_app.cli.terminal import (
+    CANCELLED,
+    PASSED_OVER,
+    print_image_notes,
+    print_json,
+    print_line,
+    print_message,
+    progress_bar,
+)
 from featup_app.engine.settings import ViewSettings
 from featup_app.export.sheets import WIDTH
 from featup_app.fields import DEFAULT_METHOD, find_method
@@ -68,8 +76,7 @@ def compare(
             from featup_app.images import load_image
 
             session, picture = Session(device=device), load_image(image, selection)
-            for note in picture.notes if picture.is_partial else ():
-                print_message(f"{picture.name}: {note}")
+            print_image_notes(picture, picture.name)
             inputs = [Path(file) for each in columns if (file := each.upsampler_file) is not None]
             inputs += [] if pca is None else [pca]
             wanted = SheetOptions(requests, difference, width, overwrite, tuple(inputs))

@@ -32,6 +32,7 @@ from featup_app.cli.terminal import (
     BAD_INPUT,
     CANCELLED,
     PASSED_OVER,
+    print_image_notes,
     print_json,
     print_line,
     print_message,
@@ -187,8 +188,7 @@ def _export_all(
             own = _of_file(progress, path, len(pictures))
             try:
                 image, chosen = load_image(path, selection), settings
-                for note in image.notes if image.is_partial else ():
-                    print_message(f"{path.name}: {note}")
+                print_image_notes(image, path.name)
                 if fitted is not None:
                     number = next_number()
                     open_fit(session, number, image, settings, Path(fitted), own)

@@ -23,7 +23,7 @@ from featup_app.cli.options import (
     selection_of,
 )
 from featup_app.cli.stopping import interrupted_by_signals
-from featup_app.cli.terminal import CANCELLED, print_json, print_line, print_message, progress_bar
+from featup_app.cli.terminal import CANCELLED, print_image_notes, print_json, print_line, print_message, progress_bar
 from featup_app.engine.matching import MatchOptions, match_targets, write_matches
 from featup_app.engine.settings import ViewSettings
 from featup_app.features import Point
@@ -76,8 +76,7 @@ def match(
 
             images = load_image(one, selection), load_image(other, selection)
             for image in images:
-                for note in image.notes if image.is_partial else ():
-                    print_message(f"{image.name}: {note}")
+                print_image_notes(image, image.name)
             targets = match_targets(output, images)
             found, files = write_matches(Session(device=device), images, settings, wanted, targets, progress)
     except KeyboardInterrupt:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from featup_app.backbones import Backbone
+    from featup_app.images import Image
 
 _PIPE_WIDTH = 260
 
@@ -132,6 +133,12 @@ def print_message(text: object) -> None:
     with _without_bar():
         sys.stderr.write(f"featup-app: {text}\n")
         sys.stderr.flush()
+
+
+def print_image_notes(image: Image, name: str) -> None:
+    """Print to stderr what of an image's file is not seen."""
+    for note in image.notes if image.is_partial else ():
+        print_message(f"{name}: {note}")
 
 
 def print_notes(backbone: Backbone) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from featup_app.base.errors import FeatUpError
 from featup_app.base.progress import Progress, part_of, silent
 from featup_app.engine.comparison import ColumnView, Comparison, DifferenceMap, in_one_scale
 from featup_app.engine.comparison_titles import shared_words
-from featup_app.engine.exporting import proposed_stem, unique_stems
+from featup_app.engine.exporting import proposed_stem, targets_of, unique_stems
 from featup_app.engine.settings import ViewSettings
 from featup_app.export import Staging, build_provenance
 from featup_app.export.sheet_files import SHEET_SUFFIXES, check_sheet_name, stage_sheet
@@ -110,11 +109,8 @@ def sheet_targets(place: Path, image: Image) -> list[Path]:
     Raises:
         ExportError: if it ends like a file of another kind.
     """
-    if re.fullmatch(r"\.[A-Za-z]{2,5}", place.suffix) and not place.is_dir():
-        check_sheet_name(place)
-        return [place]
     stem = proposed_stem(image) if image.path is None else unique_stems([named(image.path, image.selection)])[0]
-    return [place / f"{stem}.{NAME}{suffix}" for suffix in SHEET_SUFFIXES]
+    return targets_of(place, f"{stem}.{NAME}", SHEET_SUFFIXES, check_sheet_name)
 
 
 def write_comparison(

@@ -6,7 +6,7 @@ Window and command line both come here, so that they write the same bytes. Impor
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +109,21 @@ _FORBIDDEN = r'[\\/:*?"<>|]+'
 def proposed_stem(image: Image) -> str:
     """The beginning of the names of an image's files: its own name, where every system allows it."""
     return re.sub(_FORBIDDEN, "-", Path(image.name).stem) or "image"
+
+
+def targets_of(place: Path, beginning: str, suffixes: Sequence[str], check: Callable[[Path], None]) -> list[Path]:
+    """The files that an argument means: itself if it ends like a file, else one of each kind in that folder.
+
+    Args:
+        place: the argument.
+        beginning: of the names in a folder.
+        suffixes: of the kinds.
+        check: raises an error for a file that ends like none of them.
+    """
+    if re.fullmatch(r"\.[A-Za-z]{2,5}", place.suffix) and not place.is_dir():
+        check(place)
+        return [place]
+    return [place / f"{beginning}{suffix}" for suffix in suffixes]
 
 
 def stem_problem(stem: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featup_app.base.progress import Progress, silent
-from featup_app.engine.exporting import proposed_stem
+from featup_app.engine.exporting import proposed_stem, targets_of
 from featup_app.engine.settings import ViewSettings
 from featup_app.export import Staging, build_provenance
 from featup_app.export.match_files import MATCH_SUFFIXES, check_match_name, files_of, stage_matches
@@ -47,11 +46,8 @@ def match_targets(place: Path, images: tuple[Image, Image]) -> list[Path]:
     Raises:
         ExportError: if it ends like a file of another kind.
     """
-    if re.fullmatch(r"\.[A-Za-z]{2,5}", place.suffix) and not place.is_dir():
-        check_match_name(place)
-        return [place]
     stem = ".".join(proposed_stem(image) for image in images)
-    return [place / f"{stem}.match{suffix}" for suffix in MATCH_SUFFIXES]
+    return targets_of(place, f"{stem}.match", MATCH_SUFFIXES, check_match_name)
 
 
 def write_matches(
