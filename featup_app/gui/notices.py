@@ -7,10 +7,10 @@ from typing import Protocol
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QPlainTextEdit, QPushButton, QToolButton, QVBoxLayout
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPlainTextEdit, QPushButton, QVBoxLayout
 
 from featup_app.gui import style
-from featup_app.gui.widgets import PlainLabel
+from featup_app.gui.widgets import PlainLabel, icon_button
 
 _ICONS = {
     "error": ("warning", style.ERROR),
@@ -52,11 +52,7 @@ class NoticeBar(QFrame):
         self.details_button = QPushButton("Details")
         self.details_button.setCheckable(True)
         self.details_button.setToolTip("Where it happened, and what to do")
-        close = QToolButton()
-        close.setIcon(style.icon("close", style.MUTED))
-        close.setAutoRaise(True)
-        close.setAccessibleName("Dismiss message")
-        close.setToolTip("Dismiss this message")
+        close = icon_button("close", "Dismiss message", "Dismiss this message")
         self.details = QPlainTextEdit()
         self.details.setReadOnly(True)
         self.details.setFixedHeight(150)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -10,6 +10,7 @@ from PySide6.QtCore import QEvent, QSize, Qt
 from PySide6.QtGui import QHelpEvent, QIcon, QPaintEvent
 from PySide6.QtWidgets import (
     QAbstractSpinBox,
+    QButtonGroup,
     QComboBox,
     QDialog,
     QDialogButtonBox,
@@ -29,6 +30,8 @@ from PySide6.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+
+from featup_app.gui import style
 
 StandardButton = QDialogButtonBox.StandardButton
 
@@ -87,6 +90,33 @@ def button(title: str, tooltip: str) -> QPushButton:
     made = QPushButton(title)
     made.setAutoDefault(False)
     made.setToolTip(tooltip)
+    return made
+
+
+def icon_button(icon: str, name: str, tooltip: str) -> QToolButton:
+    """A flat button with an icon alone; the name is what screen readers say."""
+    made = QToolButton()
+    made.setIcon(style.icon(icon, style.MUTED))
+    made.setAutoRaise(True)
+    made.setAccessibleName(name)
+    made.setToolTip(tooltip)
+    return made
+
+
+def choice_buttons(choices: Mapping[str, tuple[str, str]], group: QButtonGroup) -> dict[str, QToolButton]:
+    """Buttons of which one is pressed, at first the first one.
+
+    Args:
+        choices: title and tooltip by name.
+        group: gets the buttons.
+    """
+    made = {name: QToolButton() for name in choices}
+    for name, (title, tooltip) in choices.items():
+        made[name].setText(title)
+        made[name].setToolTip(tooltip)
+        made[name].setCheckable(True)
+        group.addButton(made[name])
+    next(iter(made.values())).setChecked(True)
     return made
 
 

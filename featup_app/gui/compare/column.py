@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from PySide6.QtCore import QSignalBlocker, Signal
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QToolButton, QVBoxLayout
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QVBoxLayout
 
 from featup_app.engine.comparison import ColumnView
 from featup_app.engine.settings import ViewSettings
 from featup_app.fields import METHODS
-from featup_app.gui import style
 from featup_app.gui.views.footers import LegendBar
 from featup_app.gui.views.image_view import ImageView
-from featup_app.gui.widgets import ElidedComboBox, ElidedLabel, button, plain_tip, row_of
+from featup_app.gui.widgets import ElidedComboBox, ElidedLabel, button, icon_button, plain_tip, row_of
 from featup_app.lenses import SCORES
 
 
@@ -36,17 +35,13 @@ class Column(QFrame):
             ):  # a fit takes a minute; one that is shown comes with the settings of the tool bar
                 self.method.addItem(method.title, method.name)
         self.method.activated.connect(lambda _: self.method_chosen.emit(self.method.currentData()))
-        self.current = QToolButton()
-        self.current.setIcon(style.icon("settings", style.MUTED))
-        self.current.setAutoRaise(True)
-        self.current.setAccessibleName("Take the settings of the tool bar")
-        self.current.setToolTip("Give this column the settings of the tool bar: backbone, layer, sizes, method and fit")
+        self.current = icon_button(
+            "settings",
+            "Take the settings of the tool bar",
+            "Give this column the settings of the tool bar: backbone, layer, sizes, method and fit",
+        )
         self.current.clicked.connect(lambda: self.current_asked.emit())
-        self.close_button = QToolButton()
-        self.close_button.setIcon(style.icon("close", style.MUTED))
-        self.close_button.setAutoRaise(True)
-        self.close_button.setAccessibleName("Remove the column")
-        self.close_button.setToolTip("Remove this column")
+        self.close_button = icon_button("close", "Remove the column", "Remove this column")
         self.close_button.clicked.connect(lambda: self.removed.emit())
         self.view = ImageView("", tooltip="One column of the comparison", footer=LegendBar())
         self.view.maximise.hide()

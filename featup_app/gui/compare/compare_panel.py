@@ -13,7 +13,6 @@ from PySide6.QtWidgets import (
     QGridLayout,
     QSlider,
     QStackedWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -25,7 +24,7 @@ from featup_app.gui.compare.column import Column
 from featup_app.gui.views.footers import LegendBar
 from featup_app.gui.views.image_view import ImageView
 from featup_app.gui.views.linked_views import LinkedViews, displayed
-from featup_app.gui.widgets import ElidedComboBox, button, row_of
+from featup_app.gui.widgets import ElidedComboBox, button, choice_buttons, icon_button, row_of
 from featup_app.images import Image, resized
 from featup_app.lenses import LENSES
 from featup_app.lenses.lens import Pixels
@@ -81,14 +80,8 @@ class ComparePanel(LinkedViews):
         for name, lens in LENSES.items():
             self.lens.addItem(lens.title, name)
         self.lens.activated.connect(lambda _: self.lens_chosen.emit(self.lens.currentData()))
-        self.modes = {name: QToolButton() for name in _MODES}
         group = QButtonGroup(self)
-        for name, tool in self.modes.items():
-            tool.setText(_MODES[name][0])
-            tool.setToolTip(_MODES[name][1])
-            tool.setCheckable(True)
-            group.addButton(tool)
-        self.modes[SIDE].setChecked(True)
+        self.modes = choice_buttons(_MODES, group)
         group.buttonClicked.connect(lambda _: self._show_mode())
         self.pair = [ElidedComboBox(usual_width=120) for _ in range(2)]
         for box, name in zip(self.pair, ("First column", "Second column"), strict=True):
@@ -97,10 +90,7 @@ class ComparePanel(LinkedViews):
             box.activated.connect(lambda _: self._show_mode())
         self.add = button("Add", "Compare one more method or other settings")
         self.add.clicked.connect(lambda: self._change([*self._settings, self._other()]))
-        self.close_button = QToolButton()
-        self.close_button.setIcon(style.icon("close", style.MUTED))
-        self.close_button.setAccessibleName("Close the comparison")
-        self.close_button.setToolTip("Go back to the views (Ctrl+M)")
+        self.close_button = icon_button("close", "Close the comparison", "Go back to the views (Ctrl+M)")
         self.close_button.clicked.connect(lambda: self.closed.emit())
         bar = row_of(self.lens, *self.modes.values(), self.add)
         bar.addWidget(self.close_button)

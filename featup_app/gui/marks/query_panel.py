@@ -14,14 +14,13 @@ from PySide6.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QPushButton,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from featup_app.gui import style
 from featup_app.gui.marks.tools import BOX, BRUSH, OUTLINE, POINT, Tool
-from featup_app.gui.widgets import button, number_box, row_of
+from featup_app.gui.widgets import button, choice_buttons, number_box, row_of
 from featup_app.lenses.queries import COMBINES, FORMULAS, Query, settled_combine
 
 _HOW = "Shift adds one more; Alt or Ctrl adds one that is not meant; Delete removes the chosen one."
@@ -59,14 +58,8 @@ class QueryPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._queries: tuple[Query, ...] = ()
-        self.tools = {name: QToolButton() for name in _TOOLS}
         group = QButtonGroup(self)
-        for name, tool in self.tools.items():
-            tool.setText(_TOOLS[name][0])
-            tool.setToolTip(_TOOLS[name][1])
-            tool.setCheckable(True)
-            group.addButton(tool)
-        self.tools[POINT].setChecked(True)
+        self.tools = choice_buttons(_TOOLS, group)
         group.buttonClicked.connect(lambda _: self._choose_tool())
         self.width_box = number_box("Brush width", "Width of the brush in pixels of the image", 1, 1000)
         self.width_box.setValue(20)

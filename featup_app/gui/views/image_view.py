@@ -13,7 +13,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QSizePolicy,
     QSlider,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -24,7 +23,7 @@ from featup_app.gui import style
 from featup_app.gui.marks.mark_layer import MarkLayer
 from featup_app.gui.marks.tools import LINE, MarkingBox, is_added, is_negative
 from featup_app.gui.views.footers import LegendBar
-from featup_app.gui.widgets import ElidedLabel, PlainLabel, plain_tip
+from featup_app.gui.widgets import ElidedLabel, PlainLabel, icon_button, plain_tip
 from featup_app.lenses import LensView
 from featup_app.lenses.lens import Mask
 from featup_app.lenses.pictures import outlines
@@ -120,11 +119,9 @@ class ImageView(QFrame):
         self.opacity.setValue(100)
         self.opacity.setAccessibleName(f"{title} opacity")
         self.opacity.setToolTip("Opacity of the lens over the image: left shows the image, right the lens alone")
-        self.maximise = QToolButton()
-        self.maximise.setIcon(style.icon("maximise", style.MUTED))
-        self.maximise.setAutoRaise(True)
-        self.maximise.setAccessibleName(f"Maximise {title}")
-        self.maximise.setToolTip("Show this view alone, or all four again (double click)")
+        self.maximise = icon_button(
+            "maximise", f"Maximise {title}", "Show this view alone, or all four again (double click)"
+        )
 
         header = QHBoxLayout()
         header.setContentsMargins(10, 4, 4, 4)
