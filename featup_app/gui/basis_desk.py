@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject
-from PySide6.QtWidgets import QFileDialog, QWidget
+from PySide6.QtWidgets import QWidget
 
 from featup_app.base.progress import Progress
 from featup_app.gui.engine_bridge import EngineBridge
+from featup_app.gui.file_dialogs import ask_where_to_save, ask_which_to_open, folder_of
 from featup_app.gui.notices import Notify
 from featup_app.gui.studio import Studio
 from featup_app.gui.views.inspector import Inspector
@@ -87,14 +88,11 @@ class BasisDesk(QObject):
         """Ask where to write the locked components, and write them."""
         locked = self._locked
         if locked is None:
-            self._notify("warning", "These components are in a file already; lock others to save them.")
             return
-        chosen, _ = QFileDialog.getSaveFileName(
-            self._window, "Save components", str(self._folder() / "components.safetensors"), _FILES
-        )
-        if not chosen:
+        proposed = folder_of(self._studio.image) / "components.safetensors"
+        path = ask_where_to_save(self._window, "Save components", proposed, _FILES)
+        if path is None:
             return
-        path = Path(chosen if chosen.lower().endswith(".safetensors") else f"{chosen}.safetensors")
 
         def write(progress: Progress) -> Path:
             from featup_app.lenses import write_basis
@@ -110,17 +108,13 @@ class BasisDesk(QObject):
 
     def load(self) -> None:
         """Ask for a file with components, and use them."""
-        path, _ = QFileDialog.getOpenFileName(self._window, "Load components", str(self._folder()), _FILES)
-        if not path:
+        path = ask_which_to_open(self._window, "Load components", folder_of(self._studio.image), _FILES)
+        if path is None:
             return
 
         def read(progress: Progress) -> LockedBasis:
             from featup_app.lenses import read_basis
 
-            return read_basis(Path(path))
+            return read_basis(path)
 
         self._engine.files("load components", read, self._use)
-
-    def _folder(self) -> Path:
-        image = self._studio.image
-        return (image.own_folder if image is not None else None) or Path.home()

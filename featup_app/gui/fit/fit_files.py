@@ -13,9 +13,11 @@ from featup_app.engine.fits import FitReport
 from featup_app.engine.fitting import open_fit
 from featup_app.gui.closing import ask_before_closing
 from featup_app.gui.engine_bridge import EngineBridge
-from featup_app.gui.fit.fit_dialogs import ask_where_to_save, ask_which_to_open
+from featup_app.gui.file_dialogs import ask_where_to_save, ask_which_to_open, folder_of
 from featup_app.gui.notices import Notify
 from featup_app.gui.studio import FITTED, Studio
+
+FIT_PATTERN = "Fits (*.safetensors);;All files (*)"
 
 LONG_SECONDS = 60.0
 """Longer fits are not discarded without a question."""
@@ -57,9 +59,14 @@ class FitFiles:
         if record is None or not record.usable:
             self._notify("warning", "There is no fit to save yet; choose the method FeatUp implicit first.")
             return
-        path = ask_where_to_save(self._window, record.image, record.title)
+        path = self._ask_where(record)
         if path is not None:
             self.save(record, path)
+
+    def _ask_where(self, record: FitRecord) -> Path | None:
+        image = record.image
+        proposed = folder_of(image) / f"{Path(image.name).stem}-implicit.safetensors"
+        return ask_where_to_save(self._window, f"Save fit “{record.title}” of {image.name}", proposed, FIT_PATTERN)
 
     def save(self, record: FitRecord, path: Path) -> None:
         """Write a fit."""
@@ -103,7 +110,7 @@ class FitFiles:
         )
         if answer != "save":
             return answer == "discard"
-        path = ask_where_to_save(self._window, unsaved[0].image, unsaved[0].title)
+        path = self._ask_where(unsaved[0])
         if path is not None:
             self._closing = True
             self.save(unsaved[0], path)
@@ -115,7 +122,7 @@ class FitFiles:
         if image is None:
             self._notify("warning", "Open the picture of the fit first.")
             return
-        path = ask_which_to_open(self._window, image)
+        path = ask_which_to_open(self._window, "Open fit", folder_of(image), FIT_PATTERN)
         if path is not None:
             self.open(path)
 

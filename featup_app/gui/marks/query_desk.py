@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, QTimer
-from PySide6.QtWidgets import QFileDialog, QWidget
+from PySide6.QtWidgets import QWidget
 
 from featup_app.base.progress import Progress
 from featup_app.features import Point
 from featup_app.gui.engine_bridge import EngineBridge
+from featup_app.gui.file_dialogs import ask_where_to_save, ask_which_to_open, folder_of
 from featup_app.gui.notices import Notify
 from featup_app.gui.studio import Studio
 from featup_app.gui.views.inspector import Inspector
@@ -208,10 +209,10 @@ class QueryDesk(QObject):
         if self._studio.image is None:
             self._notify("warning", "Open a picture first.")
             return
-        path, _ = QFileDialog.getOpenFileName(self._window, "Load marks", str(self._folder()), _QUERIES)
-        if path:
+        path = ask_which_to_open(self._window, "Load marks", folder_of(self._studio.image), _QUERIES)
+        if path is not None:
             self._engine.files(
-                "load queries", lambda progress: read_query_set(Path(path)), lambda found: self._loaded(found, path)
+                "load queries", lambda progress: read_query_set(path), lambda found: self._loaded(found, str(path))
             )
 
     def _loaded(self, found: QuerySet, path: str) -> None:
@@ -235,21 +236,15 @@ class QueryDesk(QObject):
         if image is None or request is None:
             self._notify("warning", "Open a picture first.")
             return
-        chosen, _ = QFileDialog.getSaveFileName(self._window, title, str(self._folder() / proposed), pattern)
-        if not chosen:
+        path = ask_where_to_save(self._window, title, folder_of(image) / proposed, pattern)
+        if path is None:
             return
-        suffix = Path(proposed).suffix
-        path = Path(chosen if chosen.lower().endswith(suffix) else f"{chosen}{suffix}")
         self._engine.compute(
             f"save {what}",
             lambda session, progress: write(session, image, settings, request, path, progress),
             lambda written: self._notify("information", f"Saved the {what} as {written.name} in {written.parent}."),
             replace=False,
         )
-
-    def _folder(self) -> Path:
-        image = self._studio.image
-        return (image.own_folder if image is not None else None) or Path.home()
 
     def _stem(self) -> str:
         image = self._studio.image
